@@ -1,0 +1,306 @@
+"""One nested, frozen configuration: its defaults, its one-line docs, and a strict reader.
+
+A field whose default is None is proposed from the data by `training/recipes.py`, with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from antiphon.core.errors import ConfigError, nearest
+
+
+def setting(default: Any, doc: str) -> Any:
+    """A field with its default and its one-line documentation."""
+    return field(default=default, metadata={"doc": doc})
+
+
+def part(kind: type, doc: str) -> Any:
+    """A nested group of settings."""
+    return field(default_factory=kind, metadata={"doc": doc})
+
+
+Tokenizer = Literal["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese"]
+Family = Literal["rnn", "lstm", "gru", "conv", "transformer"]
+DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one side of a pair becomes ids."""
+
+    tokenizer: Tokenizer | None = setting(None, "how text is cut into tokens")
+    vocabulary: int | None = setting(None, "largest number of tokens in the vocabulary, special ones included")
+    min_count: int = setting(1, "leave out tokens seen fewer times than this")
+    max_length: int | None = setting(None, "longest sequence in tokens, end mark included")
+    normalize: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = setting("nfc", "Unicode normalization form")
+    lowercase: bool = setting(False, "lowercase the text before it is cut")
+    sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
+    vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
+    freeze: bool = setting(False, "keep the word vectors as they were read")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where pairs come from and what is done with odd ones."""
+
+    source: Side = part(Side, "the source side")
+    target: Side = part(Side, "the target side")
+    shared: bool | None = setting(None, "one tokenizer and vocabulary for both sides")
+    columns: tuple[str, ...] = setting((), "columns of the table: source, target, then context; by name or number")
+    context: tuple[str, ...] = setting((), "columns put before the source as tags, as <name:value>")
+    empty: Literal["error", "skip"] = setting("error", "what to do with an empty source or target")
+    damaged: Literal["error", "skip"] = setting("error", "what to do with undecodable or malformed lines")
+    too_long: Literal["truncate", "skip", "error"] = setting("truncate", "what to do with a sequence over max_length")
+    valid: float = setting(0.05, "share of the sources held out when no validation file is given")
+    batch_tokens: int | None = setting(None, "padded source and target tokens a batch")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The reader of sources."""
+
+    kind: Family | None = setting(None, "family of the encoder")
+    layers: int | None = setting(None, "number of layers")
+    bidirectional: bool = setting(True, "recurrent families: read in both directions")
+    kernel: int = setting(5, "convolution: positions seen by one layer (odd)")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The writer of targets."""
+
+    kind: DecoderFamily | None = setting(None, "family of the decoder")
+    layers: int | None = setting(None, "number of layers")
+    kernel: int = setting(3, "convolution: positions seen by one layer")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    encoder: Encoder = part(Encoder, "the encoder")
+    decoder: Decoder = part(Decoder, "the decoder")
+    width: int | None = setting(None, "width of embeddings and hidden states")
+    feedforward: int | None = setting(None, "inner width of feed-forward blocks; 0 leaves them out")
+    heads: int = setting(4, "attention heads (multihead attention and self-attention)")
+    attention: Literal["none", "additive", "coverage", "dot", "general", "multihead"] | None = setting(
+        None, "how the decoder looks at the source; none is the fixed vector, coverage is additive that remembers"
+    )
+    positions: Literal["none", "sinusoidal", "learned", "rotary", "t5", "alibi"] | None = setting(
+        None, "how order enters convolution and self-attention"
+    )
+    max_positions: int = setting(1024, "learned positions: longest sequence")
+    norm: Literal["none", "pre", "post"] | None = setting(None, "normalize before or after each block, or not")
+    norm_kind: Literal["layer", "rms"] = setting("layer", "layer norm or root-mean-square norm")
+    activation: Literal["relu", "leaky_relu", "gelu", "swiglu", "tanh"] | None = setting(
+        None, "of feed-forward blocks; a plain RNN has relu where it says relu, else tanh"
+    )
+    residual: bool | None = setting(None, "add each block's input to its output")
+    tie: Literal["none", "target", "all"] | None = setting(
+        None, "share embeddings: target input and output; all adds the source (needs data.shared)"
+    )
+    head: Literal["vocabulary", "copy"] = setting("vocabulary", "choose from the vocabulary, or also copy from the source")
+    initialization: Literal["xavier", "normal", "deep"] = setting("deep", "deep scales residual branches by depth")
+    dropout: float | None = setting(None, "of each block's output")
+    dropout_embedding: float | None = setting(None, "of embeddings; as dropout where not given")
+    dropout_attention: float = setting(0.0, "of attention weights")
+    dropout_recurrent: float = setting(0.0, "of recurrent weights (DropConnect)")
+    dropout_word: float = setting(0.0, "of whole tokens, read as unknown")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the network learns."""
+
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd", "adafactor"] = setting("adamw", "optimizer")
+    rate: float | None = setting(None, "peak learning rate")
+    momentum: float = setting(0.9, "momentum of SGD and RMSProp")
+    beta1: float = setting(0.9, "Adam: decay of the mean")
+    beta2: float = setting(0.98, "Adam: decay of the square")
+    weight_decay: float = setting(0.01, "AdamW: decoupled decay of matrices")
+    l1: float = setting(0.0, "L1 penalty on matrices")
+    l2: float = setting(0.0, "L2 penalty on matrices")
+    clip: float = setting(1.0, "largest gradient norm; 0 turns clipping off")
+    schedule: Literal["constant", "inverse_sqrt", "cosine", "plateau"] | None = setting(None, "rate over time")
+    warmup: int | None = setting(None, "steps of linear warm-up")
+    label_smoothing: float | None = setting(None, "share of probability spread over all tokens")
+    coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
+    r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
+    scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
+    ema: float = setting(0.0, "decay of the moving average of weights; 0 turns it off")
+    average: int = setting(0, "average the last k validated weights at the end; 0 or 1 turns it off")
+    epochs: int | None = setting(None, "most passes over the data")
+    steps: int | None = setting(None, "most optimizer steps")
+    minutes: float | None = setting(None, "most wall-clock minutes; the schedule fits itself to it")
+    accumulate: int = setting(1, "batches an optimizer step")
+    validate_every: int | None = setting(None, "steps between validations; one epoch where not given")
+    metric: str | None = setting(None, "what validation judges by: loss, or the name of a metric")
+    patience: int = setting(5, "validations without a new best before stopping; 0 never stops")
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of matrix products")
+    threads: int | None = setting(None, "CPU threads; all cores where not given")
+    seed: int = setting(1, "every random choice follows from it")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are searched for."""
+
+    beam: int | None = setting(None, "hypotheses kept; 1 is greedy")
+    length_penalty: float = setting(1.0, "score = log probability / length ** this; 0 ranks by plain probability")
+    coverage_penalty: float = setting(0.0, "weight of the coverage penalty (Wu et al. 2016)")
+    n_best: int = setting(1, "hypotheses returned")
+    groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")
+    diversity: float = setting(0.5, "penalty on a token that an earlier group chose at this step")
+    sample: bool = setting(False, "draw tokens at random instead of searching")
+    temperature: float = setting(1.0, "sampling: below 1 is safer, above 1 bolder")
+    top_k: int = setting(0, "sampling: from the k likeliest tokens; 0 is all")
+    top_p: float = setting(1.0, "sampling: from the smallest set of this probability")
+    no_repeat: int = setting(0, "forbid n-grams of this length to recur; 0 allows them")
+    min_length: int = setting(0, "fewest tokens, end mark not counted")
+    max_length: int | None = setting(None, "most tokens; learned from the training pairs where not given")
+    seed: int = setting(1, "sampling: the same seed gives the same answers")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on besides its data."""
+
+    task: str = setting("transduction", "what the pairs are for; picks the recipe")
+    data: Data = part(Data, "data")
+    model: Model = part(Model, "network")
+    training: Training = part(Training, "training")
+    decoding: Decoding = part(Decoding, "decoding")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain nested dictionaries."""
+    return dataclasses.asdict(config)
+
+
+def read(values: dict[str, Any], *, where: str = "configuration") -> Config:
+    """A configuration from nested dictionaries; unknown keys and wrong types are errors that name the key."""
+    _check_keys(Config, values, "", where)
+    return _validated(values, where)
+
+
+def override(config: Config, assignments: dict[str, Any], *, where: str = "command line") -> Config:
+    """The configuration with dotted settings replaced: `{"model.encoder.kind": "gru"}`; strings are parsed."""
+    values = to_dict(config)
+    for key, value in assignments.items():
+        if key not in leaves():
+            raise ConfigError(f"unknown setting {key}", where=where, do=nearest(key, leaves()))
+        *path, last = key.split(".")
+        group = values
+        for name in path:
+            group = group[name]
+        group[last] = _parse(value, leaves()[key])
+    return _validated(values, where)
+
+
+@cache
+def leaves() -> dict[str, dataclasses.Field[Any]]:
+    """Every setting by its dotted name."""
+    return dict(_walk(Config, ""))
+
+
+def get(config: Config, key: str) -> Any:
+    """The value of a dotted setting."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _walk(kind: type, prefix: str) -> typing.Iterator[tuple[str, dataclasses.Field[Any]]]:
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[item.name]):
+            yield from _walk(hints[item.name], f"{prefix}{item.name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + item.name, item
+
+
+def _parse(value: Any, item: dataclasses.Field[Any]) -> Any:
+    """A command-line string as the field wants it: `none` for optional fields, commas for tuples."""
+    if not isinstance(value, str):
+        return value
+    if "tuple" in str(item.type):
+        return [name for name in value.split(",") if name]
+    if "None" in str(item.type) and value.lower() in ("none", "auto"):
+        return None
+    return value
+
+
+def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix or 'the whole'} must be a table", where=where, got=repr(values))
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"unknown setting {prefix}{name}", where=where, do=nearest(f"{prefix}{name}", leaves()))
+        if dataclasses.is_dataclass(hints[name]) and not isinstance(hints[name], types.UnionType):
+            _check_keys(hints[name], value, f"{prefix}{name}.", where)  # type: ignore[arg-type]
+
+
+def _validated(values: dict[str, Any], where: str) -> Config:
+    import pydantic
+
+    try:
+        config = _adapter().validate_python(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(step) for step in first["loc"] if str(step) in _names())
+        raise ConfigError(f"{name}: {first['msg']}", where=where, got=repr(first["input"])) from None
+    _check_values(config, where)
+    return config
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(step for key in leaves() for step in key.split("."))
+
+
+@cache
+def _adapter() -> Any:
+    import pydantic
+
+    return pydantic.TypeAdapter(Config)
+
+
+def _check_values(config: Config, where: str) -> None:
+    """Ranges and contradictions that types cannot say."""
+    for key in _SHARES:
+        value = get(config, key)
+        if value is not None and not 0 <= value < 1:
+            raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
+    for key in _COUNTS:
+        value = get(config, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"{key} must be at least 1", where=where, got=value)
+    model = config.model
+    if model.head == "copy" and model.attention == "none":
+        raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
+    if model.width is not None and model.width % model.heads:
+        raise ConfigError(
+            "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
+        )
+    if model.encoder.kernel % 2 == 0:
+        raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
+    beam, groups = config.decoding.beam, config.decoding.groups
+    if beam is not None and beam % groups:
+        raise ConfigError("decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}")
+
+
+_SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
+_SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
+_SHARES += ["data.valid", "training.beta1", "training.beta2"]
+_COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
+_COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
+_COUNTS += ["training.epochs", "training.steps", "training.threads", "decoding.beam", "decoding.n_best"]
+_COUNTS += ["decoding.groups", "data.source.max_length", "data.target.max_length", "decoding.max_length"]

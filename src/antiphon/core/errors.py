@@ -1,0 +1,46 @@
+"""Errors a person can act on: where it is, what is wrong, what was found, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AntiphonError(Exception):
+    """An expected failure; commands print it in one line and exit with code 2.
+
+    >>> str(DataError("target is empty", where="train.tsv:1841", do="remove the line or pass data.empty=skip"))
+    'train.tsv:1841: target is empty; remove the line or pass data.empty=skip'
+    """
+
+    def __init__(self, what: str, *, where: object = "", got: object = "", do: str = "") -> None:
+        self.what, self.where, self.got, self.do = what, str(where), str(got), do
+        parts = [f"{self.where}: " if self.where else "", what]
+        parts += [f" (got {self.got})" if self.got else "", f"; {do}" if do else ""]
+        super().__init__("".join(parts))
+
+
+class DataError(AntiphonError):
+    """Input data cannot be used as it is."""
+
+
+class ConfigError(AntiphonError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class BundleError(AntiphonError):
+    """A saved model or checkpoint is missing, damaged, hostile or of another version."""
+
+
+class TrainingError(AntiphonError):
+    """Training cannot go on: no memory, no disk, or a loss that stays non-finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The advice for an unknown name: the closest known one, or the list of all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def require(extra: str, package: str) -> AntiphonError:
+    """The error for an optional package that is not installed, with the command that installs it."""
+    return AntiphonError(f"this needs the package {package}", do=f"type: pip install 'antiphon[{extra}]'")

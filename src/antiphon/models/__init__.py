@@ -1,0 +1,1 @@
+"""The networks: frontends, encoders, attention, decoders and heads, any of each with any other."""

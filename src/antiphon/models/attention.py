@@ -1,0 +1,248 @@
+"""How one sequence looks at another: the classic single-head scores, multi-head attention, self-attention.
+
+Every cross attention has `memorize(states_BSD)`, what depends on the source alone and is kept for all steps, and
+`forward(query_NTD, stored, mask_BS, state)`. N is a multiple of B: the k hypotheses of a sentence are k more queries,
+so the memory is never copied for a beam.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.core.batch import State
+from antiphon.models.functional import activation, dropout
+from antiphon.models.positions import AlibiBias, T5Bias, rotate
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the last axis with exactly zero where the mask is False; a row without True is uniform, not NaN."""
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(-1)
+
+
+class CrossAttention(nn.Module):
+    """Base of the single-head attentions: scores, weights, and Luong's attentional vector tanh(W [context; query])."""
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.merge = nn.Linear(2 * width, width)
+
+    def memorize(self, states_BSD: Tensor) -> State:
+        """What the scores need of the source."""
+        return {"values": states_BSD}
+
+    def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
+        """Unnormalized scores `[B, Q, S]`."""
+        raise NotImplementedError
+
+    def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
+        query_BQD = query_NTD.reshape(len(mask_BS), -1, query_NTD.shape[2])
+        weights = masked_softmax(self.scores(query_BQD, stored), mask_BS[:, None])
+        context = (dropout(weights, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
+        merged = torch.tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
+        return merged, weights.view(*query_NTD.shape[:2], -1), {}
+
+    def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
+        """What is remembered before the first step."""
+        return {}
+
+
+class Dot(CrossAttention):
+    """query . state (Luong et al. 2015)."""
+
+    def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
+        """Unnormalized scores `[B, Q, S]`."""
+        return query_BQD @ stored["values"].transpose(1, 2)
+
+
+class General(CrossAttention):
+    """query . W state (Luong et al. 2015)."""
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__(width, share)
+        self.keys = nn.Linear(width, width, bias=False)
+
+    def memorize(self, states_BSD: Tensor) -> State:
+        """What the scores need of the source."""
+        return {"values": states_BSD, "keys": self.keys(states_BSD)}
+
+    def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
+        """Unnormalized scores `[B, Q, S]`."""
+        return query_BQD @ stored["keys"].transpose(1, 2)
+
+
+class Additive(CrossAttention):
+    """v . tanh(W query + U state) (Bahdanau et al. 2015)."""
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__(width, share)
+        self.query = nn.Linear(width, width)
+        self.keys = nn.Linear(width, width, bias=False)
+        self.vector = nn.Linear(width, 1, bias=False)
+
+    def memorize(self, states_BSD: Tensor) -> State:
+        """What the scores need of the source."""
+        return {"values": states_BSD, "keys": self.keys(states_BSD)}
+
+    def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
+        """Unnormalized scores `[B, Q, S]`."""
+        inner = self.query(query_BQD)[:, :, None] + stored["keys"][:, None]
+        return self.vector(torch.tanh(inner)).squeeze(3)  # type: ignore[no-any-return]
+
+
+class Coverage(Additive):
+    """Additive attention that sees how much each state has had already (See et al. 2017); step by step, so slower."""
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__(width, share)
+        self.seen = nn.Linear(1, width, bias=False)
+
+    def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
+        """Nothing has been looked at."""
+        return {"coverage": torch.zeros(mask_BS.shape, dtype=dtype, device=mask_BS.device)}
+
+    def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
+        sentences, (rows, steps, width) = len(mask_BS), query_NTD.shape
+        queries = self.query(query_NTD)
+        coverage_NS, weights = state["coverage"], []
+        for step in range(steps):
+            inner = queries[:, step, None] + self.seen(coverage_NS[:, :, None])
+            inner = inner.view(sentences, rows // sentences, -1, width) + stored["keys"][:, None]
+            scores = self.vector(torch.tanh(inner)).squeeze(3)
+            weights.append(masked_softmax(scores, mask_BS[:, None]).view(rows, -1))
+            coverage_NS = coverage_NS + weights[-1]
+        weights_NTS = torch.stack(weights, dim=1)
+        folded = weights_NTS.view(sentences, -1, weights_NTS.shape[2])
+        context = (dropout(folded, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
+        merged = torch.tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
+        return merged, weights_NTS, {"coverage": coverage_NS}
+
+
+class MultiHead(nn.Module):
+    """Scaled dot products in several subspaces (Vaswani et al. 2017); weights are the mean over heads."""
+
+    def __init__(self, width: int, share: float, heads: int) -> None:
+        super().__init__()
+        self.heads, self.share = heads, share
+        self.query = nn.Linear(width, width)
+        self.keys_values = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def memorize(self, states_BSD: Tensor) -> State:
+        """Keys and values of all heads, from one product."""
+        keys, values = split_heads(self.keys_values(states_BSD), self.heads, 2)
+        return {"keys": keys, "values": values}
+
+    def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
+        """What is remembered before the first step."""
+        return {}
+
+    def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
+        """The attended vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
+        query_BQD = query_NTD.reshape(len(mask_BS), -1, query_NTD.shape[2])
+        (query,) = split_heads(self.query(query_BQD), self.heads, 1)
+        scores = (query * query.shape[3] ** -0.5) @ stored["keys"].transpose(2, 3)
+        weights = masked_softmax(scores, mask_BS[:, None, None])
+        context = dropout(weights, self.share, self.training) @ stored["values"]
+        attended = self.output(context.transpose(1, 2).reshape(query_NTD.shape))
+        return attended, weights.mean(1).view(*query_NTD.shape[:2], -1), {}
+
+
+class SelfAttention(nn.Module):
+    """A sequence looking at itself; queries, keys and values from one product, and a cache of keys and values."""
+
+    def __init__(self, width: int, share: float, heads: int, positions: str, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.share, self.causal, self.rotary = heads, share, causal, positions == "rotary"
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        self.bias: nn.Module | None = None
+        if positions == "t5":
+            self.bias = T5Bias(heads, causal)
+        elif positions == "alibi":
+            self.bias = AlibiBias(heads)
+
+    def forward(self, x_BTD: Tensor, mask_BS: Tensor | None, past: State | None = None) -> tuple[Tensor, State]:
+        """`[B, T, D]` attended, and keys and values `[B, H, S, D/H]` with those of the past in front."""
+        query, keys, values = split_heads(self.inputs(x_BTD), self.heads, 3)
+        if self.rotary:
+            start = 0 if past is None else past["keys"].shape[2]
+            query, keys = rotate(query, start), rotate(keys, start)
+        if past is not None:
+            keys, values = torch.cat([past["keys"], keys], dim=2), torch.cat([past["values"], values], dim=2)
+        scores = (query * query.shape[3] ** -0.5) @ keys.transpose(2, 3)
+        if self.bias is not None:
+            scores = scores + self.bias(query.shape[2], keys.shape[2], x_BTD.device)
+        weights = masked_softmax(scores, self._visible(query.shape[2], keys.shape[2], mask_BS, x_BTD.device))
+        context = dropout(weights, self.share, self.training) @ values
+        return self.output(context.transpose(1, 2).reshape(x_BTD.shape)), {"keys": keys, "values": values}
+
+    def _visible(self, queries: int, keys: int, mask_BS: Tensor | None, device: torch.device) -> Tensor | None:
+        if self.causal:
+            return None if queries == 1 else torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+        return None if mask_BS is None else mask_BS[:, None, None]
+
+
+def split_heads(x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """`[B, T, parts * D]` as `parts` tensors `[B, H, T, D/H]`."""
+    rows, length, width = x_BTX.shape
+    return x_BTX.view(rows, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class FeedForward(nn.Module):
+    """Two products with an activation between; `swiglu` gates with a third (Shazeer 2020)."""
+
+    def __init__(self, width: int, inner: int, kind: str, share: float) -> None:
+        super().__init__()
+        self.gated, self.share, self.activation = kind == "swiglu", share, activation(kind)
+        self.input = nn.Linear(width, inner * (2 if self.gated else 1))
+        self.output = nn.Linear(inner, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """`[B, T, D]` to `[B, T, D]`."""
+        inner = self.input(x_BTD)
+        if self.gated:
+            gate, inner = inner.chunk(2, dim=2)
+            inner = self.activation(gate) * inner
+        else:
+            inner = self.activation(inner)
+        return self.output(dropout(inner, self.share, self.training))  # type: ignore[no-any-return]
+
+
+class Wrap(nn.Module):
+    """What stands around every block: normalization before or after, dropout, and the residual connection."""
+
+    def __init__(self, width: int, norm: str, kind: str, residual: bool, share: float) -> None:
+        super().__init__()
+        self.place, self.residual, self.share = norm, residual, share
+        self.norm = make_norm(width, kind) if norm != "none" else nn.Identity()
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the block reads."""
+        return self.norm(x) if self.place == "pre" else x
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        """The block's input and output as one."""
+        y = dropout(y, self.share, self.training)
+        y = x + y if self.residual else y
+        return self.norm(y) if self.place == "post" else y
+
+
+def make_norm(width: int, kind: str) -> nn.Module:
+    """Layer norm (Ba et al. 2016) or root-mean-square norm (Zhang and Sennrich 2019)."""
+    return nn.RMSNorm(width, eps=1e-6) if kind == "rms" else nn.LayerNorm(width)
+
+
+ATTENTIONS = {"dot": Dot, "general": General, "additive": Additive, "coverage": Coverage}
+
+
+def make_attention(kind: str, width: int, share: float, heads: int) -> nn.Module:
+    """The cross attention of that name."""
+    return MultiHead(width, share, heads) if kind == "multihead" else ATTENTIONS[kind](width, share)
+
+

@@ -1,0 +1,222 @@
+"""All decoders, side by side: a stack of blocks, told apart by how a block mixes the past into the present."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.core.batch import Memory, State, Steps
+from antiphon.models.attention import FeedForward, SelfAttention, Wrap, make_attention, make_norm
+from antiphon.models.functional import scan
+from antiphon.models.recurrent import KERNELS, Recurrent
+
+
+class RecurrentMixer(nn.Module):
+    """One recurrent layer that begins from the summary of the source (Sutskever et al. 2014)."""
+
+    def __init__(self, kind: str, width: int, activation: str, share: float) -> None:
+        super().__init__()
+        self.recurrent = Recurrent(kind, width, width, activation, share)
+        self.bridge = nn.Linear(width, width * len(self.recurrent.names))
+
+    def start(self, memory: Memory) -> State:
+        """The first state, made from the summary."""
+        parts = torch.tanh(self.bridge(memory.summary_BD)).chunk(len(self.recurrent.names), dim=1)
+        return dict(zip(self.recurrent.names, parts, strict=True))
+
+    def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """`[N, T, D]` to `[N, T, D]`, and the state after it."""
+        return self.recurrent(x_NTD, state)  # type: ignore[no-any-return]
+
+
+class SSRUMixer(nn.Module):
+    """Simpler simple recurrent unit: c_t = f_t c_{t-1} + (1 - f_t) W x_t, y_t = relu(c_t) (Kim et al. 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(width, width, bias=False)
+        self.forget = nn.Linear(width, width)
+
+    def start(self, memory: Memory) -> State:
+        """An empty cell."""
+        return {"cell": torch.zeros_like(memory.summary_BD)}
+
+    def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """`[N, T, D]` to `[N, T, D]`, and the state after it."""
+        forget = torch.sigmoid(self.forget(x_NTD))
+        cell_NTD = scan(forget, (1 - forget) * self.inputs(x_NTD), state["cell"])
+        return torch.relu(cell_NTD), {"cell": cell_NTD[:, -1]}
+
+
+class ConvMixer(nn.Module):
+    """A gated convolution over the last few positions (Gehring et al. 2017)."""
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.conv = nn.Conv1d(width, 2 * width, kernel)
+
+    def start(self, memory: Memory) -> State:
+        """Zeros before the first position."""
+        rows, width = memory.summary_BD.shape
+        return {"past": memory.summary_BD.new_zeros(rows, self.kernel - 1, width)}
+
+    def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """`[N, T, D]` to `[N, T, D]`, and the state after it."""
+        seen = torch.cat([state["past"], x_NTD], dim=1)
+        y_NTD = nn.functional.glu(self.conv(seen.transpose(1, 2)), dim=1).transpose(1, 2)
+        return y_NTD, {"past": seen[:, seen.shape[1] - self.kernel + 1 :]}
+
+
+class SelfAttentionMixer(nn.Module):
+    """Each position looks at itself and all before (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, heads: int, positions: str, share: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, share, heads, positions, causal=True)
+
+    def start(self, memory: Memory) -> State:
+        """No keys and no values."""
+        rows, width = memory.summary_BD.shape
+        heads = self.attention.heads
+        empty = memory.summary_BD.new_zeros(rows, heads, 0, width // heads)
+        return {"keys": empty, "values": empty}
+
+    def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
+        """`[N, T, D]` to `[N, T, D]`, and the state after it."""
+        return self.attention(x_NTD, None, state)  # type: ignore[no-any-return]
+
+
+class DecoderLayer(nn.Module):
+    """A mixer, a cross attention where the layer has one, and a feed-forward block where there is one."""
+
+    def __init__(
+        self, mixer: nn.Module, attention: nn.Module | None, feedforward: FeedForward | None, wraps: list[Wrap]
+    ) -> None:
+        super().__init__()
+        self.mix, self.attention, self.feedforward = mixer, attention, feedforward
+        self.wraps = nn.ModuleList(wraps)
+
+    def start(self, memory: Memory) -> State:
+        """Everything this layer remembers, before the first step."""
+        state: State = {f"mix.{name}": value for name, value in self.mix.start(memory).items()}  # type: ignore
+        if self.attention is not None:
+            stored = self.attention.memorize(memory.states_BSD)  # type: ignore[operator]
+            state |= {f"memory.{name}": value for name, value in stored.items()}
+            begun = self.attention.start(memory.mask_BS, memory.states_BSD.dtype)  # type: ignore[operator]
+            state |= {f"attention.{name}": value for name, value in begun.items()}
+        return state
+
+    def forward(self, x_NTD: Tensor, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
+        """`[N, T, D]` to `[N, T, D]`, the attention's weights `[N, T, S]` if any, and the state after it."""
+        wraps, weights = iter(self.wraps), None
+        wrap = next(wraps)
+        y_NTD, mixed = self.mix(wrap.before(x_NTD), select(state, "mix."))
+        x_NTD = wrap.after(x_NTD, y_NTD)
+        after: State = {f"mix.{name}": value for name, value in mixed.items()}
+        if self.attention is not None:
+            wrap = next(wraps)
+            stored, past = select(state, "memory."), select(state, "attention.")
+            y_NTD, weights, past = self.attention(wrap.before(x_NTD), stored, mask_BS, past)
+            x_NTD = wrap.after(x_NTD, y_NTD)
+            after |= {f"memory.{name}": value for name, value in stored.items()}
+            after |= {f"attention.{name}": value for name, value in past.items()}
+        if self.feedforward is not None:
+            wrap = next(wraps)
+            x_NTD = wrap.after(x_NTD, self.feedforward(wrap.before(x_NTD)))
+        return x_NTD, weights, after
+
+
+def select(state: State, prefix: str) -> State:
+    """The entries under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+class Decoder(nn.Module):
+    """A stack of layers; without attention the summary of the source is added to every input (Cho et al. 2014)."""
+
+    def __init__(self, layers: list[DecoderLayer], last: nn.Module, summary: nn.Linear | None) -> None:
+        super().__init__()
+        self.layers, self.last, self.summary = nn.ModuleList(layers), last, summary
+
+    def start(self, memory: Memory) -> State:
+        """The state before the first step. Keys in front: `memory.` for what depends on the source alone."""
+        step = torch.zeros(len(memory.mask_BS), dtype=torch.long, device=memory.mask_BS.device)
+        state: State = {"step": step}
+        if self.summary is not None:
+            state["memory.summary"] = self.summary(memory.summary_BD)
+        for number, layer in enumerate(self.layers):
+            state |= _join(number, layer.start(memory))  # type: ignore[operator]
+        return state
+
+    def forward(self, x_NTD: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
+        """All steps at once or one at a time; N is B, or a multiple of it (hypotheses, sentence by sentence)."""
+        weights_NTS: Tensor | None = None
+        after: State = {"step": state["step"] + x_NTD.shape[1]}
+        if self.summary is not None:
+            summary_BD = after["memory.summary"] = state["memory.summary"]
+            x_NTD = x_NTD + summary_BD.repeat_interleave(len(x_NTD) // len(summary_BD), dim=0)[:, None]
+        for number, layer in enumerate(self.layers):
+            x_NTD, weights, layer_state = layer(x_NTD, memory.mask_BS, _part(number, state))
+            after |= _join(number, layer_state)
+            weights_NTS = weights if weights is not None else weights_NTS
+        if weights_NTS is None:
+            weights_NTS = x_NTD.new_zeros(*x_NTD.shape[:2], memory.mask_BS.shape[1])
+        return Steps(self.last(x_NTD), weights_NTS), after
+
+
+def _join(number: int, state: State) -> State:
+    """A layer's entries under the stack's names: `memory.0.keys`, `0.mix.hidden`."""
+    fixed = {f"memory.{number}.{name}": value for name, value in select(state, "memory.").items()}
+    moving = {f"{number}.{name}": value for name, value in state.items() if not name.startswith("memory.")}
+    return fixed | moving
+
+
+def _part(number: int, state: State) -> State:
+    """The inverse of `_join`."""
+    fixed = {f"memory.{name}": value for name, value in select(state, f"memory.{number}.").items()}
+    return fixed | select(state, f"{number}.")
+
+
+def make_decoder(
+    kind: str,
+    *,
+    width: int,
+    layers: int,
+    feedforward: int,
+    heads: int,
+    attention: str,
+    kernel: int,
+    positions: str,
+    norm: str,
+    norm_kind: str,
+    activation: str,
+    residual: bool,
+    dropout: float,
+    dropout_attention: float,
+    dropout_recurrent: float,
+) -> Decoder:
+    """The decoder of that family. Recurrent families look at the source once, after their first layer, so that
+    the layers above know where it looked; the others look in every layer."""
+
+    def mixer() -> nn.Module:
+        if kind in KERNELS:
+            return RecurrentMixer(kind, width, activation, dropout_recurrent)
+        if kind == "ssru":
+            return SSRUMixer(width)
+        if kind == "conv":
+            return ConvMixer(width, kernel)
+        return SelfAttentionMixer(width, heads, positions, dropout_attention)
+
+    def layer(number: int) -> DecoderLayer:
+        looks = attention != "none" and (number == 0 or kind not in KERNELS)
+        cross = make_attention(attention, width, dropout_attention, heads) if looks else None
+        inner = FeedForward(width, feedforward, activation, dropout) if feedforward else None
+        blocks = 1 + (cross is not None) + (inner is not None)
+        return DecoderLayer(
+            mixer(), cross, inner, [Wrap(width, norm, norm_kind, residual, dropout) for _ in range(blocks)]
+        )
+
+    last = make_norm(width, norm_kind) if norm == "pre" else nn.Identity()
+    summary = nn.Linear(width, width) if attention == "none" else None
+    return Decoder([layer(number) for number in range(layers)], last, summary)
