@@ -105,7 +105,9 @@ class Model:
     tie: Literal["none", "target", "all"] | None = setting(
         None, "share embeddings: target input and output; all adds the source (needs data.shared)"
     )
-    head: Literal["vocabulary", "copy"] = setting("vocabulary", "choose from the vocabulary, or also copy from the source")
+    head: Literal["vocabulary", "copy"] = setting(
+        "vocabulary", "choose from the vocabulary, or also copy from the source"
+    )
     initialization: Literal["xavier", "normal", "deep"] = setting("deep", "deep scales residual branches by depth")
     dropout: float | None = setting(None, "of each block's output")
     dropout_embedding: float | None = setting(None, "of embeddings; as dropout where not given")
@@ -221,7 +223,7 @@ def _walk(kind: type, prefix: str) -> typing.Iterator[tuple[str, dataclasses.Fie
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[item.name]):
-            yield from _walk(hints[item.name], f"{prefix}{item.name}.")  # type: ignore[arg-type]
+            yield from _walk(hints[item.name], f"{prefix}{item.name}.")
         else:
             yield prefix + item.name, item
 
@@ -245,7 +247,7 @@ def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
         if name not in hints:
             raise ConfigError(f"unknown setting {prefix}{name}", where=where, do=nearest(f"{prefix}{name}", leaves()))
         if dataclasses.is_dataclass(hints[name]) and not isinstance(hints[name], types.UnionType):
-            _check_keys(hints[name], value, f"{prefix}{name}.", where)  # type: ignore[arg-type]
+            _check_keys(hints[name], value, f"{prefix}{name}.", where)
 
 
 def _validated(values: dict[str, Any], where: str) -> Config:
@@ -294,7 +296,9 @@ def _check_values(config: Config, where: str) -> None:
         raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
     beam, groups = config.decoding.beam, config.decoding.groups
     if beam is not None and beam % groups:
-        raise ConfigError("decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}")
+        raise ConfigError(
+            "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
+        )
 
 
 _SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]

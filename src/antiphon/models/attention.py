@@ -7,6 +7,9 @@ so the memory is never copied for a beam.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +43,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
-        query_BQD = query_NTD.reshape(len(mask_BS), -1, query_NTD.shape[2])
+        query_BQD = query_NTD.reshape(mask_BS.shape[0], -1, query_NTD.shape[2])
         weights = masked_softmax(self.scores(query_BQD, stored), mask_BS[:, None])
         context = (dropout(weights, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
         merged = torch.tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
@@ -91,7 +94,7 @@ class Additive(CrossAttention):
     def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
         """Unnormalized scores `[B, Q, S]`."""
         inner = self.query(query_BQD)[:, :, None] + stored["keys"][:, None]
-        return self.vector(torch.tanh(inner)).squeeze(3)  # type: ignore[no-any-return]
+        return self.vector(torch.tanh(inner)).squeeze(3)
 
 
 class Coverage(Additive):
@@ -107,7 +110,7 @@ class Coverage(Additive):
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
-        sentences, (rows, steps, width) = len(mask_BS), query_NTD.shape
+        sentences, (rows, steps, width) = mask_BS.shape[0], query_NTD.shape
         queries = self.query(query_NTD)
         coverage_NS, weights = state["coverage"], []
         for step in range(steps):
@@ -144,7 +147,7 @@ class MultiHead(nn.Module):
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The attended vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
-        query_BQD = query_NTD.reshape(len(mask_BS), -1, query_NTD.shape[2])
+        query_BQD = query_NTD.reshape(mask_BS.shape[0], -1, query_NTD.shape[2])
         (query,) = split_heads(self.query(query_BQD), self.heads, 1)
         scores = (query * query.shape[3] ** -0.5) @ stored["keys"].transpose(2, 3)
         weights = masked_softmax(scores, mask_BS[:, None, None])
@@ -184,7 +187,11 @@ class SelfAttention(nn.Module):
 
     def _visible(self, queries: int, keys: int, mask_BS: Tensor | None, device: torch.device) -> Tensor | None:
         if self.causal:
-            return None if queries == 1 else torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+            return (
+                None
+                if queries == 1
+                else torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+            )
         return None if mask_BS is None else mask_BS[:, None, None]
 
 
@@ -211,7 +218,37 @@ class FeedForward(nn.Module):
             inner = self.activation(gate) * inner
         else:
             inner = self.activation(inner)
-        return self.output(dropout(inner, self.share, self.training))  # type: ignore[no-any-return]
+        return self.output(dropout(inner, self.share, self.training))
+
+
+@dataclass(frozen=True)
+class Common:
+    """What encoder and decoder layers have in common; see `core.config.Model` for each field."""
+
+    width: int
+    feedforward: int
+    heads: int
+    positions: str
+    norm: str
+    norm_kind: str
+    activation: str
+    residual: bool
+    dropout: float
+    dropout_attention: float
+    dropout_recurrent: float
+
+    def inner(self) -> FeedForward | None:
+        """A feed-forward block, unless its inner width is 0."""
+        return FeedForward(self.width, self.feedforward, self.activation, self.dropout) if self.feedforward else None
+
+    def wraps(self) -> Iterator[Wrap]:
+        """A fresh wrap for every block of a layer."""
+        while True:
+            yield Wrap(self.width, self.norm, self.norm_kind, self.residual, self.dropout)
+
+    def last(self) -> nn.Module:
+        """What ends a stack: a normalization where blocks normalize before themselves only."""
+        return make_norm(self.width, self.norm_kind) if self.norm == "pre" else nn.Identity()
 
 
 class Wrap(nn.Module):
@@ -220,7 +257,7 @@ class Wrap(nn.Module):
     def __init__(self, width: int, norm: str, kind: str, residual: bool, share: float) -> None:
         super().__init__()
         self.place, self.residual, self.share = norm, residual, share
-        self.norm = make_norm(width, kind) if norm != "none" else nn.Identity()
+        self.norm: nn.Module = make_norm(width, kind) if norm != "none" else nn.Identity()
 
     def before(self, x: Tensor) -> Tensor:
         """What the block reads."""
@@ -241,8 +278,6 @@ def make_norm(width: int, kind: str) -> nn.Module:
 ATTENTIONS = {"dot": Dot, "general": General, "additive": Additive, "coverage": Coverage}
 
 
-def make_attention(kind: str, width: int, share: float, heads: int) -> nn.Module:
+def make_attention(kind: str, width: int, share: float, heads: int) -> CrossAttention | MultiHead:
     """The cross attention of that name."""
     return MultiHead(width, share, heads) if kind == "multihead" else ATTENTIONS[kind](width, share)
-
-

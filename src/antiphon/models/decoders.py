@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import Memory, State, Steps
-from antiphon.models.attention import FeedForward, SelfAttention, Wrap, make_attention, make_norm
+from antiphon.models.attention import (
+    Common,
+    CrossAttention,
+    FeedForward,
+    MultiHead,
+    SelfAttention,
+    Wrap,
+    make_attention,
+)
 from antiphon.models.functional import scan
 from antiphon.models.recurrent import KERNELS, Recurrent
 
@@ -26,7 +36,7 @@ class RecurrentMixer(nn.Module):
 
     def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
         """`[N, T, D]` to `[N, T, D]`, and the state after it."""
-        return self.recurrent(x_NTD, state)  # type: ignore[no-any-return]
+        return self.recurrent(x_NTD, state)
 
 
 class SSRUMixer(nn.Module):
@@ -65,7 +75,7 @@ class ConvMixer(nn.Module):
         """`[N, T, D]` to `[N, T, D]`, and the state after it."""
         seen = torch.cat([state["past"], x_NTD], dim=1)
         y_NTD = nn.functional.glu(self.conv(seen.transpose(1, 2)), dim=1).transpose(1, 2)
-        return y_NTD, {"past": seen[:, seen.shape[1] - self.kernel + 1 :]}
+        return y_NTD, {"past": seen[:, seen.shape[1] - self.kernel + 1 :].contiguous()}
 
 
 class SelfAttentionMixer(nn.Module):
@@ -84,47 +94,59 @@ class SelfAttentionMixer(nn.Module):
 
     def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
         """`[N, T, D]` to `[N, T, D]`, and the state after it."""
-        return self.attention(x_NTD, None, state)  # type: ignore[no-any-return]
+        return self.attention(x_NTD, None, state)
+
+
+Mixer = RecurrentMixer | SSRUMixer | ConvMixer | SelfAttentionMixer
 
 
 class DecoderLayer(nn.Module):
-    """A mixer, a cross attention where the layer has one, and a feed-forward block where there is one."""
+    """A mixer, a cross attention where the layer has one, a feed-forward block where there is one, each wrapped."""
 
     def __init__(
-        self, mixer: nn.Module, attention: nn.Module | None, feedforward: FeedForward | None, wraps: list[Wrap]
+        self,
+        mixer: Mixer,
+        attention: CrossAttention | MultiHead | None,
+        feedforward: FeedForward | None,
+        wraps: Iterator[Wrap],
     ) -> None:
         super().__init__()
-        self.mix, self.attention, self.feedforward = mixer, attention, feedforward
-        self.wraps = nn.ModuleList(wraps)
+        self.mix, self.around_mix = mixer, next(wraps)
+        self.attention, self.feedforward = attention, feedforward
+        if attention is not None:
+            self.around_attention = next(wraps)
+        if feedforward is not None:
+            self.around_feedforward = next(wraps)
 
     def start(self, memory: Memory) -> State:
         """Everything this layer remembers, before the first step."""
-        state: State = {f"mix.{name}": value for name, value in self.mix.start(memory).items()}  # type: ignore
+        state: State = _under("mix.", self.mix.start(memory))
         if self.attention is not None:
-            stored = self.attention.memorize(memory.states_BSD)  # type: ignore[operator]
-            state |= {f"memory.{name}": value for name, value in stored.items()}
-            begun = self.attention.start(memory.mask_BS, memory.states_BSD.dtype)  # type: ignore[operator]
-            state |= {f"attention.{name}": value for name, value in begun.items()}
+            state |= _under("memory.", self.attention.memorize(memory.states_BSD))
+            state |= _under("attention.", self.attention.start(memory.mask_BS, memory.states_BSD.dtype))
         return state
 
     def forward(self, x_NTD: Tensor, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
         """`[N, T, D]` to `[N, T, D]`, the attention's weights `[N, T, S]` if any, and the state after it."""
-        wraps, weights = iter(self.wraps), None
-        wrap = next(wraps)
-        y_NTD, mixed = self.mix(wrap.before(x_NTD), select(state, "mix."))
-        x_NTD = wrap.after(x_NTD, y_NTD)
-        after: State = {f"mix.{name}": value for name, value in mixed.items()}
+        weights_NTS: Tensor | None = None
+        y_NTD, mixed = self.mix(self.around_mix.before(x_NTD), select(state, "mix."))
+        x_NTD = self.around_mix.after(x_NTD, y_NTD)
+        after = _under("mix.", mixed)
         if self.attention is not None:
-            wrap = next(wraps)
             stored, past = select(state, "memory."), select(state, "attention.")
-            y_NTD, weights, past = self.attention(wrap.before(x_NTD), stored, mask_BS, past)
-            x_NTD = wrap.after(x_NTD, y_NTD)
-            after |= {f"memory.{name}": value for name, value in stored.items()}
-            after |= {f"attention.{name}": value for name, value in past.items()}
+            query_NTD = self.around_attention.before(x_NTD)
+            y_NTD, weights_NTS, past = self.attention(query_NTD, stored, mask_BS, past)
+            x_NTD = self.around_attention.after(x_NTD, y_NTD)
+            after |= _under("memory.", stored) | _under("attention.", past)
         if self.feedforward is not None:
-            wrap = next(wraps)
-            x_NTD = wrap.after(x_NTD, self.feedforward(wrap.before(x_NTD)))
-        return x_NTD, weights, after
+            around = self.around_feedforward
+            x_NTD = around.after(x_NTD, self.feedforward(around.before(x_NTD)))
+        return x_NTD, weights_NTS, after
+
+
+def _under(prefix: str, state: State) -> State:
+    """The entries with a prefix put in front."""
+    return {prefix + name: value for name, value in state.items()}
 
 
 def select(state: State, prefix: str) -> State:
@@ -141,12 +163,13 @@ class Decoder(nn.Module):
 
     def start(self, memory: Memory) -> State:
         """The state before the first step. Keys in front: `memory.` for what depends on the source alone."""
-        step = torch.zeros(len(memory.mask_BS), dtype=torch.long, device=memory.mask_BS.device)
+        step = torch.zeros(memory.mask_BS.shape[0], dtype=torch.long, device=memory.mask_BS.device)
         state: State = {"step": step}
         if self.summary is not None:
             state["memory.summary"] = self.summary(memory.summary_BD)
         for number, layer in enumerate(self.layers):
-            state |= _join(number, layer.start(memory))  # type: ignore[operator]
+            assert isinstance(layer, DecoderLayer)
+            state |= _join(number, layer.start(memory))
         return state
 
     def forward(self, x_NTD: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
@@ -155,7 +178,7 @@ class Decoder(nn.Module):
         after: State = {"step": state["step"] + x_NTD.shape[1]}
         if self.summary is not None:
             summary_BD = after["memory.summary"] = state["memory.summary"]
-            x_NTD = x_NTD + summary_BD.repeat_interleave(len(x_NTD) // len(summary_BD), dim=0)[:, None]
+            x_NTD = x_NTD + summary_BD.repeat_interleave(x_NTD.shape[0] // summary_BD.shape[0], dim=0)[:, None]
         for number, layer in enumerate(self.layers):
             x_NTD, weights, layer_state = layer(x_NTD, memory.mask_BS, _part(number, state))
             after |= _join(number, layer_state)
@@ -178,45 +201,24 @@ def _part(number: int, state: State) -> State:
     return fixed | select(state, f"{number}.")
 
 
-def make_decoder(
-    kind: str,
-    *,
-    width: int,
-    layers: int,
-    feedforward: int,
-    heads: int,
-    attention: str,
-    kernel: int,
-    positions: str,
-    norm: str,
-    norm_kind: str,
-    activation: str,
-    residual: bool,
-    dropout: float,
-    dropout_attention: float,
-    dropout_recurrent: float,
-) -> Decoder:
+def make_decoder(kind: str, common: Common, *, layers: int, attention: str, kernel: int) -> Decoder:
     """The decoder of that family. Recurrent families look at the source once, after their first layer, so that
     the layers above know where it looked; the others look in every layer."""
+    width, share = common.width, common.dropout_attention
 
-    def mixer() -> nn.Module:
+    def mixer() -> Mixer:
         if kind in KERNELS:
-            return RecurrentMixer(kind, width, activation, dropout_recurrent)
+            return RecurrentMixer(kind, width, common.activation, common.dropout_recurrent)
         if kind == "ssru":
             return SSRUMixer(width)
         if kind == "conv":
             return ConvMixer(width, kernel)
-        return SelfAttentionMixer(width, heads, positions, dropout_attention)
+        return SelfAttentionMixer(width, common.heads, common.positions, share)
 
     def layer(number: int) -> DecoderLayer:
         looks = attention != "none" and (number == 0 or kind not in KERNELS)
-        cross = make_attention(attention, width, dropout_attention, heads) if looks else None
-        inner = FeedForward(width, feedforward, activation, dropout) if feedforward else None
-        blocks = 1 + (cross is not None) + (inner is not None)
-        return DecoderLayer(
-            mixer(), cross, inner, [Wrap(width, norm, norm_kind, residual, dropout) for _ in range(blocks)]
-        )
+        cross = make_attention(attention, width, share, common.heads) if looks else None
+        return DecoderLayer(mixer(), cross, common.inner(), common.wraps())
 
-    last = make_norm(width, norm_kind) if norm == "pre" else nn.Identity()
     summary = nn.Linear(width, width) if attention == "none" else None
-    return Decoder([layer(number) for number in range(layers)], last, summary)
+    return Decoder([layer(number) for number in range(layers)], common.last(), summary)

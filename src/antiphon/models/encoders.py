@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import Memory
-from antiphon.models.attention import FeedForward, SelfAttention, Wrap, make_norm
+from antiphon.models.attention import Common, FeedForward, SelfAttention, Wrap
 from antiphon.models.functional import reverse
 from antiphon.models.recurrent import KERNELS, Recurrent
 
@@ -26,13 +28,13 @@ class RecurrentMixer(nn.Module):
         """`[B, S, D]` to `[B, S, D]`."""
         ahead, _ = self.ahead(x_BSD)
         if not self.bidirectional:
-            return ahead  # type: ignore[no-any-return]
+            return ahead
         back, _ = self.back(reverse(x_BSD, mask_BS))
         return torch.cat([ahead, reverse(back, mask_BS)], dim=2)
 
     def summary(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         """The last state of each direction, `[B, D]` (Sutskever et al. 2014)."""
-        last = x_BSD[torch.arange(len(x_BSD), device=x_BSD.device), mask_BS.sum(1) - 1]
+        last = x_BSD[torch.arange(x_BSD.shape[0], device=x_BSD.device), mask_BS.sum(1) - 1]
         if not self.bidirectional:
             return last
         hidden = self.ahead.kernel.hidden_size
@@ -65,11 +67,14 @@ class SelfAttentionMixer(nn.Module):
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         """`[B, S, D]` to `[B, S, D]`."""
-        return self.attention(x_BSD, mask_BS)[0]  # type: ignore[no-any-return]
+        return self.attention(x_BSD, mask_BS)[0]
 
     def summary(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         """The mean over the source, `[B, D]`."""
         return masked_mean(x_BSD, mask_BS)
+
+
+Mixer = RecurrentMixer | ConvMixer | SelfAttentionMixer
 
 
 def masked_mean(x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
@@ -80,17 +85,19 @@ def masked_mean(x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
 class EncoderLayer(nn.Module):
     """A mixer, and a feed-forward block unless its inner width is 0, each wrapped."""
 
-    def __init__(self, mixer: nn.Module, feedforward: FeedForward | None, wraps: list[Wrap]) -> None:
+    def __init__(self, mixer: Mixer, feedforward: FeedForward | None, wraps: Iterator[Wrap]) -> None:
         super().__init__()
-        self.mix, self.feedforward, self.wraps = mixer, feedforward, nn.ModuleList(wraps)
+        self.mix, self.around_mix = mixer, next(wraps)
+        self.feedforward = feedforward
+        if feedforward is not None:
+            self.around_feedforward = next(wraps)
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         """`[B, S, D]` to `[B, S, D]`."""
-        wrap = self.wraps[0]
-        x_BSD = wrap.after(x_BSD, self.mix(wrap.before(x_BSD), mask_BS))
+        x_BSD = self.around_mix.after(x_BSD, self.mix(self.around_mix.before(x_BSD), mask_BS))
         if self.feedforward is not None:
-            wrap = self.wraps[1]
-            x_BSD = wrap.after(x_BSD, self.feedforward(wrap.before(x_BSD)))
+            around = self.around_feedforward
+            x_BSD = around.after(x_BSD, self.feedforward(around.before(x_BSD)))
         return x_BSD
 
 
@@ -99,47 +106,24 @@ class Encoder(nn.Module):
 
     def __init__(self, layers: list[EncoderLayer], last: nn.Module) -> None:
         super().__init__()
-        self.layers, self.last = nn.ModuleList(layers), last
+        self.layers, self.top, self.last = nn.ModuleList(layers), layers[-1], last
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Memory:
         """Vectors of the source to the memory that decoders read."""
         for layer in self.layers:
             x_BSD = layer(x_BSD, mask_BS)
         x_BSD = self.last(x_BSD)
-        return Memory(x_BSD, mask_BS, self.layers[-1].mix.summary(x_BSD, mask_BS))
+        return Memory(x_BSD, mask_BS, self.top.mix.summary(x_BSD, mask_BS))
 
 
-def make_encoder(
-    kind: str,
-    *,
-    width: int,
-    layers: int,
-    feedforward: int,
-    heads: int,
-    bidirectional: bool,
-    kernel: int,
-    positions: str,
-    norm: str,
-    norm_kind: str,
-    activation: str,
-    residual: bool,
-    dropout: float,
-    dropout_attention: float,
-    dropout_recurrent: float,
-) -> Encoder:
+def make_encoder(kind: str, common: Common, *, layers: int, bidirectional: bool, kernel: int) -> Encoder:
     """The encoder of that family."""
 
-    def mixer() -> nn.Module:
+    def mixer() -> Mixer:
         if kind in KERNELS:
-            return RecurrentMixer(kind, width, bidirectional, activation, dropout_recurrent)
+            return RecurrentMixer(kind, common.width, bidirectional, common.activation, common.dropout_recurrent)
         if kind == "conv":
-            return ConvMixer(width, kernel)
-        return SelfAttentionMixer(width, heads, positions, dropout_attention)
+            return ConvMixer(common.width, kernel)
+        return SelfAttentionMixer(common.width, common.heads, common.positions, common.dropout_attention)
 
-    def layer() -> EncoderLayer:
-        inner = FeedForward(width, feedforward, activation, dropout) if feedforward else None
-        wraps = [Wrap(width, norm, norm_kind, residual, dropout) for _ in range(2 if feedforward else 1)]
-        return EncoderLayer(mixer(), inner, wraps)
-
-    last = make_norm(width, norm_kind) if norm == "pre" else nn.Identity()
-    return Encoder([layer() for _ in range(layers)], last)
+    return Encoder([EncoderLayer(mixer(), common.inner(), common.wraps()) for _ in range(layers)], common.last())

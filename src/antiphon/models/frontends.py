@@ -16,9 +16,7 @@ class TextFrontend(nn.Module):
     Ids at or above the vocabulary (words that a copy head took from the source) are read as unknown.
     """
 
-    def __init__(
-        self, embedding: nn.Embedding, *, positions: str, longest: int, share: float, words: float
-    ) -> None:
+    def __init__(self, embedding: nn.Embedding, *, positions: str, longest: int, share: float, words: float) -> None:
         super().__init__()
         width = embedding.embedding_dim
         self.embedding, self.share, self.words = embedding, share, words

@@ -74,7 +74,7 @@ class CopyHead(VocabularyHead):
 def _copies(steps: Steps, memory: Memory) -> Tensor:
     """The source's ids, one row a hypothesis."""
     assert memory.copy_BS is not None, "a copy head needs Batch.context['copy']"
-    return memory.copy_BS.repeat_interleave(len(steps.hidden_BTD) // len(memory.copy_BS), dim=0)
+    return memory.copy_BS.repeat_interleave(steps.hidden_BTD.shape[0] // memory.copy_BS.shape[0], dim=0)
 
 
 def coverage_loss(steps: Steps, labels_BT: Tensor) -> Tensor:

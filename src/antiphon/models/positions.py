@@ -44,7 +44,7 @@ class Learned(nn.Module):
                 got=int(position.max()) + 1,
                 do="raise model.max_positions or choose other model.positions",
             )
-        return self.table(position)  # type: ignore[no-any-return]
+        return self.table(position)
 
 
 def rotate(x_BHTD: Tensor, start: int) -> Tensor:
@@ -67,7 +67,7 @@ class T5Bias(nn.Module):
 
     def forward(self, queries: int, keys: int, device: torch.device) -> Tensor:
         """Bias `[H, T, S]`; the last query stands at the last key."""
-        return self.table(self._bucket(_distances(queries, keys, device))).permute(2, 0, 1)  # type: ignore
+        return self.table(self._bucket(_distances(queries, keys, device))).permute(2, 0, 1)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         buckets, side = self.buckets, torch.zeros_like(distance)

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from antiphon.core.batch import State
 from antiphon.models.functional import dropout
 
-KERNELS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+KERNELS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class Recurrent(nn.Module):
@@ -35,7 +35,7 @@ class Recurrent(nn.Module):
             parts = tuple(state[name][None].contiguous() for name in self.names)
             past = parts if len(parts) == 2 else parts[0]
         if self.share and self.training:
-            weight = {"weight_hh_l0": dropout(self.kernel.weight_hh_l0, self.share, True)}  # type: ignore[arg-type]
+            weight = {"weight_hh_l0": dropout(self.kernel.get_parameter("weight_hh_l0"), self.share, True)}
             y_BTD, last = functional_call(self.kernel, weight, (x_BTD, past))
         else:
             y_BTD, last = self.kernel(x_BTD, past)
@@ -44,7 +44,7 @@ class Recurrent(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Orthogonal recurrent matrices, Xavier inputs, and an LSTM that begins by remembering (Jozefowicz et al. 2015)."""
+        """Orthogonal recurrent matrices, Xavier inputs, an LSTM that begins by remembering (Jozefowicz et al. 2015)."""
         hidden = self.kernel.hidden_size
         for name, weight in self.kernel.named_parameters():
             if weight.dim() == 1:

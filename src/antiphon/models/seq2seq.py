@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 from antiphon.core.batch import Batch, Loss, Memory, Padded, State, Steps
 from antiphon.core.config import Model
 from antiphon.core.errors import ConfigError
-from antiphon.models.attention import FeedForward, MultiHead, SelfAttention
+from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttention, Wrap
 from antiphon.models.decoders import Decoder, make_decoder
 from antiphon.models.encoders import Encoder, make_encoder
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
 from antiphon.models.recurrent import Recurrent
+
+T = TypeVar("T")
 
 
 class Seq2Seq(nn.Module):
@@ -50,7 +53,7 @@ class Seq2Seq(nn.Module):
 
     def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
         """The next steps after `state`, for tokens that begin with BOS; N is B or a multiple (hypotheses)."""
-        return self.decoder(self.target(tokens_NT, state["step"]), memory, state)  # type: ignore[no-any-return]
+        return self.decoder(self.target(tokens_NT, state["step"]), memory, state)
 
     def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
         """Log probabilities of the next token in fp32, `[N, T, V]`; wider with a copy head."""
@@ -74,7 +77,6 @@ class Seq2Seq(nn.Module):
 
 def build(model: Model, source_size: int, target_size: int, *, seed: int = 1) -> Seq2Seq:
     """A model with fresh weights that depend on the arguments alone. Every optional field must have a value."""
-    _check(model, source_size, target_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _assemble(model, source_size, target_size)
@@ -82,51 +84,56 @@ def build(model: Model, source_size: int, target_size: int, *, seed: int = 1) ->
     return network
 
 
-def _check(model: Model, source_size: int, target_size: int) -> None:
-    groups = [("model", model), ("model.encoder", model.encoder), ("model.decoder", model.decoder)]
-    for prefix, group in groups:
-        for name, value in vars(group).items():
-            if value is None and name != "dropout_embedding":
-                raise ConfigError(f"{prefix}.{name} has no value", do="let the recipe propose one, or set it")
-    if model.tie == "all" and source_size != target_size:
-        raise ConfigError("model.tie=all needs one vocabulary", got=f"{source_size} and {target_size} tokens",
-                          do="set data.shared=true or model.tie=target")  # fmt: skip
+def _given(value: T | None, key: str) -> T:
+    """A setting that must have been chosen by now."""
+    if value is None:
+        raise ConfigError(f"model.{key} has no value", do="let the recipe propose one, or set it")
+    return value
 
 
 def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
-    assert model.width and model.encoder.kind and model.decoder.kind and model.encoder.layers and model.decoder.layers
-    assert model.feedforward is not None and model.attention and model.positions and model.norm and model.activation
-    assert model.residual is not None and model.dropout is not None
-    embedded = model.dropout if model.dropout_embedding is None else model.dropout_embedding
-    target = nn.Embedding(target_size, model.width)
-    source = target if model.tie == "all" else nn.Embedding(source_size, model.width)
-    output = nn.Parameter(torch.empty(target_size, model.width)) if model.tie == "none" else target.weight
+    if model.tie == "all" and source_size != target_size:
+        raise ConfigError(
+            "model.tie=all needs one vocabulary",
+            got=f"{source_size} and {target_size} tokens",
+            do="set data.shared=true or model.tie=target",
+        )
+    width, dropout = _given(model.width, "width"), _given(model.dropout, "dropout")
+    positions, attention = _given(model.positions, "positions"), _given(model.attention, "attention")
+    encoder_kind, decoder_kind = _given(model.encoder.kind, "encoder.kind"), _given(model.decoder.kind, "decoder.kind")
+    target = nn.Embedding(target_size, width)
+    source = target if model.tie == "all" else nn.Embedding(source_size, width)
+    tied = _given(model.tie, "tie") != "none"
+    output = target.get_parameter("weight") if tied else nn.Parameter(torch.empty(target_size, width))
 
     def frontend(embedding: nn.Embedding, kind: str) -> TextFrontend:
-        positions = model.positions if kind in ("transformer", "conv") else "none"
         return TextFrontend(
-            embedding, positions=positions, longest=model.max_positions, share=embedded, words=model.dropout_word
+            embedding,
+            positions=positions if kind in ("transformer", "conv") else "none",
+            longest=model.max_positions,
+            share=dropout if model.dropout_embedding is None else model.dropout_embedding,
+            words=model.dropout_word,
         )
 
-    # Both halves take these; what only one takes is named below.
-    width, inner, heads, places = model.width, model.feedforward, model.heads, model.positions
-    norm, norm_kind, kind, residual = model.norm, model.norm_kind, model.activation, model.residual
-    rates = model.dropout, model.dropout_attention, model.dropout_recurrent
-    encoder = make_encoder(
-        model.encoder.kind, width=width, layers=model.encoder.layers, feedforward=inner, heads=heads,
-        bidirectional=model.encoder.bidirectional, kernel=model.encoder.kernel, positions=places, norm=norm,
-        norm_kind=norm_kind, activation=kind, residual=residual, dropout=rates[0], dropout_attention=rates[1],
-        dropout_recurrent=rates[2],
-    )  # fmt: skip
-    decoder = make_decoder(
-        model.decoder.kind, width=width, layers=model.decoder.layers, feedforward=inner, heads=heads,
-        attention=model.attention, kernel=model.decoder.kernel, positions=places, norm=norm, norm_kind=norm_kind,
-        activation=kind, residual=residual, dropout=rates[0], dropout_attention=rates[1], dropout_recurrent=rates[2],
-    )  # fmt: skip
-    return Seq2Seq(
-        model, frontend(source, model.encoder.kind), encoder, frontend(target, model.decoder.kind), decoder,
-        HEADS[model.head](output),
-    )  # fmt: skip
+    both = Common(
+        width=width,
+        feedforward=_given(model.feedforward, "feedforward"),
+        heads=model.heads,
+        positions=positions,
+        norm=_given(model.norm, "norm"),
+        norm_kind=model.norm_kind,
+        activation=_given(model.activation, "activation"),
+        residual=_given(model.residual, "residual"),
+        dropout=dropout,
+        dropout_attention=model.dropout_attention,
+        dropout_recurrent=model.dropout_recurrent,
+    )
+    half, other = model.encoder, model.decoder
+    layers = _given(half.layers, "encoder.layers"), _given(other.layers, "decoder.layers")
+    encoder = make_encoder(encoder_kind, both, layers=layers[0], bidirectional=half.bidirectional, kernel=half.kernel)
+    decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
+    head = HEADS[model.head](output)
+    return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head)
 
 
 @torch.no_grad()
@@ -146,7 +153,7 @@ def initialize(model: Seq2Seq, kind: str) -> None:
         nn.init.normal_(model.head.weight, std=model.head.weight.shape[1] ** -0.5)
     if kind == "deep" and model.config.residual:
         for stack in (model.encoder, model.decoder):
-            branches = sum(len(layer.wraps) for layer in stack.layers)  # type: ignore[arg-type,misc]
+            branches = sum(isinstance(module, Wrap) for module in stack.modules())
             for module in stack.modules():
                 if isinstance(module, FeedForward | SelfAttention | MultiHead):
                     module.output.weight.mul_(1 / math.sqrt(branches))

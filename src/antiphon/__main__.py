@@ -1,0 +1,52 @@
+"""The program `antiphon`: runs a command and turns every expected failure into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from antiphon.core.errors import AntiphonError
+
+USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with 0, 2 (a mistake, said in one line), 130 (Ctrl-C) or 143 (told to stop)."""
+    sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+
+
+def _run(words: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from antiphon.cli import app
+
+    try:
+        code = app(words, print_error=False, exit_on_error=False, result_action="return_value") or 0
+        sys.stdout.flush()
+        return code
+    except AntiphonError as error:
+        return _fail(str(error))
+    except CycloptsError as error:
+        return _fail(f"{_first_line(error)}; see: antiphon --help")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit: give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    return USAGE
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+if __name__ == "__main__":
+    main()

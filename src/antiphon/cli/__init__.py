@@ -1,0 +1,29 @@
+"""The commands: each is one thin module that is imported when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+from cyclopts import App, Parameter
+
+import antiphon
+
+COMMANDS = {
+    "demo": "Learn to pronounce English in a few minutes, and show it.",
+    "train": "Train a model on a file of pairs.",
+    "resume": "Go on with an interrupted training, exactly where it stopped.",
+    "predict": "Answer lines of text with a trained model.",
+    "evaluate": "Score a model on pairs, with 95 % intervals.",
+    "compare": "Score two models on the same pairs and test whether they differ.",
+    "info": "Show what a model is; without a model, list every setting.",
+}
+
+app = App(
+    name="antiphon",
+    help="Learn to answer one sequence with another: train small encoder-decoder models, and use them.",
+    version=antiphon.__version__,
+    help_format="plaintext",
+    default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
+    suppress_keyboard_interrupt=False,
+)
+for _order, (_name, _help) in enumerate(COMMANDS.items()):
+    app.command(f"antiphon.cli.{_name}:{_name}", name=_name, help=_help, sort_key=_order)
+app["--help"].sort_key = app["--version"].sort_key = len(COMMANDS)

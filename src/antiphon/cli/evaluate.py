@@ -1,0 +1,37 @@
+"""`antiphon evaluate`: how good a model is on pairs, in numbers that can be repeated."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+MetricNames = Annotated[str | None, Parameter(help="with commas between: bleu,chrf,exact; default: the training's")]
+
+
+def evaluate(
+    model: str,
+    data: str,
+    /,
+    *settings: str,
+    metrics: MetricNames = None,
+    json: Annotated[bool, Parameter(help="write everything as JSON")] = False,
+) -> None:
+    """Score a model on pairs: metrics with 95 % intervals, by length and frequency, and the worst answers.
+
+    Parameters
+    ----------
+    model
+        A bundle or a run; several with commas between them answer together, as an ensemble.
+    data
+        A file of pairs, or source.txt,target.txt. Lines with the same source are references of one another.
+    settings
+        How to search, as key=value: beam=5 and so on.
+    """
+    from antiphon.cli.models import predictor, scored_metrics, scored_pairs, searching
+    from antiphon.inference.evaluate import evaluate as score
+
+    guesser = predictor(model)
+    names, chosen = scored_metrics(metrics, guesser.config), searching(guesser.config, settings)
+    found = score(guesser, scored_pairs(data, guesser.config), names, decoding=chosen)
+    print(found.to_json() if json else "\n".join(found.lines()))

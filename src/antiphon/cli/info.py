@@ -1,0 +1,105 @@
+"""`antiphon info`: what a model is; without a model, every setting with its default and meaning."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from antiphon.core import config
+
+if TYPE_CHECKING:
+    from antiphon.inference.bundle import Bundle
+
+KINDS = {int: "number", float: "number", bool: "true, false", str: "text"}
+
+
+def info(model: Path | None = None, /) -> None:
+    """Show what a model is; without a model, list every setting.
+
+    Parameters
+    ----------
+    model
+        A bundle (folder or zip) or a run.
+    """
+    console = Console()
+    if model is None:
+        console.print(settings_table())
+        console.print(
+            "\nWrite them as key=value after `antiphon train DATA --out RUN`; (auto) is proposed from the data."
+        )
+        return
+    from antiphon.inference.bundle import load
+
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for title, value in facts(load(model)):
+        table.add_row(Text(title, "dim"), Text(value))
+    console.print(table)
+
+
+def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """What a bundle is, was made from and can do, as titles and values."""
+    model, task, card = bundle.config.model, bundle.task, bundle.manifest.get("card") or {}
+    yield "model", str(bundle.path)
+    yield "task", task.name + (f", context {', '.join(task.context)}" if task.context else "")
+    yield "encoder", f"{model.encoder.kind}, {model.encoder.layers} layers, width {model.width}"
+    yield "decoder", f"{model.decoder.kind}, {model.decoder.layers} layers, attention {model.attention}"
+    yield "parameters", f"{sum(parameter.numel() for parameter in bundle.model.parameters()):,}"
+    for name, text in (("source", task.source), ("target", task.target)):
+        yield name, f"{text.side.tokenizer}, {len(text.vocabulary):,} tokens"
+    for name in ("data", "data_hash", "pairs", "steps", "minutes", "command"):
+        if name in card:
+            yield name.replace("_", " "), f"{card[name]:,}" if isinstance(card[name], int) else str(card[name])
+    for score in card.get("scores") or ():
+        low_high = f" [{score['interval'][0]:.2f}, {score['interval'][1]:.2f}]" if score.get("interval") else ""
+        yield score["name"], f"{score['value']:.4g}{low_high}  on validation data"
+    yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Name, kind or choices, default and meaning of every setting."""
+    for key, item in config.leaves().items():
+        default = config.get(config.Config(), key)
+        shown = "(auto)" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        yield key, _choices(key), "(none)" if default in ("", ()) else shown, item.metadata["doc"]
+
+
+def _choices(key: str) -> str:
+    """`int`, or the choices of a setting with commas between."""
+    kind: Any = config.Config
+    for name in key.split("."):
+        kind = typing.get_type_hints(kind)[name]
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(typing.get_args(kind))
+    return "names" if typing.get_origin(kind) is tuple else KINDS[kind]
+
+
+def settings_table() -> Table:
+    """Every setting for the terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title, style in (("setting", "cyan"), ("default", "bold"), ("meaning", "")):
+        table.add_column(title, style=style, no_wrap=title == "setting")
+    for key, choices, default, doc in rows():
+        meaning = Text(doc)
+        if choices.count(",") > 1:
+            meaning.append(f"  ({choices})", "dim")
+        table.add_row(key, default, meaning)
+    return table
+
+
+def settings_page() -> str:
+    """Every setting as a page of the documentation."""
+    lines = ["# Settings", "", "Made by `antiphon.cli.info.settings_page`; *(auto)* is proposed from the data.", ""]
+    lines += ["| setting | kind or choices | default | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{key}` | {choices} | {default} | {doc.replace('<', '&lt;')} |" for key, choices, default, doc in rows()
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,56 @@
+"""What commands share: models as people name them, the data to score them on, and the settings of a search."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from antiphon.cli.settings import assignments
+from antiphon.core import config
+
+if TYPE_CHECKING:
+    from antiphon.data.corpus import Pair
+    from antiphon.data.report import Report
+    from antiphon.inference.predictor import Predictor
+
+
+def predictor(names: str) -> Predictor:
+    """The model that a path names, or the ensemble of several with commas between."""
+    from antiphon.inference.bundle import load
+    from antiphon.inference.predictor import Predictor
+
+    paths = [names] if Path(names).exists() else names.split(",")
+    return Predictor([load(Path(path)) for path in paths])
+
+
+def searching(model: config.Config, words: Iterable[str]) -> config.Decoding:
+    """A model's own decoding settings with those of the command line put in; `decoding.` may be left out."""
+    return config.override(model, assignments(words, "decoding")).decoding
+
+
+def scored_pairs(data: str, model: config.Config) -> list[Pair]:
+    """The pairs of a file read as the model's training data was, references of one source together."""
+    from antiphon.data.corpus import group_references, open_pairs
+
+    corpus = open_pairs(data, model.data)
+    pairs = group_references(corpus)
+    tell(corpus.report)
+    return pairs
+
+
+def scored_metrics(words: str | None, model: config.Config) -> list[str]:
+    """The metrics asked for; else the one that training judged by, or exact match where it judged by likelihood."""
+    if words is not None:
+        return [word.strip() for word in words.split(",") if word.strip()]
+    from antiphon.metrics import NAMES
+
+    judged = model.training.metric or "loss"
+    return [judged] if judged.split(":")[0] in NAMES else ["exact"]
+
+
+def tell(report: Report) -> None:
+    """What was odd in the data, on standard error."""
+    for line in report.lines():
+        print(f"note: {line}", file=sys.stderr)

@@ -1,0 +1,104 @@
+"""`antiphon predict`: lines in, answers out, in order and in constant memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from antiphon.data.corpus import Pair
+    from antiphon.inference.predictor import Answer
+
+DIGITS = 6
+"""Decimals of scores in JSON lines."""
+
+
+def predict(
+    model: str,
+    file: str = "-",
+    /,
+    *settings: str,
+    jsonl: Annotated[
+        bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
+    ] = False,
+) -> None:
+    """Answer lines of text with a trained model, one answer a line, in the same order.
+
+    A model that was trained with context columns wants them after the source, with tabs between.
+
+    Parameters
+    ----------
+    model
+        A bundle or a run; several with commas between them answer together, as an ensemble.
+    file
+        A text file; - or nothing is standard input.
+    settings
+        How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on.
+    """
+    from antiphon.cli.models import predictor, searching, tell
+    from antiphon.data.corpus import read_lines
+
+    if "=" in file and not Path(file).exists():
+        settings, file = (file, *settings), "-"
+    guesser = predictor(model)
+    chosen = searching(guesser.config, settings)
+    live = file == "-" and sys.stdin.isatty()
+    lines = _typed() if live else read_lines(sys.stdin if file == "-" else file)
+    sources: deque[str] = deque()
+    inputs = (_input(line, guesser.task.context) for line in _noting(lines, sources))
+    for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
+        source = sources.popleft()
+        print(record(source, answers) if jsonl else answers[0].text, flush=live)
+    tell(guesser.report)
+
+
+def _typed() -> Iterator[str]:
+    """Lines as a person types them."""
+    return (line.rstrip("\n") for line in sys.stdin)
+
+
+def _noting(lines: Iterable[str], sources: deque[str]) -> Iterator[str]:
+    """The same lines, each remembered until its answer comes."""
+    for line in lines:
+        sources.append(line)
+        yield line
+
+
+def _input(line: str, context: tuple[str, ...]) -> str | Pair:
+    """A line as the model wants it: with its context columns, where it was trained with some."""
+    if not context:
+        return line
+    from antiphon.core.errors import DataError
+    from antiphon.data.corpus import Pair
+
+    source, *values = line.split("\t")
+    if len(values) != len(context):
+        wanted = "<tab>".join(("source", *context))
+        raise DataError("a line must have the context the model was trained with", got=line, do=f"write {wanted}")
+    return Pair(source, "", (), dict(zip(context, values, strict=True)))
+
+
+def record(source: str, answers: list[Answer]) -> str:
+    """One JSON line: the source and all its answers with scores, probabilities and alignments."""
+    rows = [
+        {
+            "text": answer.text,
+            "score": round(answer.score, DIGITS),
+            "confidence": round(answer.confidence, DIGITS),
+            "tokens": answer.tokens,
+            "probabilities": [round(value, DIGITS) for value in answer.probabilities],
+            "alignment": answer.alignment,
+            "finished": answer.finished,
+            "reason": answer.reason,
+        }
+        for answer in answers
+    ]
+    return json.dumps(
+        {"source": source, "source_tokens": answers[0].source_tokens, "answers": rows}, ensure_ascii=False
+    )

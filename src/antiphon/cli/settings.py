@@ -1,0 +1,44 @@
+"""Settings as people type them: `key=value` words and TOML files, made into dotted assignments."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from antiphon.core import config
+from antiphon.core.errors import ConfigError, nearest
+
+
+def assignments(words: Iterable[str], group: str = "") -> dict[str, str]:
+    """`["model.width=128"]` as `{"model.width": "128"}`; within a group its name may be left out: `beam=5`."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError("a setting is written key=value", where="command line", got=word)
+        key = f"{group}.{key}" if group and f"{group}.{key}" in config.leaves() else key
+        if group and not key.startswith(group):
+            near = nearest(key, [name.removeprefix(f"{group}.") for name in config.leaves() if name.startswith(group)])
+            raise ConfigError(f"unknown setting {key}", where="command line", do=near)
+        found[key] = value
+    return found
+
+
+def from_file(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file by their dotted names."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not TOML: {error}", where=path) from None
+    config.read(values, where=str(path))
+    return dict(_flat(values, ""))
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,1 @@
+"""From raw pairs to batches of ids: reading, checking, tokenizing, storing, batching."""

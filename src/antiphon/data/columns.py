@@ -1,0 +1,245 @@
+"""Raw rows to pairs: which field is the source, which the target, and what makes a row unusable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from antiphon.core.config import Data
+from antiphon.core.errors import DataError, nearest
+from antiphon.data.formats import Row, fault
+from antiphon.data.report import Report
+
+SOURCES = ("source", "src", "input")
+TARGETS = ("target", "tgt", "output")
+REFERENCES = ("references", "refs")
+"""Column names that are known without `data.columns`."""
+
+MOST_DAMAGED = 0.1
+"""With `data.damaged=skip`: the share of damaged rows beyond which the data is refused after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One example as read: `references` are all accepted targets, `context` further columns by name."""
+
+    source: str
+    target: str
+    references: tuple[str, ...] = ()
+    context: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.target not in self.references and self.target:
+            object.__setattr__(self, "references", (self.target, *self.references))
+
+
+class Odd(Exception):
+    """A row that is not a pair; `empty` tells a missing side from damage. Details stand in brackets at the end."""
+
+    def __init__(self, what: str, *, empty: bool = False) -> None:
+        super().__init__(what)
+        self.what, self.empty = what, empty
+
+
+Reader = Callable[[Any], list[Pair]]
+
+
+def pairs_of(
+    rows: Iterable[Row], name: str, settings: Data, report: Report, *, need_target: bool, titled: str = "maybe"
+) -> Iterator[Pair]:
+    """The rows as pairs; odd ones are refused or counted as `settings` says.
+
+    `titled` says if the first list row may hold column names: "maybe", "likely" (its absence is reported), or "never".
+    """
+    read: Reader | None = None
+    number, damaged = 0, 0
+    for row in rows:
+        number += 1
+        try:
+            if row.problem:
+                raise Odd(row.problem)
+            if read is None and isinstance(row.values, list) and titled != "never":
+                read, header = _table(row.values, f"{name}:{row.number}", settings, need_target)
+                if header:
+                    continue
+                if titled == "likely" and not settings.columns:
+                    report.add("first line taken as a pair; if it holds names, pass data.columns", f"{name}:1")
+            if read is None:
+                read = _items(settings, need_target)
+            yield from read(row.values)
+        except Odd as odd:
+            damaged += not odd.empty
+            _refuse(odd, f"{name}:{row.number}", settings, report)
+    _check_share(damaged, number, name)
+
+
+def _refuse(odd: Odd, place: str, settings: Data, report: Report) -> None:
+    option = "empty" if odd.empty else "damaged"
+    if getattr(settings, option) == "error":
+        raise DataError(odd.what, where=place, do=f"repair or remove the line, or pass data.{option}=skip")
+    report.add(f"skipped: {odd.what.partition(' (')[0]}", place)
+
+
+def _check_share(damaged: int, rows: int, name: str) -> None:
+    if damaged > MOST_DAMAGED * rows:
+        what = f"{damaged:,} of {rows:,} rows are damaged, more than {MOST_DAMAGED:.0%}"
+        raise DataError(what, where=name, do="check the format and data.columns")
+
+
+def _items(settings: Data, need_target: bool) -> Reader:
+    """Reads what an iterable may give: pairs, dicts, lists of two or three, and sources alone where they do."""
+    named = _named(settings, need_target)
+
+    def read(values: Any) -> list[Pair]:
+        if isinstance(values, Pair):
+            return _expand(values.source, values.references or values.target, values.context, need_target)
+        if isinstance(values, dict):
+            return named(values)
+        if isinstance(values, list) and len(values) in (2, 3):
+            context = values[2] if len(values) == 3 else {}
+            if isinstance(context, dict):
+                return _expand(values[0], values[1], context, need_target)
+        if isinstance(values, str) and not need_target:
+            return _expand(values, None, {}, False)
+        raise Odd(f"is not a pair (got {values!r:.80})")
+
+    return read
+
+
+def _named(settings: Data, need_target: bool) -> Reader:
+    """Reads dicts by `data.columns`, or by the known names."""
+    columns = settings.columns
+    sources, targets = (columns[:1], columns[1:2]) if columns else (SOURCES, TARGETS)
+    references = () if columns else REFERENCES
+
+    def read(values: dict[str, Any]) -> list[Pair]:
+        source, target = _first(values, sources), _first(values, targets)
+        more = _first(values, references)
+        if source is None:
+            raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
+        if target is None and more is None and need_target:
+            raise Odd(f"has no target (columns: {_names(values)}; name them with data.columns)")
+        accepted = [value for name in (target, more) if name is not None for value in _listed(values[name])]
+        taken = {source, target, more}
+        names = (*columns[2:], *settings.context) if columns else tuple(name for name in values if name not in taken)
+        for name in (*columns[2:], *settings.context):
+            if name not in values:
+                raise Odd(f"has no column {name}")
+        context = {name: values[name] for name in names}
+        return _expand(values[source], accepted, context, need_target)
+
+    return read
+
+
+def _names(values: Iterable[object]) -> str:
+    """Column names, with what cannot be printed spelled out."""
+    return ", ".join(map(str, values)).encode("utf-8", "backslashreplace").decode()[:200]
+
+
+def _first(values: dict[str, Any], names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in values), None)
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _table(first: list[str], place: str, settings: Data, need_target: bool) -> tuple[Reader, bool]:
+    """How to read rows of fields, and if the first of them holds column names."""
+    names = [name.strip() for name in first]
+    known = _known(names)
+    if settings.columns and not all(name.isdecimal() for name in settings.columns):
+        header, chosen = True, [_place(name, names, place) for name in settings.columns]
+    elif settings.columns:
+        header, chosen = False, [int(name) - 1 for name in settings.columns]
+    else:
+        header, chosen = bool(known), known or [0, *([1] if need_target or len(first) > 1 else [])]
+    titles = names if header else [str(number) for number in range(1, len(first) + 1)]
+    rest = [place for place in range(len(first)) if place not in chosen] if not settings.columns else []
+    _check_places(chosen, len(first), place, need_target)
+    wanted = [_place(name, titles, place) for name in settings.context]
+    context = {titles[spot]: spot for spot in (*chosen[2:], *rest, *wanted)}
+    return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
+
+
+def _known(names: list[str]) -> list[int]:
+    lower = [name.lower() for name in names]
+    source = next((lower.index(name) for name in SOURCES if name in lower), None)
+    target = next((lower.index(name) for name in TARGETS if name in lower), None)
+    return [] if source is None or target is None else [source, target]
+
+
+def _place(name: str, names: list[str], place: str) -> int:
+    if name not in names:
+        raise DataError(f"there is no column {name}", where=place, do=nearest(name, names))
+    return names.index(name)
+
+
+def _check_places(chosen: list[int], count: int, place: str, need_target: bool) -> None:
+    if need_target and len(chosen) < 2:
+        raise DataError("data.columns must name a source and a target", where=place, got=len(chosen))
+    if min(chosen) < 0:
+        raise DataError("columns are counted from 1", where=place, do="pass data.columns=1,2")
+    if count < max(chosen) + 1:
+        do = "a pair is two fields with a tab (or comma) between; choose others with data.columns=1,2"
+        raise DataError(f"has {count} column(s), column {max(chosen) + 1} is needed", where=place, do=do)
+
+
+def _by_place(source: int, target: int | None, context: dict[str, int], count: int, need_target: bool) -> Reader:
+    def read(values: list[str]) -> list[Pair]:
+        if len(values) != count:
+            raise Odd(f"has another number of columns than the first line ({len(values)}, not {count})")
+        if target is not None and not context:
+            return [Pair(_text(values[source], "source"), _text(values[target], "target"))]
+        extra = {name: values[spot] for name, spot in context.items()}
+        return _expand(values[source], None if target is None else values[target], extra, need_target)
+
+    return read
+
+
+def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: bool) -> list[Pair]:
+    """One pair for each accepted target, each knowing all of them."""
+    text = _text(" ; ".join(source) if _texts(source) else source, "source")
+    known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
+    accepted = _listed(targets)
+    if not need_target and not any(accepted):
+        return [Pair(text, "", (), known)]
+    if not accepted:
+        raise Odd("target is empty", empty=True)
+    if len(accepted) == 1:
+        return [Pair(text, _text(accepted[0], "target"), (), known)]
+    references = tuple(dict.fromkeys(_text(target, "target") for target in accepted))
+    return [Pair(text, target, references, known) for target in references]
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
+
+
+def _text(value: Any, side: str) -> str:
+    if type(value) is not str:
+        if value is None or (isinstance(value, float) and value != value):
+            raise Odd(f"{side} is empty", empty=True)
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise Odd(f"{side} must be text (got {value!r:.80})")
+        value = str(value)
+    if not value or value.isspace():
+        raise Odd(f"{side} is empty", empty=True)
+    problem = fault(value)
+    if problem:
+        raise Odd(f"{side} {problem}")
+    return value
+
+
+def _context(value: Any, name: str) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    problem = fault(text) or fault(name)
+    if problem:
+        raise Odd(f"column {_names([name])} {problem}")
+    return text

@@ -1,0 +1,179 @@
+"""Encoded pairs as flat arrays of ids, in memory or mapped from files, so that a corpus may exceed memory."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from antiphon.core.batch import PAD, Batch, Padded
+from antiphon.core.errors import DataError
+from antiphon.data.columns import Pair
+from antiphon.data.modalities import TooLong
+from antiphon.data.report import Report
+
+SPILL = 1 << 24
+"""Ids of one field held in memory; with a folder to write to, more go to files."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pair as ids, both sides closed by the end mark; `copy` as in `Batch.context`."""
+
+    source: list[int]
+    target: list[int]
+    copy: list[int] | None = None
+
+
+class Field(NamedTuple):
+    """Sequences end to end: sequence i is `flat[offsets[i] : offsets[i + 1]]`."""
+
+    flat: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each sequence."""
+        return np.diff(self.offsets)
+
+    def row(self, number: int) -> np.ndarray:
+        """One sequence."""
+        return self.flat[self.offsets[number] : self.offsets[number + 1]]
+
+    def pad(self, rows: np.ndarray) -> Padded:
+        """The chosen sequences `[B, L]`, without a Python step a token."""
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        steps = np.arange(int(lengths.max()))
+        real = steps < lengths[:, None]
+        values = np.full(real.shape, PAD, dtype=np.int64)
+        values[real] = self.flat[(starts[:, None] + steps)[real]]
+        return Padded(torch.from_numpy(values), torch.from_numpy(lengths))
+
+
+@dataclass(frozen=True)
+class Store:
+    """All examples of a corpus; `texts` has the raw pairs where they are to be cut anew in every epoch."""
+
+    source: Field
+    target: Field
+    copy: Field | None = None
+    texts: Field | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, number: int) -> Example:
+        copy = None if self.copy is None else self.copy.row(number).tolist()
+        return Example(self.source.row(number).tolist(), self.target.row(number).tolist(), copy)
+
+    @property
+    def source_lengths(self) -> np.ndarray:
+        """Ids of each source, end mark included."""
+        return self.source.lengths
+
+    @property
+    def target_lengths(self) -> np.ndarray:
+        """Ids of each target, end mark included."""
+        return self.target.lengths
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The chosen examples as a batch."""
+        context = {} if self.copy is None else {"copy": self.copy.pad(rows)}
+        return Batch(self.source.pad(rows), self.target.pad(rows), context)
+
+    def pair(self, number: int) -> Pair:
+        """The raw pair, where texts were kept."""
+        if self.texts is None:
+            raise DataError("this store kept no texts", do="prepare it with keep_text=True")
+        source, target, context = json.loads(self.texts.row(number).tobytes())
+        return Pair(source, target, (), context)
+
+
+def prepare(
+    pairs: Iterable[Pair],
+    encode: Callable[[Pair], Example],
+    folder: Path | None = None,
+    *,
+    keep_text: bool = False,
+    ids_below: int | None = None,
+    report: Report | None = None,
+    spill: int = SPILL,
+) -> Store:
+    """Encodes all pairs in one pass.
+
+    With a `folder`, a field of more than `spill` ids is written there and mapped; else all stays in memory. Ids take
+    two bytes where `ids_below` promises at most 65,536 of them. A pair whose `encode` raises `TooLong` with `skip`
+    is left out and counted in `report`. Raises `DataError` if nothing is left.
+    """
+    kind = "H" if ids_below is not None and ids_below <= 1 << 16 else "i"
+    source, target, copy = (_Writer(name, kind, folder, spill) for name in ("source", "target", "copy"))
+    texts = _Writer("texts", "B", folder, spill)
+    for pair in pairs:
+        try:
+            example = encode(pair)
+        except TooLong as error:
+            if not error.skip:
+                raise
+            if report is not None:
+                report.add(f"skipped: {error.what}", example=pair.source)
+            continue
+        source.add(example.source)
+        target.add(example.target)
+        if example.copy is not None:
+            copy.add(example.copy)
+        if keep_text:
+            texts.add(json.dumps([pair.source, pair.target, pair.context]).encode())
+    if len(source.offsets) == 1:
+        raise DataError("no pair is left to train on", do="raise max_length, or allow cutting")
+    fields = [writer.finish() for writer in (source, target, copy, texts)]
+    return Store(fields[0], fields[1], fields[2] if len(fields[2]) else None, fields[3] if keep_text else None)
+
+
+class _Writer:
+    """Collects one field, in memory as long as it is small."""
+
+    def __init__(self, name: str, kind: str, folder: Path | None, spill: int) -> None:
+        self.buffer, self.offsets, self.total = array(kind), array("q", [0]), 0
+        self.spill, self.spilled = spill, False
+        self.path = None if folder is None else folder / f"{name}.ids"
+
+    def add(self, values: Iterable[int]) -> None:
+        """Appends one sequence."""
+        before = len(self.buffer)
+        self.buffer.extend(values)
+        self.total += len(self.buffer) - before
+        self.offsets.append(self.total)
+        if self.path is not None and len(self.buffer) >= (_CHUNK if self.spilled else self.spill):
+            self._flush(self.path)
+
+    def _flush(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab" if self.spilled else "wb") as file:
+                self.buffer.tofile(file)
+        except OSError as error:
+            do = "free some space, or choose another folder"
+            raise DataError(f"cannot write the encoded data: {error.strerror}", where=path, do=do) from None
+        self.spilled = True
+        self.buffer = array(self.buffer.typecode)
+
+    def finish(self) -> Field:
+        """The field, mapped from its file where it went to one."""
+        offsets = np.frombuffer(self.offsets, dtype=np.int64)
+        kind = np.dtype(self.buffer.typecode)
+        if not self.spilled or self.path is None:
+            return Field(np.frombuffer(self.buffer, dtype=kind), offsets)
+        self._flush(self.path)
+        return Field(np.memmap(self.path, dtype=kind, mode="r"), offsets)

@@ -1,0 +1,153 @@
+"""`Seq2Seq`: a model of pairs in the manner of scikit-learn."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.core.errors import AntiphonError, ConfigError, nearest
+
+if TYPE_CHECKING:
+    from antiphon.data.corpus import Pair
+    from antiphon.inference.bundle import Bundle
+    from antiphon.inference.predictor import Predictor
+    from antiphon.training.observers import Result
+
+
+class Seq2Seq:
+    """Learns to answer one sequence with another.
+
+    `task` picks the recipe, `minutes` limits the time of training, `seed` decides every random choice, `out` keeps the
+    run (checkpoints, log, best model) in a folder, `settings` sets anything else by its dotted name, and `verbose`
+    shows the proposed settings and the training. After `fit`: `result_` (how the run ended) and `bundle_`.
+
+    >>> model = Seq2Seq(minutes=1, settings={"model.encoder.kind": "gru"})
+    >>> model.get_params()["minutes"]
+    1
+    """
+
+    def __init__(
+        self,
+        task: str | None = None,
+        *,
+        minutes: float | None = None,
+        seed: int | None = None,
+        out: str | Path | None = None,
+        settings: dict[str, Any] | None = None,
+        verbose: bool = True,
+    ) -> None:
+        self.task, self.minutes, self.seed = task, minutes, seed
+        self.out, self.settings, self.verbose = out, settings, verbose
+        self.result_: Result | None = None
+        self.bundle_: Bundle | None = None
+        self._predictor: Predictor | None = None
+
+    def fit(self, pairs: Any, valid: Any = None) -> Seq2Seq:
+        """Train on pairs: tuples, dicts, a DataFrame or a file; `valid` likewise, else a share is held out."""
+        from antiphon.inference.bundle import load
+
+        out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
+        try:
+            self.result_ = self._train(pairs, valid, out)
+            if self.result_.bundle is None:
+                raise AntiphonError("training ended before there was a model", do="allow more time or steps")
+            self._use(load(self.result_.bundle))
+        finally:
+            if self.out is None:
+                shutil.rmtree(out.parent, ignore_errors=True)
+        return self
+
+    def _train(self, pairs: Any, valid: Any, out: Path) -> Result:
+        from contextlib import nullcontext
+
+        from rich.console import Console
+
+        from antiphon.cli.display import watching
+        from antiphon.training.observers import Observer
+        from antiphon.training.start import fit
+
+        named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed}
+        given = {key: value for key, value in named.items() if value is not None} | (self.settings or {})
+        with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
+            return fit(pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self))
+
+    def _use(self, bundle: Bundle) -> None:
+        from antiphon.inference.predictor import Predictor
+
+        self.bundle_, self._predictor = bundle, Predictor(bundle)
+
+    def predict(self, sources: Iterable[str | Pair]) -> list[str]:
+        """The best answer to each source, in order."""
+        return [answers[0].text for answers in self.predictor.predict(sources)]
+
+    def score(self, pairs: Any, metric: str | None = None) -> float:
+        """How good the answers are, by the metric that training judged by or the one that is named.
+
+        Where training judged by the loss it is exact match. Higher is better, as scikit-learn has it: metrics that
+        count errors come out negative.
+        """
+        from antiphon import metrics
+        from antiphon.data.corpus import group_references, open_pairs
+
+        config = self.predictor.config
+        judged = config.training.metric or "loss"
+        by = metrics.get(metric or (judged if judged.split(":")[0] in metrics.NAMES else "exact"))
+        grouped = group_references(open_pairs(pairs, config.data))
+        references = [pair.references for pair in grouped]
+        value = metrics.corpus(by, self.predict(grouped), references, bootstrap=0).value
+        return value if by.higher_is_better else -value
+
+    @property
+    def predictor(self) -> Predictor:
+        """What answers, with all its options: n-best, scores, alignments, constraints."""
+        if self._predictor is None:
+            raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
+        return self._predictor
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as a bundle: a folder, or one file where the name ends in .zip."""
+        from antiphon.inference import bundle
+
+        if self.bundle_ is None:
+            raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
+        kept, card = self.bundle_, self.bundle_.manifest.get("card") or {}
+        bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Seq2Seq:
+        """A trained model from a bundle or a run."""
+        from antiphon.inference.bundle import load
+
+        model = cls()
+        model._use(load(Path(path)))
+        return model
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments it was made with."""
+        return {name: getattr(self, name) for name in PARAMETERS}
+
+    def set_params(self, **params: Any) -> Seq2Seq:
+        """Change some of the arguments."""
+        for name, value in params.items():
+            if name not in PARAMETERS:
+                raise ConfigError(f"unknown parameter {name}", where="set_params", do=nearest(name, PARAMETERS))
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self.get_params().items() if value != DEFAULTS[name]}
+        return f"Seq2Seq({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+DEFAULTS: dict[str, Any] = {
+    "task": None,
+    "minutes": None,
+    "seed": None,
+    "out": None,
+    "settings": None,
+    "verbose": True,
+}
+PARAMETERS = tuple(DEFAULTS)

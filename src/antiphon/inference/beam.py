@@ -1,0 +1,288 @@
+"""The beams of a batch and their one step: predict, apply the rules, choose, close what ended, go on.
+
+Axes: B sentences, A those still searched, K slots of a beam, G groups of slots, R rows a sentence (1 at the first
+step, then K), V vocabulary, S source.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, pad
+from antiphon.core.config import Decoding
+from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, sampled, uniform
+
+BEAM = 5
+"""Hypotheses kept where the settings leave it open."""
+
+
+class Model(Protocol):
+    """What search needs of a model; `antiphon.models.Seq2Seq` is one."""
+
+    @property
+    def target_size(self) -> int:
+        """Tokens in the target vocabulary."""
+        ...
+
+    def encode(self, source: Padded, copy_BS: Tensor | None = None) -> Memory:
+        """Source to memory."""
+        ...
+
+    def start(self, memory: Memory) -> State:
+        """The state before the first step."""
+        ...
+
+    def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
+        """The next steps."""
+        ...
+
+    def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
+        """Log probabilities of the next token."""
+        ...
+
+
+def average(log_probs: list[Tensor]) -> Tensor:
+    """The log of the mean probability."""
+    if len(log_probs) == 1:
+        return log_probs[0]
+    return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
+
+
+def coverage(looks_S: Tensor, weight: float) -> Tensor:
+    """weight * sum over the source of log min(attention so far, 1) (Wu et al. 2016)."""
+    return weight * looks_S.double().clamp(1e-9, 1).log().sum(-1)
+
+
+@dataclass
+class Ends:
+    """Hypotheses that have ended, as flat columns: sentence, last step, slot, score, finished."""
+
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, mask_AK: Tensor, active_A: Tensor, step: int, scores_AK: Tensor, finished: bool) -> None:
+        """Appends the hypotheses in `mask`, which ended with `step`."""
+        rows, slots = mask_AK.nonzero(as_tuple=True)
+        steps, closed = torch.full_like(rows, step), torch.full_like(rows, int(finished))
+        self.parts.append((active_A[rows], steps, slots, scores_AK[rows, slots], closed))
+
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The columns."""
+        return tuple(torch.cat(column).cpu().numpy() for column in zip(*self.parts, strict=True))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is kept of a step to rebuild hypotheses from: the sentences, the back-pointers, where rows looked."""
+
+    active_A: np.ndarray
+    parents_AK: np.ndarray
+    tokens_AK: np.ndarray
+    log_probs_AK: np.ndarray
+    weights_ARS: np.ndarray
+
+
+_BY_SENTENCE = ["active_A", "limits_A", "room_AG", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS"]
+_BY_SENTENCE += ["prefixes_AT", "best_AN"]
+
+
+class Beams:
+    """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome."""
+
+    def __init__(
+        self, models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int],
+        copy_BS: Tensor | None, constraints: list[Constraint], numbers: list[int],
+    ) -> None:  # fmt: skip
+        device, rows = source.values.device, len(limits)
+        self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
+        self.slots = settings.n_best if settings.sample else settings.beam or BEAM
+        self.memories = [model.encode(source, copy_BS) for model in models]
+        self.states = [model.start(memory) for model, memory in zip(models, self.memories, strict=True)]
+        self.active_A = torch.arange(rows, device=device)
+        self.limits_A = torch.tensor(limits, device=device)
+        self.room_AG = torch.full((rows, settings.groups), self.slots // settings.groups, device=device)
+        self.tokens_AR = torch.full((rows, 1), BOS, device=device)
+        self.totals_AR = torch.zeros(rows, 1, dtype=torch.float64, device=device)
+        self.history_ART = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
+        self.looked_ARS = torch.zeros(rows, 1, source.values.shape[1], device=device)
+        self.mask_AS, self.copies_AS = source.mask_BL, copy_BS
+        self.prefixes_AT = pad([list(item.prefix) or [PAD] for item in constraints]).values.to(device)
+        self.required = Required.begin(constraints, device)
+        self.best_AN = torch.full((rows, settings.n_best), -INF, dtype=torch.float64, device=device)
+        self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
+        self.ends, self.steps = Ends(), list[Step]()
+        self.remembers = bool(settings.no_repeat) or any(item.banned for item in constraints)
+
+    def run(self) -> None:
+        """Search every sentence to its end."""
+        while len(self.active_A):
+            self._step(len(self.steps))
+
+    def _step(self, step: int) -> None:
+        log_probs, weights = self._predict()
+        log_probs = self._rules(log_probs, step)
+        self._last_step(log_probs, self.limits_A == step)
+        choice = self._choose(log_probs, step)
+        self._note(choice.gaps_A, self.active_A)
+        self._give_up(log_probs, step)
+        self._record(choice, weights)
+        done = self._close(choice, weights, step)
+        self._go_on(choice, done)
+
+    def _predict(self) -> tuple[Tensor, Tensor]:
+        """Log probabilities `[A, R, V]` and attention weights `[A, R, S]` of the next token, by all models."""
+        shape = (*self.tokens_AR.shape, -1)
+        parts, weights = [], []
+        for number, (model, memory) in enumerate(zip(self.models, self.memories, strict=True)):
+            steps, self.states[number] = model.decode(self.tokens_AR.reshape(-1, 1), memory, self.states[number])
+            parts.append(model.log_probs(steps, memory)[:, 0].view(shape))
+            weights.append(steps.weights_BTS[:, 0].float().reshape(shape))
+        return average(parts), torch.stack(weights).mean(0) if len(weights) > 1 else weights[0]
+
+    def _rules(self, log_probs_ARV: Tensor, step: int) -> Tensor:
+        """What may not come next gets -inf; nothing is renormalized, so scores stay the model's."""
+        raw = log_probs_ARV.clone() if self.prefixes_AT.any() else log_probs_ARV
+        log_probs_ARV[..., [PAD, BOS]] = -INF
+        if step < self.settings.min_length:
+            log_probs_ARV[..., EOS] = -INF
+        size = self.models[0].target_size
+        if self.copies_AS is not None and log_probs_ARV.shape[2] > size:
+            extra_A = self.copies_AS.amax(1)
+            absent_AV = torch.arange(log_probs_ARV.shape[2], device=extra_A.device) > extra_A[:, None].clamp_min(
+                size - 1
+            )
+            log_probs_ARV.masked_fill_(absent_AV[:, None], -INF)
+        if self.settings.no_repeat:
+            forbid_repeats(log_probs_ARV, self.history_ART, self.settings.no_repeat)
+        if self.remembers:
+            forbid_phrases(log_probs_ARV, self.history_ART, self.active_A, self.constraints)
+        if self.required is not None:
+            self.required.admit(log_probs_ARV, self.limits_A - step)
+        return force_prefix(raw, log_probs_ARV, step, self.prefixes_AT) if raw is not log_probs_ARV else log_probs_ARV
+
+    def _last_step(self, log_probs_ARV: Tensor, last_A: Tensor) -> None:
+        """At the length limit a hypothesis may only end, and only if the end mark is its likeliest token."""
+        if not last_A.any():
+            return
+        part = log_probs_ARV[last_A]
+        end = part[..., EOS].clone()
+        part[..., EOS] = -INF
+        other = part.amax(2)
+        part.fill_(-INF)
+        part[..., EOS] = end.masked_fill(end < other, -INF)
+        log_probs_ARV[last_A] = part
+        real = (self.totals_AR[last_A] > -INF) & ((end > -INF) | (other > -INF))
+        gaps = (end.double() - other.double()).abs().masked_fill(~real, INF).amin(1)
+        self._note(gaps, self.active_A[last_A])
+
+    def _note(self, gaps: Tensor, sentences: Tensor) -> None:
+        self.gaps[sentences] = torch.minimum(self.gaps[sentences], gaps.double())
+
+    def _choose(self, log_probs_ARV: Tensor, step: int) -> Choice:
+        settings, size = self.settings, log_probs_ARV.shape[2]
+        if settings.sample:
+            sentences = [self.numbers[sentence] for sentence in self.active_A.tolist()]
+            noise = np.stack([uniform(settings.seed, number, step, size, self.slots) for number in sentences])
+            return sampled(
+                self.totals_AR, log_probs_ARV, self.slots, torch.from_numpy(noise).to(log_probs_ARV.device),
+                temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p,
+            )  # fmt: skip
+        if self.required is not None:
+            return self.required.choose(self.totals_AR, log_probs_ARV, self.room_AG[:, 0], self.slots)
+        if settings.groups > 1:
+            return grouped(self.totals_AR, log_probs_ARV, self.room_AG, self.slots, diversity=settings.diversity)
+        return plain(self.totals_AR, log_probs_ARV, self.room_AG[:, 0], self.slots)
+
+    def _give_up(self, log_probs_ARV: Tensor, step: int) -> None:
+        """Hypotheses that can neither go on nor end are closed as unfinished, without this step."""
+        can_be_stuck = self.remembers or self.required is not None or bool((self.limits_A == step).any())
+        if not can_be_stuck:
+            return
+        stuck_AR = (self.totals_AR > -INF) & (log_probs_ARV.amax(2) == -INF)
+        scores = self._scores(self.totals_AR, max(step, 1), self.looked_ARS)
+        self.ends.add(stuck_AR, self.active_A, step - 1, scores, finished=False)
+
+    def _scores(self, totals: Tensor, length: int, looked: Tensor) -> Tensor:
+        scores = totals / length**self.settings.length_penalty
+        if self.settings.coverage_penalty:
+            real = looked.masked_fill(~self.mask_AS[:, None], 1)
+            scores = scores + coverage(real, self.settings.coverage_penalty)
+        return scores
+
+    def _record(self, choice: Choice, weights_ARS: Tensor) -> None:
+        kept = self.active_A, choice.parents_AK, choice.tokens_AK, choice.log_probs_AK, weights_ARS
+        self.steps.append(Step(*(value.cpu().numpy() for value in kept)))
+
+    def _close(self, choice: Choice, weights_ARS: Tensor, step: int) -> Tensor:
+        """Books what has ended; the sentences that are done."""
+        if self.settings.coverage_penalty:
+            index = choice.parents_AK[..., None].expand(-1, -1, weights_ARS.shape[2])
+            self.looked_ARS = self.looked_ARS.gather(1, index) + weights_ARS.gather(1, index)
+        ended_AK = (choice.tokens_AK == EOS) & (choice.totals_AK > -INF)
+        self.totals_AR = choice.totals_AK.masked_fill(ended_AK, -INF)
+        if ended_AK.any():
+            scores = self._scores(choice.totals_AK, step + 1, self.looked_ARS)
+            self.ends.add(ended_AK, self.active_A, step, scores, finished=True)
+            self.room_AG = self.room_AG - ended_AK.view(*self.room_AG.shape, -1).sum(2)
+            self.best_AN = (
+                torch.cat([self.best_AN, scores.masked_fill(~ended_AK, -INF)], 1).topk(self.best_AN.shape[1], 1).values
+            )
+        return (self.totals_AR == -INF).all(1) | self._settled()
+
+    def _settled(self) -> Tensor:
+        """True where the best that any live hypothesis can reach is clearly below all that will be returned.
+
+        Totals only fall and the limit bounds the length, so total / longest ** penalty is that best. Being clear
+        by the margin makes the outcome the same where float error moves the moment of stopping.
+        """
+        if self.settings.sample or self.settings.groups > 1:
+            return torch.zeros_like(self.active_A, dtype=torch.bool)
+        reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** self.settings.length_penalty
+        return reach_A < self.best_AN[:, -1] - MARGIN
+
+    def _go_on(self, choice: Choice, done_A: Tensor) -> None:
+        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it."""
+        if self.required is not None:
+            self.required = self.required.follow(choice)
+        if self.remembers:
+            index = choice.parents_AK[..., None].expand(-1, -1, self.history_ART.shape[2])
+            self.history_ART = torch.cat([self.history_ART.gather(1, index), choice.tokens_AK[..., None]], 2)
+        sentences, rows = len(done_A), self.tokens_AR.shape[1]
+        self.tokens_AR = choice.tokens_AK
+        self.totals_AR = self.totals_AR.masked_fill(done_A[:, None], -INF)
+        self.room_AG = self.room_AG.masked_fill(done_A[:, None], 0)
+        index_AK = torch.arange(sentences, device=done_A.device)[:, None] * rows + choice.parents_AK
+        keep = None
+        if int(done_A.sum()) * 4 >= sentences:
+            keep = (~done_A).nonzero().squeeze(1)
+            index_AK = index_AK[keep]
+            self._keep(keep)
+        index = index_AK.flatten()
+        if len(index) == sentences * rows and torch.equal(index, torch.arange(len(index), device=index.device)):
+            return
+        self.states = [_moved(state, index, keep) for state in self.states]
+
+    def _keep(self, keep: Tensor) -> None:
+        for name in _BY_SENTENCE:
+            setattr(self, name, getattr(self, name)[keep])
+        self.copies_AS = None if self.copies_AS is None else self.copies_AS[keep]
+        self.required = None if self.required is None else self.required.rows(keep)
+        self.memories = [memory.rows(keep) for memory in self.memories]
+
+
+def _moved(state: State, index: Tensor, keep: Tensor | None) -> State:
+    """The state of the new rows; what depends on the source alone has a row a sentence and only loses some."""
+    result = {}
+    for name, value in state.items():
+        if name.startswith("memory."):
+            result[name] = value if keep is None else value.index_select(0, keep)
+        else:
+            result[name] = value.index_select(0, index)
+    return result

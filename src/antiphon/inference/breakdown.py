@@ -1,0 +1,122 @@
+"""Where a system is weak: its scores by source length and by word frequency, and its worst answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.data.corpus import Pair
+from antiphon.metrics.base import Metric, Stats
+from antiphon.metrics.edits import cer
+from antiphon.metrics.words import units
+
+WORST = 10
+"""Worst answers that are kept."""
+
+_FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A part of the data and its scores. `count` is in sentences, or in words for frequency buckets."""
+
+    label: str
+    count: int
+    scores: dict[str, float]
+
+    def __str__(self) -> str:
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in self.scores.items())
+        return f"{self.label:>18}  {self.count:>7}  {scores}"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """One answer, its place in the data (from 1), and its score by the first metric."""
+
+    number: int
+    source: str
+    answer: str
+    references: tuple[str, ...]
+    score: float
+
+
+def by_length(metrics: Sequence[Metric], tables: Mapping[str, Stats], lengths: Sequence[int]) -> list[Bucket]:
+    """Quarters of the data by the length of the source; fewer where many sources are of the same length."""
+    values = np.array(lengths)
+    starts = _quarters(values)
+    quarter = np.searchsorted(starts, values, side="right") - 1
+    buckets = []
+    for number in range(len(starts)):
+        rows = quarter == number
+        low, high = int(values[rows].min()), int(values[rows].max())
+        scores = {metric.name: metric.score(tables[metric.name][rows].sum(axis=0)) for metric in metrics}
+        buckets.append(Bucket(f"{low}-{high} tokens" if low < high else f"{low} tokens", int(rows.sum()), scores))
+    return buckets
+
+
+def _quarters(values: np.ndarray) -> np.ndarray:
+    """Where quarters begin: at each quartile, or just after it where that cuts closer to a quarter."""
+    starts = {int(values.min())}
+    for share in (0.25, 0.5, 0.75):
+        middle = int(np.quantile(values, share, method="inverted_cdf"))
+        starts.add(min((middle, middle + 1), key=lambda start: abs(float((values < start).mean()) - share)))
+    return np.array(sorted(start for start in starts if start <= values.max()))
+
+
+def by_frequency(
+    answers: Sequence[str], references: Sequence[Sequence[str]], frequencies: Mapping[str, int] | None
+) -> list[Bucket]:
+    """Precision, recall and F1 of words by how often they occur (after compare-mt, Neubig et al. 2019)."""
+    cut = [[Counter(units(reference)) for reference in each] for each in references]
+    if frequencies is None:
+        frequencies = Counter(word for each in cut for counter in each for word in counter.elements())
+    table = np.zeros((len(_FREQUENCIES), 3))
+    for answer, choices in zip(answers, cut, strict=True):
+        said = Counter(units(answer))
+        meant = max(choices, key=lambda counter: (said & counter).total() / max(1, counter.total()))
+        for column, counter in enumerate((said & meant, said, meant)):
+            for word, count in counter.items():
+                table[_frequency_bucket(frequencies.get(word, 0)), column] += count
+    return [
+        Bucket(_frequency_label(number), int(meant), _precision_recall(both, said, meant))
+        for number, (both, said, meant) in enumerate(table.tolist())
+        if said or meant
+    ]
+
+
+def _frequency_bucket(count: int) -> int:
+    return sum(count >= low for low in _FREQUENCIES) - 1
+
+
+def _frequency_label(number: int) -> str:
+    low = _FREQUENCIES[number]
+    if number + 1 == len(_FREQUENCIES):
+        return f"{low} times or more"
+    high = _FREQUENCIES[number + 1] - 1
+    return f"{low} times" if low == high else f"{low}-{high} times"
+
+
+def _precision_recall(both: float, said: float, meant: float) -> dict[str, float]:
+    values = {"precision": both / max(said, 1), "recall": both / max(meant, 1), "f1": 2 * both / (said + meant)}
+    return {name: 100.0 * value for name, value in values.items()}
+
+
+def worst_answers(
+    metrics: Sequence[Metric],
+    tables: Mapping[str, Stats],
+    pairs: Sequence[Pair],
+    answers: Sequence[str],
+    references: Sequence[tuple[str, ...]],
+) -> list[Worst]:
+    """The worst by the first metric; of equals, those of the higher character error rate."""
+    if not metrics:
+        return []
+    first, letters = metrics[0], cer()
+    scores = [first.sentence(row) for row in tables[first.name]]
+    badness = [-score if first.higher_is_better else score for score in scores]
+    errors = [letters.sentence(letters.stats(*each)) for each in zip(answers, references, strict=True)]
+    order = sorted(range(len(pairs)), key=lambda row: (-badness[row], -errors[row], row))[:WORST]
+    return [Worst(row + 1, pairs[row].source, answers[row], references[row], scores[row]) for row in order]

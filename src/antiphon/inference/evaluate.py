@@ -1,0 +1,346 @@
+"""How good a model is on pairs: scores with intervals, where it is weak, and which of two is better."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from antiphon.core.batch import PAD, Batch
+from antiphon.core.config import Config, Decoding
+from antiphon.core.errors import DataError
+from antiphon.data.batching import Example, collate
+from antiphon.data.corpus import Pair, Report
+from antiphon.data.modalities import TooLong
+from antiphon.inference.breakdown import Bucket, Worst, by_frequency, by_length, worst_answers
+from antiphon.metrics import scoring
+from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
+from antiphon.metrics.significance import Comparison, paired, paired_pooled
+from antiphon.models.seq2seq import Seq2Seq
+
+_SUITABLE = {
+    "transduction": ("exact", "error", "per", "cer"),
+    "translation": ("bleu", "chrf"),
+    "summarization": ("chrf", "bleu"),
+    "dialogue": ("bleu", "distinct1", "distinct2"),
+    "code": ("exact", "bleu"),
+    "data-to-text": ("bleu", "chrf"),
+}
+_BATCH = 32  # pairs scored at once
+_LOGITS = 1 << 24  # log probabilities held at once
+
+
+class Answered(Protocol):
+    """What is needed of an answer."""
+
+    @property
+    def text(self) -> str:
+        """The answer as text."""
+
+    @property
+    def source_tokens(self) -> Sequence[str]:
+        """The source as the model read it."""
+
+
+class Encoding(Protocol):
+    """What is needed of a task."""
+
+    def encode(self, pair: Pair, *, report: Report | None = None) -> Example:
+        """The pair as ids; counts in `report` what was cut."""
+
+
+class Answering(Protocol):
+    """What is needed of a predictor."""
+
+    @property
+    def models(self) -> Sequence[Seq2Seq]:
+        """One model, or an ensemble."""
+
+    @property
+    def task(self) -> Encoding:
+        """What turns pairs into batches."""
+
+    @property
+    def config(self) -> Config:
+        """What the model was trained with."""
+
+    @property
+    def report(self) -> Report:
+        """What was odd in the latest pass of `predict`."""
+
+    def predict(self, inputs: Iterable[Pair], *, settings: Decoding | None = None) -> Iterator[Sequence[Answered]]:
+        """The answers to each input, best first, in order."""
+
+
+class Forced(NamedTuple):
+    """How well a model says the right targets when it is shown the right beginnings.
+
+    `loss` is in nats a token (end marks included), `perplexity` its exponential, `token_accuracy` 0 to 100.
+    """
+
+    loss: float
+    perplexity: float
+    token_accuracy: float
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A score of teacher forcing, from statistics `[nats, tokens, tokens said right]`."""
+
+    name: str
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True for the accuracy."""
+        return self.name == "forced_accuracy"
+
+    @property
+    def signature(self) -> str:
+        """What it is over."""
+        return "unit:model token|end:counted|refs:each|smooth:no|version:1"
+
+    def score(self, stats: Stats) -> float:
+        """Loss, perplexity or accuracy of summed statistics."""
+        nats, tokens, right = stats.tolist()
+        if self.name == "forced_accuracy":
+            return 100.0 * right / tokens
+        loss = nats / tokens
+        return loss if self.name == "loss" else _exp(loss)
+
+
+LIKELIHOODS = tuple(Likelihood(name) for name in ("loss", "perplexity", "forced_accuracy"))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was found out about one system on one set of pairs.
+
+    `data` is the sha256 of the pairs; `counted` says what the frequencies of `by_frequency` were counted in; `notes`
+    are what was cut, left out or otherwise unusual.
+    `answers` and `tables` (statistics of each sentence by metric) serve `compare`.
+    """
+
+    scores: dict[str, Score]
+    by_length: list[Bucket]
+    by_frequency: list[Bucket]
+    counted: str
+    worst: list[Worst]
+    data: str
+    decoding: dict[str, Any]
+    notes: list[str]
+    answers: list[str] = field(repr=False)
+    tables: dict[str, Stats] = field(repr=False, compare=False)
+
+    def to_json(self) -> str:
+        """Everything but the answers, as JSON; numbers that JSON has no word for become null."""
+        kept = ("scores", "by_length", "by_frequency", "counted", "worst", "data", "decoding", "notes")
+        values = {"sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
+        return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
+
+    def lines(self) -> list[str]:
+        """The same for a terminal."""
+        lines = [f"{len(self.answers)} sentences, data {self.data[:12]}", *self.notes]
+        lines += [f"{score}  ({score.signature})" for score in self.scores.values()]
+        lines += ["", "by length of the source:", *(f"  {each}" for each in self.by_length)]
+        lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
+        lines += ["", "worst answers:"]
+        for each in self.worst:
+            lines += [f"  {each.number}: {each.score:.2f}", f"    source     {each.source}"]
+            lines += [f"    answer     {each.answer}", f"    reference  {' | '.join(each.references)}"]
+        return lines
+
+
+def evaluate(
+    predictor: Answering,
+    pairs: Iterable[Pair],
+    metric_names: Sequence[str] | None = None,
+    *,
+    decoding: Decoding | None = None,
+    frequencies: Mapping[str, int] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 1,
+) -> Evaluation:
+    """Answer every source and score the answers against all references of the pair.
+
+    Without `metric_names`, those that suit the task; `decoding` replaces the predictor's own settings. `frequencies`
+    are counts of words in the training targets; without them words are counted in the references. Loss, perplexity
+    and forced accuracy are left out for ensembles. Pairs are taken as they are: give them grouped where several lines
+    of a file are references of one source.
+    """
+    pairs = list(pairs)
+    if not pairs:
+        raise DataError("there is nothing to evaluate", got="0 pairs")
+    references = [pair.references or (pair.target,) for pair in pairs]
+    names = suitable(predictor.config, references) if metric_names is None else metric_names
+    metrics = [scoring.get(name) for name in dict.fromkeys(names)]
+    best = [answers[0] for answers in predictor.predict(pairs, settings=decoding)]
+    answers = [answer.text for answer in best]
+    report = Report()
+    report.merge(predictor.report)
+    tables = {m.name: scoring.table(m, answers, references) for m in metrics if not isinstance(m, Pooled)}
+    forced = _forced_table(predictor, pairs, report)
+    scores = _likelihoods(forced, bootstrap, seed)
+    for metric in metrics:
+        scores[metric.name] = _score(metric, tables, answers, references, bootstrap, seed)
+    additive = [metric for metric in metrics if not isinstance(metric, Pooled)]
+    return Evaluation(
+        scores=scores,
+        by_length=by_length(additive, tables, [len(answer.source_tokens) for answer in best]),
+        by_frequency=by_frequency(answers, references, frequencies),
+        counted="these references" if frequencies is None else "the training data",
+        worst=worst_answers(additive, tables, pairs, answers, references),
+        data=_fingerprint(pairs, references),
+        decoding=asdict(decoding or predictor.config.decoding),
+        notes=report.lines(),
+        answers=answers,
+        tables=tables | {"": forced} if forced is not None else tables,
+    )
+
+
+def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:
+    """The metrics of the task, and what training was judged by; BLEU by character for Chinese references."""
+    names = list(_SUITABLE.get(config.task, _SUITABLE["transduction"]))
+    judged = config.training.metric
+    if judged is not None and judged not in [*names, *(each.name for each in LIKELIHOODS)]:
+        names.insert(0, judged)
+    letters = "".join(reference for each in references[:1000] for reference in each)
+    chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) > len(letters) / 5
+    return ["bleu:zh" if name == "bleu" and chinese else name for name in names]
+
+
+def compare(first: Evaluation, second: Evaluation, *, seed: int = 1) -> list[Comparison]:
+    """Paired tests of two systems on the same pairs, for every metric that both have.
+
+    Likelihoods are compared only where both models cut the targets into equally many tokens: a loss a token says
+    nothing about a model with other tokens.
+    """
+    if first.data != second.data:
+        raise DataError(
+            "the systems were evaluated on different pairs", got=f"{first.data[:12]} and {second.data[:12]}"
+        )
+    results = []
+    for name in first.scores:
+        if name not in second.scores:
+            continue
+        metric = _summed(name)
+        if isinstance(metric, Pooled):
+            results.append(paired_pooled(metric, first.answers, second.answers, seed=seed))
+            continue
+        key = "" if isinstance(metric, Likelihood) else name
+        one, other = first.tables[key], second.tables[key]
+        if key or np.array_equal(one[:, 1], other[:, 1]):
+            results.append(paired(metric, one, other, seed=seed))
+    return results
+
+
+def teacher_forced(model: Seq2Seq, batches: Iterable[Batch]) -> Forced:
+    """Loss a token in nats, perplexity and token accuracy over all target tokens of the batches.
+
+    The model is put into evaluation mode and left as it was.
+    """
+    total = sum((rows.sum(axis=0) for rows in _forced_rows(model, batches)), np.zeros(3))
+    if not total[1]:
+        raise DataError("there is nothing to score", got="0 target tokens")
+    return Forced(*(each.score(total) for each in LIKELIHOODS))
+
+
+@torch.no_grad()
+def _forced_rows(model: Seq2Seq, batches: Iterable[Batch]) -> Iterator[Stats]:
+    """`[nats, tokens, tokens said right]` of every target, a table a batch."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    try:
+        for batch in batches:
+            rows, length = batch.target.values.shape
+            step = max(1, _LOGITS // (length * model.target_size))
+            parts = [torch.arange(start, min(start + step, rows)) for start in range(0, rows, step)]
+            yield np.concatenate([_forced_part(model, batch.rows(part).to(device)) for part in parts])
+    finally:
+        model.train(training)
+
+
+def _forced_part(model: Seq2Seq, batch: Batch) -> Stats:
+    log_probs_BTV = model.log_probs(*model(batch))
+    labels, mask = batch.labels_BT, batch.target.mask_BL & (batch.labels_BT != PAD)
+    nats = -log_probs_BTV.gather(2, labels[:, :, None])[:, :, 0].double().masked_fill(~mask, 0.0)
+    right = (log_probs_BTV.argmax(dim=2) == labels) & mask
+    return torch.stack([nats.sum(1), mask.sum(1).double(), right.sum(1).double()], dim=1).cpu().numpy()
+
+
+def _forced_table(predictor: Answering, pairs: Sequence[Pair], report: Report) -> Stats | None:
+    """Statistics of every reference of every pair, in order, zeros for a pair left out; None for an ensemble."""
+    if len(predictor.models) != 1:
+        return None
+    examples = []
+    for pair in pairs:
+        for reference in pair.references or (pair.target,):
+            examples.append(_encoded(predictor.task, Pair(pair.source, reference, context=pair.context), report))
+    real = [(row, example) for row, example in enumerate(examples) if example is not None]
+    real.sort(key=lambda item: (len(item[1].target), len(item[1].source)))
+    chunks = [real[start : start + _BATCH] for start in range(0, len(real), _BATCH)]
+    batches = (collate([example for _, example in chunk]) for chunk in chunks)
+    table = np.zeros((len(examples), 3))
+    for chunk, rows in zip(chunks, _forced_rows(predictor.models[0], batches), strict=True):
+        table[[row for row, _ in chunk]] = rows
+    return table
+
+
+def _encoded(task: Encoding, pair: Pair, report: Report) -> Example | None:
+    try:
+        return task.encode(pair, report=report)
+    except TooLong as error:
+        if not error.skip:
+            raise
+        report.add(f"left out of the loss: {error.what}", example=pair.source)
+        return None
+
+
+def _likelihoods(table: Stats | None, rounds: int, seed: int) -> dict[str, Score]:
+    if table is None:
+        return {}
+    return {each.name: scoring.summed(each, table, rounds=rounds, seed=seed) for each in LIKELIHOODS}
+
+
+def _score(
+    metric: Metric | Pooled,
+    tables: Mapping[str, Stats],
+    answers: Sequence[str],
+    references: Sequence[Sequence[str]],
+    rounds: int,
+    seed: int,
+) -> Score:
+    if isinstance(metric, Pooled):
+        return scoring.corpus(metric, answers, references, bootstrap=rounds, seed=seed)
+    nrefs = scoring.reference_count(references)
+    return scoring.summed(metric, tables[metric.name], rounds=rounds, seed=seed, nrefs=nrefs)
+
+
+def _summed(name: str) -> Summed | Pooled:
+    likelihoods = {each.name: each for each in LIKELIHOODS}
+    return likelihoods[name] if name in likelihoods else scoring.get(name)
+
+
+def _fingerprint(pairs: Sequence[Pair], references: Sequence[Sequence[str]]) -> str:
+    digest = hashlib.sha256()
+    for pair, each in zip(pairs, references, strict=True):
+        digest.update(json.dumps([pair.source, list(each), pair.context], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for infinite numbers."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _exp(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf

@@ -1,0 +1,254 @@
+"""From inputs to answers: streaming, in order, in constant memory, with nothing dropped in silence."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from antiphon.core.batch import UNK, pad
+from antiphon.core.config import Decoding
+from antiphon.core.errors import ConfigError, DataError
+from antiphon.data.corpus import Pair
+from antiphon.data.modalities import TooLong
+from antiphon.data.report import Report
+from antiphon.inference.bundle import Bundle
+from antiphon.inference.constraints import Constraint, Phrase
+from antiphon.inference.search import Hypothesis, search
+from antiphon.inference.task import Source, Task
+from antiphon.models.seq2seq import Seq2Seq
+
+BATCH_TOKENS = 16_384
+"""Most source tokens of a batch, padding included."""
+WINDOW = 16
+"""Batches that are sorted by length together."""
+ROUNDS = 20
+"""Most attempts to find another wording for a banned phrase."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. `tokens` have no end mark; `probabilities` are theirs.
+
+    `confidence` is the geometric mean of all token probabilities, end mark included. `weights` `[tokens, source
+    tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
+    source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    probabilities: list[float]
+    alignment: list[int]
+    weights: np.ndarray
+    source_tokens: list[str]
+    confidence: float
+    finished: bool = True
+    repeated: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One input on its way: its number, what the model reads (None: `reason` says why nothing), and constraints."""
+
+    number: int
+    source: Source | None
+    constraint: Constraint
+    reason: str = ""
+
+
+class Predictor:
+    """Answers with a model, or with several of one task as an ensemble.
+
+    `report` counts what was odd in the latest pass of `predict` and is complete when that pass is: empty inputs,
+    inputs that were cut, answers without an end, sentences decoded twice because of a near tie.
+    """
+
+    def __init__(self, bundles: Bundle | Sequence[Bundle]) -> None:
+        bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+        if not bundles:
+            raise ConfigError("there is no model to predict with")
+        self.models: list[Seq2Seq] = [bundle.model for bundle in bundles]
+        self.task: Task = bundles[0].task
+        self.config = bundles[0].config
+        self.report = Report()
+        for other in bundles[1:]:
+            if replace(other.task, length=self.task.length).files() != self.task.files():
+                where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
+                raise ConfigError("models that answer together need the same vocabularies", where=where)
+
+    def predict(
+        self,
+        inputs: Iterable[str | Pair],
+        *,
+        settings: Decoding | None = None,
+        batch_size: int = 64,
+        window: int | None = None,
+        prefixes: Iterable[str] | None = None,
+        required: Iterable[Sequence[str]] | None = None,
+        banned: Sequence[str] = (),
+    ) -> Iterator[list[Answer]]:
+        """The answers to each input, best first, in the order of the inputs.
+
+        `window` inputs at a time are read, sorted by length and decoded in batches of `batch_size`; the answers do
+        not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
+        along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
+        """
+        if batch_size < 1 or (window is not None and window < 1):
+            raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
+        settings = settings or self.config.decoding
+        report = self.report = Report()
+        asked = self._with_constraints(inputs, prefixes, required)
+        jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked))
+        while chunk := list(itertools.islice(jobs, window or batch_size * WINDOW)):
+            yield from self._window(chunk, settings, batch_size, banned, report)
+
+    @staticmethod
+    def _with_constraints(
+        inputs: Iterable[str | Pair], prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None
+    ) -> Iterator[tuple[str | Pair, str, Sequence[str]]]:
+        begin = itertools.repeat("") if prefixes is None else iter(prefixes)
+        words: Iterator[Sequence[str]] = itertools.repeat(()) if required is None else iter(required)
+        for item in inputs:
+            try:
+                yield item, next(begin), next(words)
+            except StopIteration:
+                raise DataError("there are fewer prefixes or required words than inputs") from None
+
+    def _job(
+        self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
+    ) -> _Job:
+        text, place = item if isinstance(item, str) else item.source, f"input {number + 1}"
+        if not text.strip():
+            report.add("empty input, answered with nothing", place)
+            return _Job(number, None, Constraint(), "empty input")
+        odd = Report()
+        try:
+            source = self.task.read(item, report=odd)
+        except TooLong as error:
+            if not error.skip:
+                raise
+            report.add(f"not answered: {error.what}", place)
+            return _Job(number, None, Constraint(), error.what)
+        for reason in odd.counts:
+            report.add(reason, place, text)
+        unknown = source.ids.count(UNK)
+        if unknown and not self.task.copy:
+            report.add("unknown token in the input", place, text, times=unknown)
+        return _Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts))
+
+    def _constraint(self, prefix: str, required: Sequence[str], banned: Sequence[str], source: Source) -> Constraint:
+        def known(text: str) -> Phrase:
+            phrase = self.task.phrase(text, source.extra)
+            if UNK in phrase or not phrase:
+                raise ConfigError(
+                    "the model cannot write this", got=repr(text), do="leave it out, or spell it otherwise"
+                )
+            return phrase
+
+        ban = (self.task.phrase(text, source.extra) for text in banned)
+        return Constraint(
+            known(prefix) if prefix else (), tuple(map(known, required)), tuple(p for p in ban if p and UNK not in p)
+        )
+
+    def _window(
+        self, jobs: list[_Job], settings: Decoding, batch_size: int, banned: Sequence[str], report: Report
+    ) -> Iterator[list[Answer]]:
+        answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
+        for batch in _batches(jobs, batch_size):
+            for job, found in zip(batch, self._search(batch, settings), strict=True):
+                found = self._reword(job, found, settings, banned, report)
+                answers[job.number] = [self._answer(job, hypothesis) for hypothesis in found]
+        for job in jobs:
+            mine = answers[job.number]
+            if not mine[0].finished and job.source is not None:
+                report.add("answer without an end, cut at the longest length", f"input {job.number + 1}")
+            if mine[0].repeated:
+                report.add("decoded again alone because of a near tie", f"input {job.number + 1}")
+            yield mine
+
+    def _search(self, jobs: Sequence[_Job], settings: Decoding) -> list[list[Hypothesis]]:
+        sources = [job.source for job in jobs if job.source is not None]
+        device = next(self.models[0].parameters()).device
+        copies = [source.copy for source in sources if source.copy is not None]
+        limits = [settings.max_length or self.task.limit(len(source.ids)) for source in sources]
+        return search(
+            self.models, pad([source.ids for source in sources]).to(device), settings,
+            max_lengths=[min(limit, self._longest) for limit in limits],
+            copy_BS=pad(copies).values.to(device) if copies else None,
+            constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
+        )  # fmt: skip
+
+    @property
+    def _longest(self) -> int:
+        """Learned positions end somewhere."""
+        ends = [model.config.max_positions - 1 for model in self.models if model.config.positions == "learned"]
+        return min(ends, default=1 << 20)
+
+    def _reword(
+        self, job: _Job, found: list[Hypothesis], settings: Decoding, banned: Sequence[str], report: Report
+    ) -> list[Hypothesis]:
+        """Bans are on tokens, but a tokenizer may spell one word in many ways: ban each spelling that turns up."""
+        if not banned or job.source is None:
+            return found
+        patterns = [re.compile(rf"(?<!\w){re.escape(self.task.target.normalize(word))}(?!\w)") for word in banned]
+        for _ in range(ROUNDS):
+            spelled = {phrase for each in found for phrase in self._spellings(each.tokens, patterns, job.source.extra)}
+            if not spelled:
+                return found
+            constraint = replace(job.constraint, banned=(*job.constraint.banned, *sorted(spelled)))
+            job = replace(job, constraint=constraint)
+            [found] = self._search([job], settings)
+        report.add("a banned word could not be avoided", f"input {job.number + 1}")
+        return found
+
+    def _spellings(self, tokens: list[int], patterns: list[re.Pattern[str]], extra: list[str]) -> Iterator[Phrase]:
+        for pattern in patterns:
+            if not pattern.search(self.task.answer(tokens, extra)):
+                continue
+            end = next(n for n in range(len(tokens) + 1) if pattern.search(self.task.answer(tokens[:n], extra)))
+            begin = next(n for n in range(end, -1, -1) if pattern.search(self.task.answer(tokens[n:end], extra)))
+            yield tuple(tokens[begin:end])
+
+    def _answer(self, job: _Job, found: Hypothesis) -> Answer:
+        assert job.source is not None
+        weights = found.weights[: len(found.tokens)]
+        real = weights[:, :-1] if weights.shape[1] > 1 else weights
+        reasons = [job.reason, "" if found.finished else "no end mark within the longest length"]
+        return Answer(
+            text=self.task.answer(found.tokens, job.source.extra),
+            score=found.score,
+            tokens=self.task.target.tokens(found.tokens, job.source.extra),
+            probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
+            alignment=real.argmax(1).tolist() if found.weights.any() else [],
+            weights=weights,
+            source_tokens=job.source.tokens,
+            confidence=math.exp(sum(found.log_probs) / max(1, len(found.log_probs))),
+            finished=found.finished,
+            repeated=found.repeated,
+            reason="; ".join(filter(None, reasons)),
+        )
+
+
+def _nothing(reason: str) -> Answer:
+    return Answer("", 0.0, [], [], [], np.zeros((0, 1), np.float32), [], 0.0, finished=False, reason=reason)
+
+
+def _batches(jobs: Sequence[_Job], most: int) -> Iterator[list[_Job]]:
+    """Jobs with a source, by length, in batches of at most `most` sentences and `BATCH_TOKENS` tokens."""
+    real = [job for job in jobs if job.source is not None]
+    real.sort(key=lambda job: len(job.source.ids) if job.source else 0)
+    batch: list[_Job] = []
+    for job in real:
+        length = len(job.source.ids) if job.source else 0
+        if batch and (len(batch) == most or (len(batch) + 1) * length > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(job)
+    if batch:
+        yield batch

@@ -1,0 +1,223 @@
+"""From a source to its likeliest targets: greedy, beam, diverse groups or sampling, by one loop.
+
+Axes: B sentences, A those still searched, K slots of a beam, R rows a sentence (1 at the first step, then K),
+V vocabulary, S source, T target.
+
+The score of a hypothesis is its log probability in nats divided by length ** length_penalty, the length counting
+the end mark, plus the coverage penalty of Wu et al. (2016). Finished hypotheses rank before unfinished ones.
+A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
+taken, or when no live hypothesis can still beat the worst one that is to be returned, or at its length limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antiphon.core.batch import BOS, EOS, Padded, pad
+from antiphon.core.config import Decoding
+from antiphon.core.errors import ConfigError
+from antiphon.inference.beam import BEAM, Beams, Model, average, coverage
+from antiphon.inference.constraints import Constraint
+from antiphon.inference.selection import INF, MARGIN
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One answer: `tokens` without the end mark, natural log probabilities with it, `weights` `[T, S]` likewise.
+
+    `finished` is false where the length limit came before the end mark; `repeated` is true where a near tie made
+    the search decode the sentence again on its own.
+    """
+
+    tokens: list[int]
+    score: float
+    log_probs: list[float]
+    weights: np.ndarray
+    finished: bool = True
+    repeated: bool = False
+
+
+def search(
+    models: Sequence[Model],
+    source: Padded,
+    settings: Decoding,
+    *,
+    max_lengths: Sequence[int],
+    copy_BS: Tensor | None = None,
+    constraints: Sequence[Constraint] | None = None,
+    sample_ids: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """The `n_best` best hypotheses of every sentence, best first (draws in order where `settings.sample`).
+
+    Several models are an ensemble: their probabilities are averaged. `max_lengths` are the most tokens before the
+    end mark, raised where a constraint needs more. `sample_ids` number the sentences for sampling (default: their
+    places). The tokens do not depend on what else is in the batch: a sentence with a decision so close that float
+    error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
+    """
+    _check(settings, len(models))
+    rows = len(source.lengths_B)
+    asked = list(constraints) if constraints is not None else [Constraint()] * rows
+    _check_constraints(settings, asked, models[0].target_size, copy_BS)
+    limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
+    numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
+    with torch.inference_mode(), _evaluating(models):
+        answers, gaps = _decode(models, source, settings, limits, copy_BS, asked, numbers)
+        for row in (gaps < MARGIN).nonzero().flatten().tolist():
+            length = int(source.lengths_B[row])
+            if rows == 1 and source.values.shape[1] == length:
+                break  # this was the canonical form already
+            index = torch.tensor([row], device=source.lengths_B.device)
+            copies = None if copy_BS is None else copy_BS[index, :length]
+            one = models, source.rows(index), settings, [limits[row]], copies, [asked[row]], [numbers[row]]
+            alone, _ = _decode(*one)
+            answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
+    return answers
+
+
+def rescore(
+    models: Sequence[Model], source: Padded, targets: Sequence[list[int]], settings: Decoding, *,
+    copy_BS: Tensor | None = None,
+) -> list[Hypothesis]:  # fmt: skip
+    """Given answers (without end marks), one a sentence, scored by teacher forcing just as `search` scores."""
+    with torch.inference_mode(), _evaluating(models):
+        labels = pad([[*target, EOS] for target in targets]).to(source.values.device)
+        begin = labels.values.new_full((len(targets), 1), BOS)
+        inputs = torch.cat([begin, labels.values[:, :-1]], 1)
+        parts, weights = [], []
+        for model in models:
+            memory = model.encode(source, copy_BS)
+            steps, _ = model.decode(inputs, memory, model.start(memory))
+            picked = model.log_probs(steps, memory).gather(2, labels.values[..., None]).squeeze(2)
+            parts.append(picked)
+            weights.append(steps.weights_BTS.float())
+        log_probs = average(parts)
+        weights_BTS = torch.stack(weights).mean(0)
+    result = []
+    for row, target in enumerate(targets):
+        values, looks = log_probs[row, : len(target) + 1].double(), weights_BTS[row, : len(target) + 1]
+        real = looks[:, : int(source.lengths_B[row])]
+        score = values.sum() / (len(target) + 1) ** settings.length_penalty + coverage(
+            real.sum(0), settings.coverage_penalty
+        )
+        result.append(Hypothesis(list(target), float(score), values.tolist(), real.cpu().numpy()))
+    return result
+
+
+def _check(settings: Decoding, models: int) -> None:
+    beam = settings.beam or BEAM
+    if not models:
+        raise ConfigError("there is no model to decode with")
+    if settings.sample and settings.groups > 1:
+        raise ConfigError("decoding.sample and decoding.groups exclude each other")
+    if not settings.sample and settings.n_best > beam:
+        raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
+    if beam % settings.groups:
+        raise ConfigError("decoding.beam must be a multiple of decoding.groups", got=f"{beam} and {settings.groups}")
+    if settings.length_penalty < 0 or settings.coverage_penalty < 0:
+        raise ConfigError("decoding.length_penalty and decoding.coverage_penalty must not be negative")
+    if settings.sample and not (settings.temperature > 0 and 0 < settings.top_p <= 1 and settings.top_k >= 0):
+        raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")
+
+
+def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, copy_BS: Tensor | None) -> None:
+    if (settings.sample or settings.groups > 1) and any(item.required for item in asked):
+        raise ConfigError("required words need a plain beam", do="leave out decoding.sample and decoding.groups")
+    sizes = [size] * len(asked) if copy_BS is None else (copy_BS.amax(1) + 1).clamp_min(size).tolist()
+    for item, known in zip(asked, sizes, strict=True):
+        highest = max((token for phrase in (item.prefix, *item.required) for token in phrase), default=0)
+        if highest >= known:
+            raise ConfigError("a constraint holds a token that the model lacks", got=f"id {highest} of {known}")
+
+
+@contextmanager
+def _evaluating(models: Sequence[Model]) -> Iterator[None]:
+    """Dropout off; what was training goes on training afterwards."""
+    modules = [model for model in models if isinstance(model, torch.nn.Module) and model.training]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.train()
+
+
+def _decode(
+    models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], copy_BS: Tensor | None,
+    asked: list[Constraint], numbers: list[int],
+) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
+    """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
+    beams = Beams(models, source, settings, limits, copy_BS, asked, numbers)
+    beams.run()
+    sentences, *_ = ends = beams.ends.columns()
+    gaps, lengths = beams.gaps.cpu().numpy(), source.lengths_B.tolist()
+    order = np.argsort(sentences, kind="stable")
+    bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
+    ranked = []
+    for row, length in enumerate(lengths):
+        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, length)
+        gaps[row] = min(gaps[row], smallest)
+        ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
+    flat = _rebuild(beams, ends, [end for mine in ranked for end in mine], lengths)
+    answers = [[next(flat) for _ in mine] for mine in ranked]
+    if settings.groups > 1:
+        answers = [_distinct(mine)[: settings.n_best] for mine in answers]
+    return answers, torch.from_numpy(gaps)
+
+
+def _ranked(
+    mine: np.ndarray, ends: tuple[np.ndarray, ...], settings: Decoding, slots: int, source_length: int
+) -> tuple[list[int], float]:
+    """A sentence's ends, best first, and the smallest gap in that order, in nats."""
+    _, steps, places, scores, finished = ends
+    if settings.sample:
+        return [int(end) for end in mine[np.argsort(places[mine], kind="stable")]], INF
+    size = slots // settings.groups
+    by_group = [sorted((int(e) for e in mine if places[e] // size == group), key=lambda e: (-finished[e], -scores[e]))
+                for group in range(settings.groups)]  # fmt: skip
+    smallest = INF
+    for group in by_group:
+        for better, worse in pairwise(group[: settings.n_best + 1]):
+            if finished[better] == finished[worse]:
+                shorter = max(1, min(steps[better], steps[worse]) + 1)
+                nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
+                smallest = min(smallest, float(nats) / (1 + settings.coverage_penalty * source_length))
+    rounds = max(map(len, by_group), default=0)
+    return [group[place] for place in range(rounds) for group in by_group if place < len(group)], smallest
+
+
+def _distinct(answers: list[Hypothesis]) -> list[Hypothesis]:
+    """Without answers that an earlier group has found too."""
+    return list({(tuple(answer.tokens), answer.finished): answer for answer in reversed(answers)}.values())[::-1]
+
+
+def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int], lengths: list[int]) -> Iterator[Hypothesis]:
+    """Hypotheses from back-pointers, all of them together, from the last step to the first."""
+    sentences, last, slots, scores, finished = (column[chosen] for column in ends)
+    slots = slots.copy()
+    count, longest = len(chosen), int(last.max(initial=-1)) + 1
+    tokens = np.zeros((count, longest), dtype=np.int64)
+    log_probs = np.zeros((count, longest))
+    weights = np.zeros((count, longest, max(lengths)), dtype=np.float32)
+    for step in reversed(range(longest)):
+        record = beams.steps[step]
+        place = np.full(len(lengths), -1)
+        place[record.active_A] = np.arange(len(record.active_A))
+        rows = (last >= step).nonzero()[0]
+        at, slot = place[sentences[rows]], slots[rows]
+        tokens[rows, step], log_probs[rows, step] = record.tokens_AK[at, slot], record.log_probs_AK[at, slot]
+        slots[rows] = record.parents_AK[at, slot]
+        weights[rows, step] = record.weights_ARS[at, slots[rows]]
+    for row in range(count):
+        size, closed = int(last[row]) + 1, bool(finished[row])
+        looks = weights[row, :size, : lengths[sentences[row]]].copy()
+        yield Hypothesis(
+            tokens[row, : size - closed].tolist(), float(scores[row]), log_probs[row, :size].tolist(), looks, closed
+        )

@@ -1,0 +1,169 @@
+"""One step's decisions: which candidates stay in the beam, and by how much each decision was made.
+
+Axes: A sentences still searched, R rows (hypotheses) of a sentence, K slots of its beam, V vocabulary.
+A `gap` is the smallest difference, in nats, by which a candidate was kept and another dropped: where it is above
+the error of floating point, the decision is the same whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MARGIN = 2e-4
+"""Gaps below this many nats count as ties; measured float error is ten times smaller (docs/decisions/0001)."""
+
+INF = float("inf")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kept candidates of a step. A slot whose total is -inf is empty."""
+
+    parents_AK: Tensor
+    tokens_AK: Tensor
+    log_probs_AK: Tensor
+    totals_AK: Tensor
+    gaps_A: Tensor
+
+
+def top(values_NV: Tensor, count: int, block: int = 64) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row with their places, best first.
+
+    Exact: they lie in the `count` blocks with the largest maxima, and finding those is one pass at memory speed.
+    """
+    rows, width = values_NV.shape
+    count = min(count, width)
+    blocks = -(-width // block)
+    if blocks < 4 * count:
+        return values_NV.topk(count, 1)
+    padded = F.pad(values_NV, (0, blocks * block - width), value=-INF).view(rows, blocks, block)
+    best = padded.amax(2).topk(count, 1).indices
+    values, places = padded.gather(1, best[:, :, None].expand(-1, -1, block)).flatten(1).topk(count, 1)
+    return values, (best.gather(1, places // block) * block + places % block).clamp_max(width - 1)
+
+
+def plain(totals_AR: Tensor, log_probs_ARV: Tensor, room_A: Tensor, slots: int) -> Choice:
+    """Beam search: the best `room` continuations of all rows together; end marks are nothing special."""
+    return _best(totals_AR, log_probs_ARV, log_probs_ARV, room_A, slots)
+
+
+def grouped(
+    totals_AR: Tensor, log_probs_ARV: Tensor, room_AG: Tensor, slots: int, *, diversity: float
+) -> Choice:  # fmt: skip
+    """Diverse beam search (Vijayakumar et al. 2018): group by group, each avoiding what earlier groups chose now.
+
+    The penalty decides this step's choice only; totals stay plain log probabilities.
+    """
+    groups = room_AG.shape[1]
+    size, rows = slots // groups, totals_AR.shape[1]
+    counts_AV = torch.zeros_like(log_probs_ARV[:, 0])
+    choices = []
+    for group in range(groups):
+        first, last = (0, 1) if rows == 1 else (group * size, (group + 1) * size)
+        part_ARV = log_probs_ARV[:, first:last]
+        ranked_ARV = part_ARV - diversity * counts_AV[:, None]
+        choice = _best(totals_AR[:, first:last], ranked_ARV, part_ARV, room_AG[:, group], size, first)
+        counts_AV.scatter_add_(1, choice.tokens_AK, (choice.totals_AK > -INF).to(counts_AV.dtype))
+        choices.append(choice)
+    return Choice(
+        torch.cat([choice.parents_AK for choice in choices], 1),
+        torch.cat([choice.tokens_AK for choice in choices], 1),
+        torch.cat([choice.log_probs_AK for choice in choices], 1),
+        torch.cat([choice.totals_AK for choice in choices], 1),
+        torch.stack([choice.gaps_A for choice in choices]).amin(0),
+    )
+
+
+def _best(
+    totals_AR: Tensor, ranked_ARV: Tensor, log_probs_ARV: Tensor, room_A: Tensor, slots: int, first: int = 0
+) -> Choice:
+    """The best `room` of all continuations by `totals + ranked`."""
+    sentences, rows, size = ranked_ARV.shape
+    values, tokens = top(ranked_ARV.reshape(sentences * rows, size), slots + 1)
+    ranks = (totals_AR[:, :, None] + values.view(sentences, rows, -1).double()).flatten(1)
+    ranks, places = _padded_top(ranks, slots + 1)
+    parents = (places // values.shape[1])[:, :slots]
+    chosen = tokens.view(sentences, -1).gather(1, places)[:, :slots]
+    log_probs = log_probs_ARV[torch.arange(sentences)[:, None], parents, chosen]
+    empty = (torch.arange(slots) >= room_A[:, None]) | (ranks[:, :slots] == -INF)
+    totals = (totals_AR.gather(1, parents) + log_probs.double()).masked_fill(empty, -INF)
+    return Choice(parents + first, chosen, log_probs, totals, gap(ranks, room_A))
+
+
+def _padded_top(values_AC: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`topk` that fills up with -inf where there are fewer candidates."""
+    missing = count - values_AC.shape[1]
+    values, places = values_AC.topk(min(count, values_AC.shape[1]), 1)
+    if missing > 0:
+        values, places = F.pad(values, (0, missing), value=-INF), F.pad(places, (0, missing))
+    return values, places
+
+
+def gap(ranks_AC: Tensor, room_A: Tensor) -> Tensor:
+    """Between the last kept and the first dropped of sorted candidates; inf where nothing real was dropped."""
+    if ranks_AC.isnan().any():
+        raise FloatingPointError("the model gives probabilities that are not numbers")
+    last = ranks_AC.gather(1, (room_A - 1).clamp_min(0)[:, None]).squeeze(1)
+    dropped = ranks_AC.gather(1, room_A[:, None]).squeeze(1)
+    return torch.where((room_A > 0) & (last > -INF), last - dropped, INF)
+
+
+def uniform(seed: int, sentence: int, step: int, size: int, rows: int) -> np.ndarray:
+    """Random numbers in (0, 1), `[rows, size]`, that depend on the arguments alone; a larger size only appends."""
+    key = np.array([seed % 2**64, sentence % 2**64], dtype=np.uint64)
+    source = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+    drawn: np.ndarray = source.random((size, rows)).T
+    return np.maximum(drawn, 2.0**-60)
+
+
+def sampled(
+    totals_AR: Tensor, log_probs_ARV: Tensor, slots: int, noise_AKV: Tensor, *,
+    temperature: float, top_k: int, top_p: float,
+) -> Choice:  # fmt: skip
+    """One draw a row by the Gumbel-max trick, which makes sampling a search with gaps like any other.
+
+    `noise` is uniform; a token on the edge of the top-k or top-p set that would win makes the gap zero.
+    """
+    sentences, rows, size = log_probs_ARV.shape
+    parents = torch.arange(slots).expand(sentences, slots) % rows
+    log_probs = log_probs_ARV.expand(sentences, slots, size)
+    totals = totals_AR.expand(sentences, slots)
+    scaled = log_probs.double() / temperature
+    possible, inside, sure = _edges(scaled, temperature, top_k, top_p)
+    noisy = scaled - (-noise_AKV.log()).log()
+    tokens = noisy.masked_fill(~inside, -INF).argmax(2)
+    first, winner = noisy.masked_fill(~possible, -INF).topk(min(2, size), 2)
+    gaps = (first[..., 0] - first[..., -1]) * temperature if size > 1 else torch.full(tokens.shape, INF).double()
+    gaps = gaps.masked_fill(~sure.gather(2, winner[..., :1]).squeeze(2), 0)
+    chosen = log_probs.gather(2, tokens[..., None]).squeeze(2)
+    totals = totals + chosen.double()
+    if totals.isnan().any():
+        raise FloatingPointError("the model gives probabilities that are not numbers")
+    return Choice(parents, tokens, chosen, totals, gaps.masked_fill(totals == -INF, INF).amin(1))
+
+
+def _edges(scaled: Tensor, temperature: float, top_k: int, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Which tokens may be, are, and surely are in the set that is sampled from."""
+    size = scaled.shape[2]
+    everything = scaled > -INF
+    most = min(top_k, size) if top_k else size
+    if most == size and top_p >= 1:
+        return everything, everything, everything
+    ranked = scaled.sort(2, descending=True).values
+    probabilities = ranked.softmax(2)
+    before = probabilities.cumsum(2) - probabilities
+    slack = MARGIN / temperature
+
+    def edge(share: float) -> Tensor:
+        inside = (before < share).sum(2) if top_p < 1 else torch.full(scaled.shape[:2], size)
+        return inside.clamp(1, most)[..., None]
+
+    last = ranked.gather(2, edge(top_p + MARGIN) - 1)
+    inside = ranked.gather(2, edge(top_p) - 1)
+    next_one = F.pad(ranked, (0, 1), value=-INF).gather(2, edge(top_p - MARGIN))
+    return everything & (scaled >= last - slack), everything & (scaled >= inside), scaled > next_one + slack

@@ -1,0 +1,1 @@
+"""Learning: from batches of pairs to the best weights, resumable to the bit."""

@@ -1,0 +1,107 @@
+"""What must be the same for a run to go on: its folder, its settings, its data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.core.config import Config, to_dict
+from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.data.corpus import Pair
+from antiphon.data.store import Store
+from antiphon.inference import files as folders
+from antiphon.training.checkpoint import Checkpoints, Found, State
+from antiphon.training.observers import Result
+
+UNBORN = ".preparing"
+"""A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
+
+DATA = {"train": "training", "store": "training", "valid": "validation", "held_out": "validation"}
+"""The hashes in `data.json`, and what they are of."""
+
+
+def claim(run: Path) -> None:
+    """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
+    if (run / UNBORN).exists() and not (run / "config.json").exists():
+        shutil.rmtree(run)
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise TrainingError("the run folder is not empty", where=run, do=f"choose another, or: antiphon resume {run}")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / UNBORN).touch()
+    except OSError as error:
+        raise TrainingError(
+            f"the run folder cannot be made: {error.strerror}", where=run, do="choose another"
+        ) from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Settings that differ, as `training.rate: 0.1 -> 0.2`."""
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}: {before!r} -> {after!r}"
+
+
+def begin(config: Config, out: Path, known: Mapping[str, Any]) -> None:
+    """Write down what a new run depends on; from here on it can be resumed."""
+    if not (out / UNBORN).exists():
+        claim(out)
+    folders.write_file(out / "data.json", folders.dump_json(dict(known)))
+    folders.write_file(out / "config.json", folders.dump_json(to_dict(config)))
+    (out / UNBORN).unlink()
+
+
+def resumable(config: Config, out: Path, known: Mapping[str, Any]) -> Found | None:
+    """The checkpoint to go on from; None where a run was begun and never got to its first one."""
+    if not (out / "config.json").exists():
+        raise TrainingError("there is no run here", where=out, do="train first")
+    before = json.loads((out / "config.json").read_bytes())
+    changed = list(differences(before, json.loads(folders.dump_json(to_dict(config)))))
+    if changed:
+        raise ConfigError(f"the settings differ from those of the run: {'; '.join(changed)}", where=out,
+                          do="resume with the same settings, or train into another folder")  # fmt: skip
+    same_data(json.loads((out / "data.json").read_bytes()), known, out)
+    checkpoints = Checkpoints(out)
+    return checkpoints.newest() if checkpoints.all() else None
+
+
+def same_data(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Refuse data that is not what the run began with."""
+    for key, what in DATA.items():
+        if key in now and before.get(key) != now[key]:
+            raise DataError(f"the {what} data has changed since this run began", where=out,
+                            got=f"sha256 {str(now[key])[:12]}, was {str(before.get(key))[:12]}",
+                            do="restore the data, or train into another folder")  # fmt: skip
+
+
+def ended(out: Path, state: State, config: Config) -> Result:
+    """The result of a run that had ended already."""
+    bundle_path = out / "best" if state.best is not None else None
+    return Result(out, "finished", state.step, state.epoch, config.training.metric or "loss", state.best,
+                  state.best_step, state.scores, bundle_path, state.seconds, state.skipped)  # fmt: skip
+
+
+def fingerprint(store: Store) -> str:
+    """The SHA-256 of all ids (and texts) of a store."""
+    digest = hashlib.sha256()
+    for part in (store.source, store.target, store.copy, store.texts):
+        for values in part or ():
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def fingerprint_pairs(pairs: Sequence[Pair]) -> str:
+    """The SHA-256 of pairs."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps([pair.source, pair.target, pair.references, pair.context], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""One player of an objective: a model, its flat parameters, its optimizer, and the averages of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from antiphon.core.config import Training
+from antiphon.core.errors import BundleError
+from antiphon.inference.bundle import WEIGHTS_FILE, tensors
+from antiphon.training import optimizers
+from antiphon.training.optimizers import Flat
+from antiphon.training.regularizers import Average, Last, penalize
+
+OPTIMIZER, AVERAGE, LAST = "training/optimizer.safetensors", "training/average.safetensors", "training/last.safetensors"
+
+
+class Learner:
+    """Turns summed gradients into better weights. The model must be on its device already."""
+
+    def __init__(self, model: nn.Module, settings: Training) -> None:
+        self.model, self.settings = model, settings
+        self.flat = Flat(model)
+        self.optimizer = optimizers.make(self.flat, settings)
+        self.average = Average(self.flat, settings.ema) if settings.ema else None
+        self.last = Last(settings.average)
+
+    def ready(self, count: int) -> float:
+        """Make the summed gradient that of the mean loss plus penalties, clipped; gives its norm before clipping."""
+        if self.settings.l1 or self.settings.l2:
+            self.flat.gradient.div_(max(1, count))
+            penalize(self.flat, self.settings)
+            count = 1
+        return optimizers.clip(self.flat.gradient, self.settings.clip, max(1, count))
+
+    def update(self, rate: float) -> None:
+        """One optimizer step."""
+        optimizers.set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
+
+    def judged(self) -> Tensor | None:
+        """The weights that validation looks at, where they are not the model's own."""
+        return self.average.weights if self.average else None
+
+    def validated(self) -> None:
+        """Remember the weights that were just validated, where the last few are to be averaged."""
+        if self.last.size > 1:
+            judged = self.judged()
+            self.last.add(self.flat.weights if judged is None else judged)
+
+    def finite(self) -> bool:
+        """Whether every weight is a number."""
+        return bool(torch.linalg.vector_norm(self.flat.weights).isfinite())
+
+    def files(self) -> dict[str, bytes]:
+        """Everything but the weights, as the files of a checkpoint."""
+        files = {OPTIMIZER: save(optimizers.tensors(self.optimizer))}
+        if self.average:
+            updates = torch.tensor(self.average.updates)
+            files[AVERAGE] = save({"weights": self.average.weights, "updates": updates})
+        if self.last.kept:
+            files[LAST] = save({str(number): weights for number, weights in enumerate(self.last.kept)})
+        return files
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Take over the weights of a checkpoint, and what `files` gave."""
+        self._load(load(files[WEIGHTS_FILE]))
+        optimizers.restore(self.optimizer, load(files[OPTIMIZER]))
+        if self.average:
+            if AVERAGE not in files:
+                raise BundleError("the checkpoint has no averaged weights", where=AVERAGE)
+            values = load(files[AVERAGE])
+            self.average.weights.copy_(values["weights"])
+            self.average.updates = int(values["updates"])
+        kept = load(files[LAST]) if LAST in files else {}
+        self.last.kept = [kept[str(number)].to(self.flat.weights.device) for number in range(len(kept))]
+
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors(self.model).items():
+            if name not in weights or weights[name].shape != tensor.shape:
+                raise BundleError("the checkpoint's weights do not fit the model", where=WEIGHTS_FILE, got=name)
+            tensor.copy_(weights[name])

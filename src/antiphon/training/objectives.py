@@ -1,0 +1,122 @@
+"""What training minimizes. An objective names its players and gives each a `Loss`: a sum, and what it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from antiphon.core.batch import BOS, Batch, Loss, Padded
+from antiphon.core.config import Training
+from antiphon.models.heads import coverage_loss
+from antiphon.models.seq2seq import Seq2Seq
+
+STEPWISE = ("rnn", "lstm", "gru", "ssru")
+"""Decoders that read one token after another anyway, so that scheduled sampling can be exact."""
+
+
+class Objective(Protocol):
+    """Losses of a batch. Each player has its own optimizer; `progress` is the share of training done, 0 to 1."""
+
+    players: tuple[str, ...]
+
+    def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
+        """The loss of each player."""
+
+
+@dataclass(frozen=True)
+class Fed(Batch):
+    """A batch whose decoder reads other inputs than its own targets."""
+
+    inputs: Padded | None = None
+
+    @property
+    def inputs_BT(self) -> Tensor:
+        assert self.inputs is not None
+        return self.inputs.values
+
+    def rows(self, index: Tensor) -> Batch:
+        assert self.inputs is not None
+        plain = Batch(self.source, self.target, self.context).rows(index)
+        return Fed(plain.source, plain.target, plain.context, self.inputs.rows(index))
+
+
+class Likelihood:
+    """Cross-entropy of the right token (maximum likelihood), with label smoothing where asked for.
+
+    Adds scheduled sampling and R-Drop as the settings say.
+    """
+
+    players: tuple[str, ...] = ("model",)
+
+    def __init__(self, settings: Training) -> None:
+        self.smoothing = settings.label_smoothing or 0.0
+        self.coverage, self.r_drop, self.sampling = settings.coverage, settings.r_drop, settings.scheduled_sampling
+
+    def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
+        model = models["model"]
+        if self.sampling:
+            batch = sampled(model, batch, self.sampling * min(1.0, progress))
+        if self.r_drop:
+            return {"model": r_drop(model, batch, self.r_drop, self.smoothing, self.coverage)}
+        return {"model": model.loss(batch, smoothing=self.smoothing, coverage=self.coverage)}
+
+
+def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, coverage: float) -> Loss:
+    """The mean loss of two passes with different dropout, plus `weight` times their divergence.
+
+    R-Drop (Wu et al. 2021): the symmetric Kullback-Leibler divergence of the two predictions, summed over real target
+    tokens. Both passes go through as one batch of twice the rows.
+    """
+    size = batch.labels_BT.shape[0]
+    twice = batch.rows(torch.arange(size, device=batch.labels_BT.device).repeat(2))
+    steps, memory = model(twice)
+    loss = model.head.loss(steps, memory, twice.labels_BT, smoothing)
+    if coverage:
+        loss = Loss(loss.total + coverage * coverage_loss(steps, twice.labels_BT), loss.count)
+    chosen = model.log_probs(steps, memory)[twice.target.mask_BL]
+    first, second = chosen.chunk(2)
+    apart = torch.where((first > FLOOR) & (second > FLOOR), (first.exp() - second.exp()) * (first - second), 0.0)
+    return Loss(loss.total / 2 + weight * apart.sum() / 2, loss.count // 2)
+
+
+FLOOR = -60.0
+"""Log probabilities below this count as impossible: they add nothing to a divergence, and no infinity."""
+
+
+def sampled(model: Seq2Seq, batch: Batch, share: float) -> Batch:
+    """The batch with a random share of its decoder inputs taken from the model's own predictions.
+
+    Recurrent decoders make each prediction after what they really read (Bengio et al. 2015); parallel ones from a first
+    pass over the right tokens (Mihaylova & Martins 2019). No gradient flows through the choice.
+    """
+    take_BT = torch.rand(batch.inputs_BT.shape, device=batch.inputs_BT.device) < share
+    take_BT[:, 0] = False
+    with torch.no_grad():
+        if model.config.decoder.kind in STEPWISE:
+            inputs = _step_by_step(model, batch, take_BT)
+        else:
+            steps, memory = model(batch)
+            said_BT = model.log_probs(steps, memory).argmax(-1)
+            inputs = torch.where(take_BT, _shifted(said_BT), batch.inputs_BT)
+    return Fed(batch.source, batch.target, batch.context, Padded(inputs, batch.target.lengths_B))
+
+
+def _shifted(said_BT: Tensor) -> Tensor:
+    begin = said_BT.new_full((said_BT.shape[0], 1), BOS)
+    return torch.cat([begin, said_BT[:, :-1]], dim=1)
+
+
+def _step_by_step(model: Seq2Seq, batch: Batch, take_BT: Tensor) -> Tensor:
+    copies = batch.context.get("copy")
+    memory = model.encode(batch.source, None if copies is None else copies.values)
+    state = model.start(memory)
+    right_BT, read, said_B = batch.inputs_BT, [], batch.inputs_BT[:, 0]
+    for step in range(right_BT.shape[1]):
+        read.append(torch.where(take_BT[:, step], said_B, right_BT[:, step]))
+        steps, state = model.decode(read[-1][:, None], memory, state)
+        said_B = model.log_probs(steps, memory)[:, -1].argmax(-1)
+    return torch.stack(read, dim=1)

@@ -1,0 +1,235 @@
+"""Good settings with no settings: looks at the pairs, proposes everything left open, and gives each reason."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.core.config import Config, get, override
+from antiphon.core.errors import ConfigError, nearest
+from antiphon.data.corpus import Pair
+
+TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text")
+SAMPLE = 100_000
+BUDGET = 1100.0
+"""CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
+
+
+@dataclass(frozen=True)
+class SideStatistics:
+    """What one side looks like: kinds and mean numbers of characters and words, and how its script behaves."""
+
+    characters: float
+    words: float
+    longest_words: int
+    character_kinds: int
+    word_kinds: int
+    new_words: float
+    chinese: float
+
+    @staticmethod
+    def of(texts: list[str]) -> SideStatistics:
+        """Statistics of a sample; `new_words` is the share of words in its last tenth unseen before."""
+        words = [text.split() for text in texts]
+        early = set(itertools.chain.from_iterable(words[: len(words) * 9 // 10]))
+        late = list(itertools.chain.from_iterable(words[len(words) * 9 // 10 :]))
+        characters = Counter(itertools.chain.from_iterable(texts))
+        total = max(1, characters.total())
+        return SideStatistics(
+            characters=total / max(1, len(texts)),
+            words=sum(map(len, words)) / max(1, len(texts)),
+            longest_words=max(map(len, words), default=0),
+            character_kinds=len(characters),
+            word_kinds=len(early.union(late)),
+            new_words=sum(word not in early for word in late) / max(1, len(late)),
+            chinese=sum(n for character, n in characters.items() if "\u3400" <= character <= "\u9fff") / total,
+        )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a recipe needs to know of the pairs."""
+
+    pairs: int
+    source: SideStatistics
+    target: SideStatistics
+    common: float
+    """Share of the target's character kinds that the source has too."""
+
+    @staticmethod
+    def of(pairs: Iterable[Pair]) -> Statistics:
+        """One pass: all pairs are counted, the first `SAMPLE` are looked at."""
+        stream = iter(pairs)
+        sample = list(itertools.islice(stream, SAMPLE))
+        sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
+        kinds = set(itertools.chain.from_iterable(sources)), set(itertools.chain.from_iterable(targets))
+        common = len(kinds[0] & kinds[1]) / max(1, len(kinds[1]))
+        count = len(sample) + sum(1 for _ in stream)
+        return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One proposed setting and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+def propose(config: Config, statistics: Statistics) -> tuple[Config, list[Choice]]:
+    """The configuration with every open field filled, and the choices made, in order. What is set stays."""
+    if config.task not in TASKS:
+        raise ConfigError(f"unknown task {config.task}", where="task", do=nearest(config.task, TASKS))
+    plan = Plan(config, statistics)
+    for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
+        step()
+    return plan.config, plan.choices
+
+
+class Plan:
+    """A configuration being filled in, part by part; later parts read what earlier ones chose."""
+
+    def __init__(self, config: Config, statistics: Statistics) -> None:
+        self.config, self.statistics, self.choices = config, statistics, list[Choice]()
+
+    def propose(self, key: str, value: Any, reason: str) -> None:
+        """Fill a field that is still open."""
+        if get(self.config, key) is None:
+            self.config = override(self.config, {key: value}, where="recipe")
+            self.choices.append(Choice(key, value, reason))
+
+    def tokenizers(self) -> None:
+        """How each side is cut, and whether both share one vocabulary."""
+        found = {side: self._tokenizer(getattr(self.statistics, side)) for side in ("source", "target")}
+        for side, (kind, reason) in found.items():
+            self.propose(f"data.{side}.tokenizer", kind, reason)
+        data = self.config.data
+        subwords = {data.source.tokenizer, data.target.tokenizer} <= {"bpe", "unigram"}
+        shared = subwords and data.source.tokenizer == data.target.tokenizer and self.statistics.common > 0.5
+        self.propose("data.shared", shared, "both sides write alike" if shared else "the sides write differently")
+        for side in ("source", "target"):
+            self._sizes(side)
+
+    def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
+        if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.001:
+            return "whitespace", f"a closed set of {side.word_kinds} symbols"
+        if self.config.task == "transduction" and side.words < 1.5:
+            return "char", "single words, spelled out"
+        if self.config.task == "transduction" and side.characters < 40:
+            return "char", "short strings, spelled out"
+        return "bpe", f"running text with {side.new_words:.1%} unseen words"
+
+    def _sizes(self, side: str) -> None:
+        statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
+        if kind in ("bpe", "unigram"):
+            words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
+            size = _step(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
+            self.propose(f"data.{side}.vocabulary", size, f"about {words:,.0f} words to learn them from")
+        else:
+            self.propose(f"data.{side}.vocabulary", 50_000, "more than a closed set needs")
+        longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 0)
+        if self.config.task in ("summarization", "data-to-text") and side == "source":
+            longest = longest or 512
+        self.propose(f"data.{side}.max_length", longest or 256, "longer ones are cut, and counted")
+
+    def network(self) -> None:
+        """Families, sizes and the wiring."""
+        text = self._tokens() / max(1, self.statistics.pairs) > 30 or self.config.data.target.tokenizer == "bpe"
+        family = "transformer" if text else "lstm"
+        reason = "strongest on running text" if text else "fastest to learn short strings on a CPU"
+        self.propose("model.encoder.kind", family, reason)
+        self.propose("model.decoder.kind", family, reason)
+        kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
+        modern = bool(kinds & {"transformer", "ssru", "conv"})
+        tokens = self._tokens()
+        width = _step(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
+        self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
+        layers = (4 if tokens > 300_000 else 3) if modern else 2
+        self.propose("model.encoder.layers", layers, "deep enough for this much data")
+        self.propose("model.decoder.layers", (min(layers, 3) if modern else 1), "decoding is paid a layer at a time")
+        self.propose("model.feedforward", 4 * (self.config.model.width or 0) if modern else 0,
+                     "four times the width" if modern else "recurrent layers do without")  # fmt: skip
+        self.propose("model.attention", "multihead" if modern else "general", "usual with this family")
+        self.propose("model.positions", "rotary" if "transformer" in kinds else "sinusoidal", "usual with this family")
+        self.propose("model.norm", "pre", "trains deep stacks without care")
+        plain = "rnn" in kinds
+        self.propose("model.activation", "tanh" if plain else "relu", "stays bounded" if plain else "cheap, and enough")
+        self.propose("model.residual", True, "gradients reach every layer")
+        tie = "all" if self.config.data.shared else "target"
+        self.propose("model.tie", tie, "fewer weights, better estimates")
+
+    def regularization(self) -> None:
+        """Dropout and smoothing by the size of the data."""
+        tokens = self._tokens()
+        share = 0.1 if tokens > 1_500_000 else 0.2 if tokens > 1_000_000 else 0.3
+        self.propose("model.dropout", share, "less data wants more")
+        self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
+
+    def batches(self) -> None:
+        """How much goes into a step."""
+        size = min(4096, max(1024, 256 * round(self._tokens() / 60 / 256)))
+        self.propose("data.batch_tokens", size, "at least some sixty steps an epoch")
+
+    def schedule(self) -> None:
+        """Rate, warm-up and how long to train."""
+        model, training = self.config.model, self.config.training
+        recurrent = "transformer" not in (model.encoder.kind, model.decoder.kind)
+        rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
+        rate = rates.get(training.optimizer, 2e-3 if recurrent else 2e-3 * (128 / (model.width or 128)) ** 0.5)
+        self.propose("training.rate", rate, f"suits {training.optimizer} at this width")
+        self.propose("training.schedule", "cosine", "ends at its best")
+        steps = max(1, math.ceil(self._tokens() / (self.config.data.batch_tokens or 1) * 1.05))
+        if training.steps is None and training.epochs is None and training.minutes is None:
+            affordable = BUDGET / (self.seconds_per_token() * self._tokens())
+            epochs = max(1, min(60, round(affordable)))
+            self.propose("training.epochs", epochs, f"about {epochs * steps:,} steps; some ten minutes on two cores")
+        total = training.steps or steps * (self.config.training.epochs or 10)
+        self.propose("training.warmup", max(1, min(1000, total // 20)), "a twentieth of the run, at most 1,000 steps")
+        self.propose(
+            "training.validate_every", max(1, steps * math.ceil((training.epochs or 20) / 40)), "once an epoch"
+        )
+
+    def judging(self) -> None:
+        """What validation looks at, and the search."""
+        subwords = self.config.data.target.tokenizer in ("bpe", "unigram", "word", "chinese")
+        metric = {"translation": "chrf", "dialogue": "loss", "summarization": "loss"}.get(
+            self.config.task, "chrf" if subwords else "error"
+        )
+        self.propose("training.metric", metric, "judged on real answers" if metric != "loss" else "cheap and steady")
+        self.propose("decoding.beam", 5, "a little better than greedy")
+
+    def _tokens(self) -> float:
+        """Source and target tokens of one epoch, estimated."""
+        sides = (
+            (self.statistics.source, self.config.data.source.tokenizer),
+            (self.statistics.target, self.config.data.target.tokenizer),
+        )
+        return self.statistics.pairs * sum(_length(side, kind) + 1 for side, kind in sides)
+
+    def seconds_per_token(self) -> float:
+        """CPU seconds a token: arithmetic at 150 GFLOP/s, and memory traffic by layer (`bench/` measures both)."""
+        model = self.config.model
+        width, inner = model.width or 0, model.feedforward or 0
+        layers = (model.encoder.layers or 0) + (model.decoder.layers or 0)
+        output = width * min(self.config.data.target.vocabulary or 0, 50 * self.statistics.target.character_kinds)
+        weights = layers * (8 * width**2 + 2 * width * inner) / 2 + output / 2
+        return 6 * weights / 150e9 + 7e-6 * layers * (width / 128) ** 0.5
+
+
+def _length(side: SideStatistics, kind: str | None) -> float:
+    """Mean tokens of a sequence, end mark not counted."""
+    if kind in ("char", "byte"):
+        return side.characters
+    if kind in ("bpe", "unigram"):
+        return max(1.25 * side.words, 0.6 * side.chinese * side.characters)
+    return max(side.words, 0.6 * side.chinese * side.characters)
+
+
+def _step(wanted: float, sizes: tuple[int, ...]) -> int:
+    """The largest of the sizes that is not above what is wanted, or the smallest."""
+    return max((size for size in sizes if size <= wanted), default=sizes[0])

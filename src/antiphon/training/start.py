@@ -1,0 +1,265 @@
+"""From data to a run: open, split, propose settings, learn tokenizers, encode, train; and the way back into a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from antiphon.core.config import Config, Data, override, read
+from antiphon.core.errors import AntiphonError, BundleError, DataError, TrainingError
+from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, overlap, split
+from antiphon.data.modalities import TooLong
+from antiphon.data.report import Report
+from antiphon.data.store import Store, prepare
+from antiphon.inference.task import Task
+from antiphon.training import recipes
+from antiphon.training.checkpoint import Checkpoints
+from antiphon.training.identity import claim, ended, same_data
+from antiphon.training.observers import Audience, Note, Result
+from antiphon.training.trainer import SAVE_SECONDS, train
+
+HELD_OUT = 10_000
+"""The most sources held out where no validation data is given."""
+
+
+def fit(
+    data: Any, *, out: str | os.PathLike[str], valid: Any = None, parallel: Any = None,
+    assignments: Mapping[str, Any] | None = None, task: str | None = None, observers: Sequence[Any] = (),
+    command: str = "", save_seconds: float = SAVE_SECONDS,
+) -> Result:  # fmt: skip
+    """Train a model on pairs in the new run folder `out`, with proposed settings where none are given.
+
+    `data` and `valid` are whatever `open_pairs` takes (`parallel` is the target file of `data`); without `valid` a
+    share of the sources is held out. `assignments` are settings by dotted name; `command` goes on the model card. Pairs
+    that come from memory are kept in the run as JSONL, so that it can be resumed. Observers are told each choice, each
+    line of the data report, and then what the trainer tells. A checkpoint is written at each validation, and at least
+    every `save_seconds`. Raises `AntiphonError`; a signal is no error but
+    `Result.interrupted`.
+    """
+    config = override(Config(), {**({"task": task} if task else {}), **(assignments or {})})
+    run = Path(out)
+    audience = Audience(observers)
+    claim(run)
+    try:
+        with interruptible():
+            sources = Sources.keep(run, data, valid, parallel, config.data)
+            train_part, valid_part = sources.open(config)
+            config = _propose(config, train_part, audience)
+            learned = Task.learn(train_part, config)
+            store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+            learned = learned.with_lengths(store.source_lengths, store.target_lengths)
+            facts = {**sources.facts(config), "data": train_part.name, "command": command or _command(assignments)}
+    except BaseException as error:
+        shutil.rmtree(run, ignore_errors=True)
+        if isinstance(error, Stopped):
+            return _stopped(run, error.number, config, audience)
+        raise
+    return train(config, learned, store, held_out, run, observers=observers, facts=facts,
+                 notes=audience.notes, save_seconds=save_seconds)  # fmt: skip
+
+
+def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
+    """Go on with a run from its newest checkpoint that is whole; a finished run is left untouched.
+
+    The data is read anew and must be as it was. Raises `AntiphonError`.
+    """
+    run = Path(run)
+    config, facts = _read_run(run)
+    checkpoints = Checkpoints(run)
+    found = checkpoints.newest() if checkpoints.all() else None
+    if found is not None and found.state.done:
+        return ended(run, found.state, config)
+    audience = Audience([])
+    try:
+        with interruptible():
+            sources = Sources.recall(run, facts)
+            same_data(facts, sources.facts(config), run)
+            train_part, valid_part = sources.open(config)
+            learned = Task.load(found.files, config) if found else Task.learn(train_part, config)
+            store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+            learned = learned.with_lengths(store.source_lengths, store.target_lengths)
+    except Stopped as error:
+        return _stopped(run, error.number, config, audience)
+    return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
+                 save_seconds=save_seconds)  # fmt: skip
+
+
+def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
+    try:
+        values = [json.loads((run / name).read_bytes()) for name in ("config.json", "data.json")]
+    except FileNotFoundError:
+        raise TrainingError("there is no run here", where=run, do="train first") from None
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"the run is damaged: {error}", where=run) from None
+    if not isinstance(values[1], dict):
+        raise BundleError("the run is damaged: data.json is no table", where=run)
+    return read(values[0], where=str(run / "config.json")), values[1]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target."""
+
+    run: Path
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    copied: tuple[str, ...]
+
+    @classmethod
+    def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data) -> Sources:
+        """Note the files; write what is in memory to `data/` of the run."""
+        found: dict[str, tuple[str, ...]] = {"train": (), "valid": ()}
+        copied = []
+        for name, value, other in (("train", data, parallel), ("valid", valid, None)):
+            if value is None:
+                continue
+            paths = paths_of(value, other)
+            if paths is None:
+                paths = (f"data/{name}.jsonl",)
+                copied.append(name)
+                _write_pairs(run / paths[0], open_pairs(value, settings))
+            found[name] = paths
+        return cls(run, found["train"], found["valid"], tuple(copied))
+
+    @classmethod
+    def recall(cls, run: Path, facts: Mapping[str, Any]) -> Sources:
+        """What `keep` found, from `data.json`."""
+        try:
+            values = [tuple(str(part) for part in facts["files"][name]) for name in ("train", "valid", "copied")]
+        except (KeyError, TypeError):
+            raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
+        return cls(run, *values)
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """For `data.json`: the files and their hashes."""
+        files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
+        facts = {"files": files, "train": self._corpus("train", config.data).fingerprint()}
+        if self.valid:
+            facts["held_out"] = self._corpus("valid", config.data).fingerprint()
+        return facts
+
+    def open(self, config: Config) -> tuple[Corpus, Corpus]:
+        """The training and the held-out pairs."""
+        corpus = self._corpus("train", config.data)
+        if self.valid:
+            return corpus, self._corpus("valid", config.data)
+        return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
+
+    def _corpus(self, name: str, settings: Data) -> Corpus:
+        paths = self.train if name == "train" else self.valid
+        if name in self.copied:
+            return open_pairs(self.run / paths[0], replace(settings, columns=()))
+        return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
+
+
+def paths_of(data: Any, parallel: Any = None) -> tuple[str, ...] | None:
+    """The absolute paths that `data` names, one or two; None where it is the pairs themselves."""
+    if parallel is not None:
+        data = (data, parallel)
+    elif isinstance(data, str) and "," in data and not Path(data).exists():
+        data = tuple(part.strip() for part in data.split(","))
+    if isinstance(data, str | os.PathLike):
+        data = (data,)
+    named = isinstance(data, list | tuple) and len(data) in (1, 2)
+    named = named and all(isinstance(part, str | os.PathLike) for part in data)
+    return tuple(str(Path(part).absolute()) for part in data) if named else None
+
+
+def _command(assignments: Mapping[str, Any] | None) -> str:
+    """What the model card gives as the command, where none was given."""
+    return " ".join(["antiphon train DATA", *(f"{key}={value}" for key, value in (assignments or {}).items())])
+
+
+def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            for pair in pairs:
+                values = {**pair.context, "source": pair.source, "target": pair.target}
+                file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise DataError(f"cannot keep the pairs: {error.strerror}", where=path, do="free some space") from None
+
+
+def _propose(config: Config, pairs: Corpus, audience: Audience) -> Config:
+    config, choices = recipes.propose(config, recipes.Statistics.of(pairs))
+    audience.tell("proposed", choices)
+    for choice in choices:
+        audience.note("choice", f"{choice.key} = {choice.value}: {choice.reason}")
+    return config
+
+
+def _encode(
+    run: Path, config: Config, task: Task, train_part: Corpus, valid_part: Corpus, audience: Audience
+) -> tuple[Store, list[Pair]]:
+    """Both parts checked and encoded, and all that was odd about them told."""
+    report, held_out_report = Report(), Report()
+    encode = partial(task.encode, report=report)
+    sampling = bool(config.data.source.sampling or config.data.target.sampling)
+    size = None if task.copy else max(len(task.source.vocabulary), len(task.target.vocabulary))
+    store = prepare(train_part, encode, run / "data", keep_text=sampling, ids_below=size, report=report)
+    held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
+    if not held_out:
+        raise DataError("no pair is left to validate with", where=valid_part.name)
+    for name, lines in (("training", [*train_part.report.lines(), *report.lines()]),
+                        ("validation", [*valid_part.report.lines(), *held_out_report.lines()]),
+                        ("validation", overlap(train_part, held_out).lines())):  # fmt: skip
+        for line in lines:
+            audience.note("data", f"{name} data: {line}")
+    return store, held_out
+
+
+def _fitting(pairs: Iterable[Pair], task: Task, report: Report) -> Iterator[Pair]:
+    """The pairs that the task can encode; others are counted or refused, as in training."""
+    for pair in pairs:
+        try:
+            task.encode(pair, report=report)
+        except TooLong as error:
+            if not error.skip:
+                raise
+            report.add(f"skipped: {error.what}", example=pair.source)
+            continue
+        yield pair
+
+
+class Stopped(AntiphonError):
+    """A signal came before training began."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped by a signal")
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise `Stopped`: before training there is nothing to save."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped(run: Path, number: int, config: Config, audience: Audience) -> Result:
+    metric = config.training.metric or "loss"
+    notes = (*audience.notes, Note("stop", "stopped before training began"))
+    result = Result(run, "signal", 0, 0, metric, None, 0, {}, None, 0.0, 0, number, notes)
+    audience.tell("finished", result)
+    return result

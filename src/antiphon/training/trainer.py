@@ -1,0 +1,386 @@
+"""The loop: step, validate, save, until a budget, patience or a signal ends it; and exactly on from there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from antiphon.core.batch import Batch, Loss
+from antiphon.core.config import Config
+from antiphon.core.errors import BundleError, TrainingError
+from antiphon.data.batching import Loader, mix, plan
+from antiphon.data.corpus import Pair
+from antiphon.data.modalities import TooLong
+from antiphon.data.store import Example, Store
+from antiphon.inference import bundle
+from antiphon.inference.task import Task
+from antiphon.metrics import Score
+from antiphon.models.functional import pick_matmul
+from antiphon.training import runner as running
+from antiphon.training.budget import Budget
+from antiphon.training.checkpoint import STATE, Checkpoints, Found, State, insist, room
+from antiphon.training.identity import begin, ended, fingerprint, fingerprint_pairs, resumable
+from antiphon.training.initial import make_model
+from antiphon.training.learner import Learner
+from antiphon.training.objectives import Likelihood, Objective
+from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
+from antiphon.training.optimizers import rate_at
+from antiphon.training.regularizers import lent
+from antiphon.training.runner import Interrupted, Local, OutOfMemory, Signals, Step
+from antiphon.training.validation import Outcome, Validator
+
+BAD_IN_A_ROW, ROLLBACKS = 3, 3
+"""Non-finite steps in a row that roll back, and roll-backs that end the run."""
+
+SAVE_SECONDS = 300.0
+"""A checkpoint at least this often, besides the one at each validation."""
+
+
+def train(
+    config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, *, observers: Sequence[Any] = (),
+    resume: bool = False, facts: Mapping[str, Any] | None = None, save_seconds: float = SAVE_SECONDS, workers: int = 0,
+    notes: Sequence[Note] = (),
+) -> Result:  # fmt: skip
+    """Train a model on a store of examples, judged by held-out pairs, in the run folder `out`.
+
+    `config` must be complete. `notes` were told before, and only join the log and the result. `facts` (hashes, paths)
+    are kept in `data.json`; with `resume` they must be as they were, and so must the settings. The run goes on from the
+    newest checkpoint that verifies; a finished one is left untouched. Killed at any moment and resumed, it ends with
+    the same bits as uninterrupted, on the same machine with the same versions - but for `training.minutes`, where the
+    clock decides the learning rate and the end.
+
+    Raises `ConfigError`, `DataError`, `TrainingError` or `BundleError`. A signal is no error: see `Result.interrupted`.
+    """
+    running.check(config.training)
+    out = Path(out)
+    known = {**(facts or {}), "store": fingerprint(store), "valid": fingerprint_pairs(valid)}
+    found = resumable(config, out, known) if resume else None
+    if found is not None and found.state.done:
+        return ended(out, found.state, config)
+    if not resume:
+        begin(config, out, known)
+    audience = Audience([log := Log(out / "log.jsonl"), *observers])
+    if resume:
+        log.cut(found.state.log if found else 0)
+    audience.notes.extend(notes)
+    for note in notes:
+        log.noted(note)
+    with Signals() as signals, closing(log):
+        trainer = Trainer(config, task, store, valid, out, audience, log, signals)
+        trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
+        return trainer.run(found)
+
+
+class Trainer:
+    """One run in one process. `run` may be called once."""
+
+    def __init__(
+        self, config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, audience: Audience, log: Log,
+        signals: Signals,
+    ) -> None:  # fmt: skip
+        self.config, self.settings, self.task, self.store, self.out = config, config.training, task, store, out
+        self.audience, self.log, self.signals = audience, log, signals
+        self.runner = Local(self.settings)
+        self.objective: Objective = Likelihood(self.settings)
+        self.validator = Validator(config, task, valid)
+        self.valid_pairs = len(valid)
+        self.checkpoints = Checkpoints(out)
+        self.state = State()
+        self.save_seconds, self.workers = SAVE_SECONDS, 0
+        self.facts: Mapping[str, Any] = {}
+        self.unsaved_best: tuple[dict[str, bytes], dict[str, Any]] | None = None
+        self.budget = Budget(self.settings)
+
+    def run(self, found: Found | None) -> Result:
+        """Train to the end or to a signal."""
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self._prepare(found)
+                return self._finish(self._loop())
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+
+    # The beginning
+
+    def _prepare(self, found: Found | None) -> None:
+        self.saved = time.monotonic()
+        self.checkpoints.sweep()
+        self._set_machine(found.state if found else None)
+        self.model, lines = make_model(self.config, self.task, fresh=found is None)
+        self.model.to(self.runner.device)
+        self.learner = Learner(self.model, self.settings)
+        self.models = {"model": self.model}
+        if found is not None:
+            self.learner.restore(found.files)
+            self.state = found.state
+        self.budget.start(self.state.seconds)
+        self._announce(found)
+        for line in lines:
+            self.audience.note("data", line)
+        if found is None:
+            self._save()
+
+    def _set_machine(self, before: State | None) -> None:
+        """Threads and matrix products: as before, since other sums would round otherwise; or the best there are."""
+        self.state.threads = running.set_threads(before.threads if before else self.settings.threads)
+        if before is not None:
+            torch.set_float32_matmul_precision(before.matmul)
+        elif self.runner.device.type == "cpu":
+            pick_matmul()
+        self.state.matmul = torch.get_float32_matmul_precision()
+
+    def _announce(self, found: Found | None) -> None:
+        settings, parameters = self.settings, sum(p.numel() for p in self.model.parameters())
+        self.budget.epoch_steps = math.ceil(len(self._plan()) / settings.accumulate)
+        self.audience.tell("started", Started(
+            self.out, parameters, len(self.store), self.valid_pairs, self.budget.epoch_steps, settings.steps,
+            settings.epochs, settings.minutes, self.validator.metric, self.state.step if found else None,
+            self.state.threads, str(self.runner.device),
+        ))  # fmt: skip
+        for problem in found.problems if found else ():
+            text = f"{problem}; going on from the checkpoint before it, step {self.state.step}"
+            self.audience.note("resume", text, self.state.step)
+        if warning := room(self.out, 4 * 12 * parameters):
+            self.audience.note("save", warning, self.state.step)
+
+    # The loop
+
+    def _loop(self) -> str:
+        groups = self._groups()
+        try:
+            while True:
+                if self.budget.due(self.state):
+                    self._validate()
+                if reason := self._reason():
+                    return reason
+                self._step(groups)
+                if time.monotonic() - self.saved >= self.save_seconds:
+                    self._save()
+        except Interrupted:
+            return "signal"
+        finally:
+            groups.close()
+
+    def _plan(self) -> list[np.ndarray]:
+        lengths = self.store.source_lengths, self.store.target_lengths
+        return plan(*lengths, self.config.data.batch_tokens or 4096, self.settings.seed, self.state.epoch)
+
+    def _groups(self) -> Generator[list[Batch]]:
+        """The batches of each optimizer step, epoch after epoch, from the state's place on."""
+        many = self.settings.accumulate
+        encode = partial(_sampled, self.task) if self.store.texts is not None else None
+        while True:
+            batches = self._plan()
+            self.budget.epoch_steps = math.ceil(len(batches) / many)
+            seed = mix(self.settings.seed, self.state.epoch)
+            loader = iter(Loader(self.store, batches, self.state.group * many, self.workers, encode, seed))
+            with closing(loader):  # type: ignore[type-var]
+                while group := [batch for _, batch in islice(loader, many)]:
+                    yield group
+
+    def _reason(self) -> str:
+        """Why to end now; empty to go on."""
+        if self.signals.number:
+            return "signal"
+        return "observer" if self.audience.stop else self.budget.used_up(self.state)
+
+    # One step
+
+    def _step(self, groups: Iterator[list[Batch]]) -> None:
+        state, wall, cpu = self.state, time.perf_counter(), time.process_time()
+        batches = next(groups)
+        progress, hurry, epoch, place = self.budget.progress(state), self.budget.hurry(), state.epoch, state.group
+        state.step += 1
+        self._advance()
+        loss, step = self._accumulate(batches, progress)
+        norm = self.learner.ready(loss.count)
+        rate = rate_at(self.settings, state.step, progress, hurry) * state.scale
+        nats = per_token(float(loss.total), loss.count)
+        if math.isfinite(norm) and math.isfinite(nats):
+            self.learner.update(rate)
+            state.in_a_row = 0
+        else:
+            self._skip(step, f"step {state.step} (epoch {epoch}, batch {place * self.settings.accumulate})")
+        seconds, tokens = time.perf_counter() - wall, sum(batch.tokens for batch in batches)
+        self.audience.tell("step", StepEvent(
+            state.step, epoch, self.budget.epoch_steps, nats, tokens, tokens / seconds, time.process_time() - cpu,
+            rate, norm, self.budget.eta(state), state.skipped,
+        ))  # fmt: skip
+
+    def _advance(self) -> None:
+        self.state.group += 1
+        if self.state.group == self.budget.epoch_steps:
+            self.state.epoch, self.state.group = self.state.epoch + 1, 0
+
+    def _accumulate(self, batches: list[Batch], progress: float) -> tuple[Loss, Step]:
+        """The summed gradient of the batches, in smaller pieces from where memory does not suffice."""
+        state = self.state
+        while True:
+            step = Step(batches, (self.settings.seed, state.step), progress, state.limit)
+            self.learner.flat.zero()
+            try:
+                return self.runner.accumulate(self.objective, self.models, step)["model"], step
+            except OutOfMemory as error:
+                if error.rows == 1 or state.halvings >= running.HALVINGS:
+                    raise running.no_room(error) from None
+                state.halvings, state.limit = state.halvings + 1, error.size // 2
+                text = f"a batch of {error} did not fit in memory: such batches go through in halves from now on"
+                self.audience.note("split", text, state.step)
+
+    def _skip(self, step: Step, place: str) -> None:
+        state = self.state
+        state.skipped, state.in_a_row = state.skipped + 1, state.in_a_row + 1
+        self.learner.flat.zero()
+        module = running.blame(self.runner, self.objective, self.models, step)
+        text = f"{place} skipped: not finite, first in {module}"
+        self.audience.note("skip", text, state.step)
+        if state.in_a_row >= BAD_IN_A_ROW:
+            self._roll_back(text)
+
+    def _roll_back(self, why: str) -> None:
+        """Back to the weights of the last validated checkpoint, at half the rate; the data goes on."""
+        state = self.state
+        if state.rollbacks >= ROLLBACKS:
+            do = "lower training.rate, set training.clip, or take training.precision=fp32"
+            raise TrainingError(f"training keeps failing after {ROLLBACKS} roll-backs: {why}", where=self.out, do=do)
+        found = self._rescue()
+        state.rollbacks, state.scale, state.in_a_row = state.rollbacks + 1, state.scale / 2, 0
+        text = f"rolled back to the weights of step {found.state.step}, and halved the learning rate"
+        self.audience.note("rollback", text, state.step)
+
+    def _rescue(self) -> Found:
+        """Load the anchor, or the newest checkpoint if a full disk kept the anchor from being written."""
+        try:
+            found = self.checkpoints.load(self.state.anchor)
+        except BundleError:
+            found = self.checkpoints.newest()
+        self.learner.restore(found.files)
+        return found
+
+    # Validation
+
+    def _validate(self) -> None:
+        state, begun = self.state, time.monotonic()
+        if not self.learner.finite():
+            self._roll_back(f"a weight is not finite after step {state.step}")
+        with lent(self.learner.flat, self.learner.judged()):
+            outcome = self.validator(self.model, self.signals.poll)
+            best = self._judge(outcome)
+        self.model.train()
+        self.learner.validated()
+        self._note_patience(best)
+        state.validated = state.anchor = state.step
+        self.audience.tell("validated", ValidationEvent(
+            state.step, state.epoch, outcome.loss, outcome.scores, outcome.samples, best
+        ))  # fmt: skip
+        self.budget.validation_seconds = time.monotonic() - begun
+        self._save()
+
+    def _judge(self, outcome: Outcome) -> bool:
+        """Keep the model's present weights if they are the best so far; the loss decides between equals."""
+        state, value = self.state, outcome.scores[self.validator.metric].value
+        sign = -1 if self.validator.higher_is_better else 1
+        if not math.isfinite(value) or not math.isfinite(outcome.loss):
+            return False
+        if state.best is not None and (sign * value, outcome.loss) >= (sign * state.best, state.best_loss):
+            return False
+        state.best, state.best_loss, state.best_step = value, outcome.loss, state.step
+        state.scores = {name: score.value for name, score in outcome.scores.items() if math.isfinite(score.value)}
+        card = self._card(outcome.scores)
+        self.unsaved_best = self._contents(card), card
+        return True
+
+    def _note_patience(self, best: bool) -> None:
+        """Count towards stopping, and towards lowering the rate where the schedule is `plateau`."""
+        state = self.state
+        state.stale, state.flat = (0, 0) if best else (state.stale + 1, state.flat + 1)
+        if self.settings.schedule == "plateau" and state.flat >= max(1, self.settings.patience // 2):
+            state.flat, state.scale = 0, state.scale / 2
+
+    # Saving
+
+    def _card(self, scores: Mapping[str, Score]) -> dict[str, Any]:
+        known = {key: self.facts[key] for key in ("data", "command") if key in self.facts}
+        hashed = self.facts.get("train", self.facts.get("store", ""))
+        spent = {"steps": self.state.step, "minutes": round(self.budget.elapsed() / 60, 2)}
+        return {**known, "data_hash": hashed, "pairs": len(self.store), **spent, "scores": list(scores.values())}
+
+    def _contents(self, card: Mapping[str, Any]) -> dict[str, bytes]:
+        return bundle.bundle_files(model=self.model, task=self.task, config=self.config, card=card)
+
+    def _save(self) -> OSError | None:
+        """Write a checkpoint, the new best model first. A disk that fails is told and tried again, not fatal."""
+        if not self.learner.finite():
+            self._roll_back(f"a weight is not finite after step {self.state.step}")
+        self.state.seconds, self.state.log = self.budget.elapsed(), self.log.size()
+        failed = insist(self._write)
+        self.saved = time.monotonic()
+        if failed is not None:
+            text = f"the checkpoint of step {self.state.step} could not be written ({failed}); training goes on"
+            self.audience.note("save", text, self.state.step)
+        return failed
+
+    def _write(self) -> None:
+        if self.unsaved_best is not None:
+            files, card = self.unsaved_best
+            files[STATE] = self.state.to_bytes()
+            bundle.write_folder(self.out / "best", files, facts=bundle.facts(card))
+            self.unsaved_best = None
+        card = self._card({})
+        self.checkpoints.save(self.state, {**self._contents(card), **self.learner.files()}, bundle.facts(card))
+
+    # The end
+
+    def _finish(self, reason: str) -> Result:
+        if reason not in ("signal", "observer"):
+            reason = self._last_looks(reason)
+        state = self.state
+        state.done = "" if reason in ("signal", "observer") else reason
+        if failed := self._save():
+            raise TrainingError(f"the last checkpoint could not be written: {failed}", where=self.out,
+                                do=f"make room, then: antiphon resume {self.out}")  # fmt: skip
+        if reason == "signal":
+            text = f"stopped at step {state.step}; to go on: antiphon resume {self.out}"
+            self.audience.note("stop", text, state.step)
+        result = Result(
+            self.out, reason, state.step, state.epoch, self.validator.metric, state.best, state.best_step, state.scores,
+            self.out / "best" if state.best is not None else None, state.seconds, state.skipped,
+            self.signals.number if reason == "signal" else 0, tuple(self.audience.notes),
+        )  # fmt: skip
+        self.audience.tell("finished", result)
+        return result
+
+    def _last_looks(self, reason: str) -> str:
+        """Validate what was not yet, and the average of the last weights."""
+        try:
+            if self.state.validated != self.state.step and self.state.step:
+                self._validate()
+            if len(self.learner.last.kept) > 1:
+                with lent(self.learner.flat, self.learner.last.mean()):
+                    outcome = self.validator(self.model, self.signals.poll)
+                    best = self._judge(outcome)
+                kept = len(self.learner.last.kept)
+                text = f"the average of the last {kept} weights is {'' if best else 'not '}better than the best so far"
+                self.audience.note("average", text, self.state.step)
+        except Interrupted:
+            return "signal"
+        return reason
+
+
+def _sampled(task: Task, pair: Pair, seed: int) -> Example:
+    """The pair cut at random; as usual where a random cut is longer than allowed."""
+    try:
+        return task.encode(pair, seed=seed)
+    except TooLong:
+        return task.encode(pair)

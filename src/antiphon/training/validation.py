@@ -1,0 +1,114 @@
+"""A look at held-out pairs during training: the loss of all of them, and metrics of real answers to some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from antiphon import metrics
+from antiphon.core.config import Config, Decoding
+from antiphon.data.corpus import Pair, group_references
+from antiphon.inference.bundle import Bundle
+from antiphon.inference.evaluate import LIKELIHOODS, teacher_forced
+from antiphon.inference.predictor import Predictor
+from antiphon.inference.task import Task
+from antiphon.metrics import Score
+from antiphon.models.seq2seq import Seq2Seq
+
+ANSWERED = 1000
+"""The most sources that a validation answers; their number is spread evenly over all."""
+
+BUNCH = 64
+"""Sources answered together; a signal waits for one bunch."""
+
+SHOWN = 8
+"""Samples in a validation event."""
+
+FORCED = tuple(each.name for each in LIKELIHOODS)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a validation found: loss in nats a token, scores by name, and samples (source, reference, answer)."""
+
+    loss: float
+    scores: dict[str, Score]
+    samples: list[tuple[str, str, str]]
+
+
+class Validator:
+    """Validates the same pairs in the same way each time; answers are greedy, which costs least.
+
+    `metric` is what is judged by: `loss`, `perplexity`, `forced_accuracy`, or the name of any metric. `poll` is called
+    between batches and may raise to end it early.
+    """
+
+    def __init__(self, config: Config, task: Task, pairs: Sequence[Pair]) -> None:
+        self.config, self.task = config, task
+        self.metric = config.training.metric or "loss"
+        self.by_answers = None if self.metric in FORCED else metrics.get(self.metric)
+        grouped = group_references(pairs)
+        self.answered = grouped[:: math.ceil(len(grouped) / (ANSWERED if self.by_answers else SHOWN))]
+        self.order = sorted(range(len(self.answered)), key=lambda row: len(self.answered[row].source))
+        self.settings = quick(config.decoding)
+        self.batches = [task.batch(rows) for rows in bunches(pairs, config.data.batch_tokens or 4096)]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the metric that is judged by."""
+        return self.by_answers.higher_is_better if self.by_answers else self.metric == "forced_accuracy"
+
+    def __call__(self, model: Seq2Seq, poll: Callable[[], None]) -> Outcome:
+        forced = teacher_forced(model, polled(self.batches, poll))
+        scores = {
+            name: Score(name, value, None, likelihood.signature, likelihood.higher_is_better)
+            for name, value, likelihood in zip(FORCED, forced, LIKELIHOODS, strict=True)
+        }
+        answers = self._answers(model, poll)
+        references = [pair.references or (pair.target,) for pair in self.answered]
+        if self.by_answers is not None:
+            scores[self.metric] = metrics.corpus(self.by_answers, answers, references)
+        shown = zip(self.answered[:SHOWN], references, answers, strict=False)
+        return Outcome(forced.loss, scores, [(pair.source, refs[0], answer) for pair, refs, answer in shown])
+
+    def _answers(self, model: Seq2Seq, poll: Callable[[], None]) -> list[str]:
+        predictor = Predictor(Bundle(model, self.task, self.config, {}, Path()))
+        inputs = (self.answered[row] for row in self.order)
+        found = predictor.predict(inputs, settings=self.settings, batch_size=BUNCH, window=BUNCH)
+        answers = [""] * len(self.order)
+        for row, best in zip(self.order, polled(found, poll), strict=True):
+            answers[row] = best[0].text
+        return answers
+
+
+def quick(settings: Decoding) -> Decoding:
+    """Greedy search with the limits of these settings."""
+    return replace(settings, beam=1, groups=1, n_best=1, sample=False)
+
+
+def polled(items: Iterable[T], poll: Callable[[], None]) -> Iterator[T]:
+    """The items, with a call of `poll` before each."""
+    for item in items:
+        poll()
+        yield item
+
+
+def bunches(pairs: Sequence[Pair], tokens: int) -> Iterator[list[Pair]]:
+    """Pairs, one for each accepted target, by length in bunches of roughly `tokens` characters with padding."""
+    spread = [Pair(p.source, target, (), p.context) for p in pairs for target in (p.references or (p.target,))]
+    spread.sort(key=lambda pair: (len(pair.target), len(pair.source)))
+    bunch: list[Pair] = []
+    widest = 0
+    for pair in spread:
+        widest = max(widest, len(pair.source) + len(pair.target) + 2)
+        if bunch and (len(bunch) + 1) * widest > tokens:
+            yield bunch
+            bunch, widest = [], len(pair.source) + len(pair.target) + 2
+        bunch.append(pair)
+    if bunch:
+        yield bunch

@@ -1,0 +1,235 @@
+"""What every architecture must hold, as plain functions on a model: run by test_conformance, broken by test_teeth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from antiphon.core.batch import EOS, Batch, Padded, State, pad
+from antiphon.core.config import Decoder, Decoding, Encoder, Model
+from antiphon.inference.search import rescore, search
+from antiphon.models.seq2seq import Seq2Seq, build
+
+ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer")
+DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
+ATTENTIONS = ("none", "additive", "coverage", "dot", "general", "multihead")
+HEADS = ("vocabulary", "copy")
+SIZE = 20
+
+SOURCES = [[5, 6, 7, EOS], [8, 9, 10, 11, 12, 13, EOS], [5, EOS]]
+TARGETS = [[4, 5, EOS], [6, 21, EOS], [4, 5, 6, 7, 8, EOS]]
+COPIES = [[4, 6, 7, EOS], [8, 9, 20, 11, 21, 13, EOS], [5, EOS]]
+
+
+def combinations() -> Iterator[Model]:
+    """Every encoder with every decoder, attention and head; copying needs attention."""
+    for encoder, decoder, attention, head in itertools.product(ENCODERS, DECODERS, ATTENTIONS, HEADS):
+        if (attention, head) != ("none", "copy"):
+            yield model(encoder, decoder, attention, head)
+
+
+def variants() -> Iterator[Model]:
+    """The settings that do not need the whole product: positions, norms, activations, ties, directions, depths."""
+    for positions in ("none", "sinusoidal", "learned", "rotary", "t5", "alibi"):
+        for family in ("transformer", "conv"):
+            yield model(family, family, positions=positions)
+    for norm, kind, residual in itertools.product(("none", "pre", "post"), ("layer", "rms"), (True, False)):
+        yield model("transformer", "ssru", norm=norm, norm_kind=kind, residual=residual)
+        yield model("lstm", "gru", "dot", norm=norm, norm_kind=kind, residual=residual)
+    for activation in ("relu", "leaky_relu", "gelu", "swiglu", "tanh"):
+        yield model("rnn", "transformer", activation=activation)
+    for tie, start in (("none", "xavier"), ("all", "normal"), ("target", "deep")):
+        yield model("conv", "lstm", tie=tie, initialization=start)
+    yield model("gru", "rnn", encoder_extra=Encoder(kind="gru", layers=1, bidirectional=False), feedforward=32)
+
+
+def model(
+    encoder: str, decoder: str, attention: str = "multihead", head: str = "vocabulary", *,
+    positions: str = "sinusoidal", norm: str = "pre",
+    norm_kind: str = "layer", residual: bool = True, activation: str = "relu", tie: str = "target",
+    initialization: str = "xavier", feedforward: int | None = None, encoder_extra: Encoder | None = None,
+    dropout: float = 0.0,
+) -> Model:  # fmt: skip
+    """A small configuration."""
+    modern = {encoder, decoder} & {"transformer", "ssru"}
+    return Model(
+        encoder=encoder_extra or Encoder(kind=encoder, layers=2), decoder=Decoder(kind=decoder, layers=2), width=16,
+        feedforward=feedforward if feedforward is not None else 32 if modern else 0, heads=4, attention=attention,
+        positions=positions, norm=norm, norm_kind=norm_kind, activation=activation, residual=residual, tie=tie,
+        head=head, initialization=initialization, dropout=dropout,
+    )  # fmt: skip
+
+
+def label(config: Model) -> str:
+    """A short name for test ids."""
+    parts = [config.encoder.kind, config.decoder.kind, config.attention, config.head, config.positions, config.norm]
+    return "-".join(map(str, [*parts, config.norm_kind, config.activation, config.tie, config.residual]))
+
+
+def made(config: Model) -> tuple[Seq2Seq, Batch]:
+    """The model, ready to answer, with weights big enough for a mistake to show, and a ragged batch for it."""
+    network = build(config, SIZE, SIZE, seed=3).eval()
+    with torch.no_grad():
+        network.head.bias[EOS] += 1.5  # so that some hypotheses end before the limit
+    copying = config.head == "copy"
+    targets = TARGETS if copying else [[min(token, SIZE - 1) for token in target] for target in TARGETS]
+    context = {"copy": pad(COPIES)} if copying else {}
+    return network, Batch(pad(SOURCES), pad(targets), context)
+
+
+@torch.no_grad()
+def check_steps(network: Seq2Seq, batch: Batch) -> None:
+    """One step at a time, or in two pieces, gives what all steps at once give."""
+    steps, memory = network(batch)
+    at_once = network.log_probs(steps, memory)
+    inputs = batch.inputs_BT
+    for cuts in (range(1, inputs.shape[1] + 1), (2, inputs.shape[1])):
+        state, done, outputs, weights = network.start(memory), 0, [], []
+        for cut in cuts:
+            part, state = network.decode(inputs[:, done:cut], memory, state)
+            outputs.append(network.log_probs(part, memory))
+            weights.append(part.weights_BTS)
+            done = cut
+        _same(torch.cat(outputs, 1), at_once, "step by step differs from all at once")
+        _same(torch.cat(weights, 1), steps.weights_BTS, "weights step by step differ")
+
+
+@torch.no_grad()
+def check_padding(network: Seq2Seq, batch: Batch) -> None:
+    """A pair's steps, summary and loss are what they are alone, however much padding stands beside it."""
+    wide = Batch(_wider(batch.source), _wider(batch.target), {k: _wider(v) for k, v in batch.context.items()})
+    steps, memory = network(wide)
+    total = 0.0
+    for row in range(len(batch.source.lengths_B)):
+        alone = batch.rows(torch.tensor([row]))
+        one, its = network(alone)
+        length, source = alone.target.values.shape[1], alone.source.values.shape[1]
+        _same(memory.summary_BD[row], its.summary_BD[0], "padding changes the summary")
+        _same(steps.hidden_BTD[row, :length], one.hidden_BTD[0], "padding changes the steps")
+        weights = steps.weights_BTS[row, :length]
+        _same(weights[:, :source], one.weights_BTS[0], "padding changes the weights")
+        assert weights[:, source:].abs().max() == 0, "padding is looked at"
+        total += float(network.loss(alone, smoothing=0.1, coverage=0.5).total)
+    _same(network.loss(wide, smoothing=0.1, coverage=0.5).total, torch.tensor(total), "padding changes the loss", 1e-3)
+    assert network.loss(wide).count == batch.count, "padding is counted"
+
+
+@torch.no_grad()
+def check_future(network: Seq2Seq, batch: Batch) -> None:
+    """What is said at a step does not depend on later target tokens, and does depend on earlier ones."""
+    steps, _ = network(batch)
+    changed = batch.target.values.clone()
+    changed[2, 3] = 9
+    other, _ = network(Batch(batch.source, Padded(changed, batch.target.lengths_B), batch.context))
+    _same(other.hidden_BTD[2, :4], steps.hidden_BTD[2, :4], "the future is seen")
+    assert (other.hidden_BTD[2, 4] - steps.hidden_BTD[2, 4]).abs().max() > 0, "the past is not seen"
+
+
+@torch.no_grad()
+def check_probabilities(network: Seq2Seq, batch: Batch) -> None:
+    """Probabilities sum to one, and the loss is their plain negative log likelihood."""
+    steps, memory = network(batch)
+    log_probs = network.log_probs(steps, memory)
+    _same(log_probs.exp().sum(2), torch.ones(log_probs.shape[:2]), "probabilities do not sum to one", 1e-4)
+    picked = log_probs.gather(2, batch.labels_BT[..., None]).squeeze(2)
+    plain = -picked.masked_fill(~batch.target.mask_BL, 0.0).sum()
+    _same(network.loss(batch).total, plain, "loss is not the negative log likelihood", 1e-3)
+
+
+def check_source(network: Seq2Seq, batch: Batch) -> None:
+    """Every source position reaches the answer, and every weight gets a finite gradient."""
+    network.zero_grad()
+    caught: list[Tensor] = []
+    hook = network.source.register_forward_hook(lambda _, __, output: (output.retain_grad(), caught.append(output))[0])
+    network.loss(batch, smoothing=0.1).total.backward()
+    hook.remove()
+    gradient = caught[0].grad
+    assert gradient is not None
+    reached = gradient.abs().sum(2) > 0
+    assert torch.equal(reached, batch.source.mask_BL), "a source position is lost, or padding is read"
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, f"{name} is not trained"
+        assert weight.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+
+
+def check_search(network: Seq2Seq, batch: Batch) -> None:
+    """Beam scores are rescored scores; a beam of one is greedy; a batch answers as its members do alone."""
+    copies = batch.context["copy"].values if batch.context else None
+    limits = [6] * len(batch.source.lengths_B)
+    beam = search([network], batch.source, Decoding(beam=3, n_best=3), max_lengths=limits, copy_BS=copies)
+    for row, hypotheses in enumerate(beam):
+        alone = batch.rows(torch.tensor([row]))
+        own = alone.context["copy"].values if copies is not None else None
+        again = search([network], alone.source, Decoding(beam=3, n_best=3), max_lengths=[6], copy_BS=own)[0]
+        assert [h.tokens for h in hypotheses] == [h.tokens for h in again], "the batch changes the answer"
+        for hypothesis in hypotheses:
+            if hypothesis.finished:
+                scored = rescore([network], alone.source, [hypothesis.tokens], Decoding(), copy_BS=own)[0]
+                assert abs(scored.score - hypothesis.score) < 1e-4, "beam score is not the rescored score"
+    single = search([network], batch.source, Decoding(beam=1), max_lengths=limits, copy_BS=copies)
+    assert [h[0].tokens for h in single] == greedy(network, batch, 6), "a beam of one is not greedy"
+
+
+@torch.no_grad()
+def greedy(network: Seq2Seq, batch: Batch, longest: int) -> list[list[int]]:
+    """The plainest decoding there is: no cache, the whole prefix again at every step."""
+    copies = batch.context.get("copy")
+    memory = network.encode(batch.source, None if copies is None else copies.values)
+    tokens = torch.full((len(memory.mask_BS), 1), 2)
+    for _ in range(longest + 1):
+        steps, _ = network.decode(tokens, memory, network.start(memory))
+        scores = network.log_probs(steps, memory)[:, -1].clone()
+        scores[:, [0, 2]] = -torch.inf
+        tokens = torch.cat([tokens, scores.argmax(1, keepdim=True)], 1)
+    rows = [row[1:] for row in tokens.tolist()]
+    return [row[: row.index(EOS)] if EOS in row[: longest + 1] else row[:longest] for row in rows]
+
+
+@torch.no_grad()
+def check_saving(network: Seq2Seq, batch: Batch) -> None:
+    """Weights written and read into a fresh model give the same numbers to the bit."""
+    unique = {name: weight for name, weight in network.state_dict().items() if name != "head.weight"}
+    if network.config.tie == "none":
+        unique["head.weight"] = network.state_dict()["head.weight"]
+    if network.config.tie == "all":
+        unique.pop("target.embedding.weight")
+    fresh = build(network.config, SIZE, SIZE, seed=9).eval()
+    fresh.load_state_dict(load(save({k: v.contiguous() for k, v in unique.items()})), strict=False)
+    assert torch.equal(fresh(batch)[0].hidden_BTD, network(batch)[0].hidden_BTD), "a saved model answers differently"
+
+
+@torch.no_grad()
+def check_folding(network: Seq2Seq, batch: Batch) -> None:
+    """Several hypotheses a sentence give what each gives alone, without a copy of the memory for each."""
+    steps, memory = network(batch)
+    state: State = {
+        name: value if name.startswith("memory.") else value.repeat_interleave(2, 0)
+        for name, value in network.start(memory).items()
+    }
+    other = batch.inputs_BT.clone()
+    other[:, 1] = 7
+    both = torch.stack([batch.inputs_BT, other], 1).flatten(0, 1)
+    folded, _ = network.decode(both, memory, state)
+    _same(folded.hidden_BTD[::2], steps.hidden_BTD, "a second hypothesis changes the first")
+
+
+def _wider(padded: Padded) -> Padded:
+    """Three more positions of padding, filled with a token that would show."""
+    values = torch.nn.functional.pad(padded.values, (0, 3), value=0)
+    values[:, -1] = 0
+    return Padded(values, padded.lengths_B)
+
+
+def _same(left: Tensor, right: Tensor, message: str, tolerance: float = 2e-5) -> None:
+    difference = (left - right).abs().max().item()
+    assert difference <= tolerance, f"{message} ({difference:.2g})"
+
+
+CHECKS = (
+    check_steps, check_padding, check_future, check_probabilities, check_source, check_search, check_saving,
+    check_folding,
+)  # fmt: skip

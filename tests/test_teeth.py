@@ -1,0 +1,151 @@
+"""The conformance checks bite: each one-line mistake that people make in such code is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from antiphon.core import batch as core
+from antiphon.core.config import Model
+from antiphon.inference import beam
+from antiphon.models import attention, decoders, encoders, frontends, functional, heads, positions, recurrent
+from antiphon.models.seq2seq import Seq2Seq
+from conformance import CHECKS, made, model
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+original = {"scan": functional.scan, "rotate": positions.rotate}
+
+
+def swap(owner: Any, name: str, value: Any) -> Patch:
+    """Put something else in the place of a function or method."""
+    return lambda monkeypatch: monkeypatch.setattr(owner, name, value)
+
+
+def shifted_inputs(self: core.Batch) -> torch.Tensor:
+    return self.target.values
+
+
+def whole_mask(self: core.Padded) -> torch.Tensor:
+    return torch.ones(self.values.shape[:2], dtype=torch.bool)
+
+
+def short_mask(self: core.Padded) -> torch.Tensor:
+    return torch.arange(self.values.shape[1]) < self.lengths_B[:, None] - 1
+
+
+def all_rows(labels_BT: torch.Tensor) -> torch.Tensor:
+    return torch.arange(labels_BT.numel())
+
+
+def see_all(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> None:
+    return None
+
+
+def see_one_more(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> torch.Tensor:
+    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries + 1)
+
+
+def see_from_zero(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> torch.Tensor:
+    return torch.ones(queries, keys, dtype=torch.bool).tril()
+
+
+def conv_without_mask(self: encoders.ConvMixer, x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.glu(self.conv(x_BSD.transpose(1, 2)), dim=1).transpose(1, 2)
+
+
+def conv_forgets(self: decoders.ConvMixer, x_NTD: torch.Tensor, state: core.State) -> tuple[torch.Tensor, core.State]:
+    seen = torch.cat([torch.zeros_like(state["past"]), x_NTD], dim=1)
+    return torch.nn.functional.glu(self.conv(seen.transpose(1, 2)), dim=1).transpose(1, 2), state
+
+
+def last_column(self: encoders.RecurrentMixer, x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
+    return x_BSD[:, -1]
+
+
+def last_step_kept(self: Any, x_BTD: torch.Tensor, state: core.State | None = None) -> tuple[torch.Tensor, core.State]:
+    y_BTD, _ = self.kernel(x_BTD)
+    return y_BTD, state or {}
+
+
+def no_start(self: Any, ids_BL: torch.Tensor, start_B: torch.Tensor | None = None) -> torch.Tensor:
+    return FRONTEND(self, ids_BL, None)
+
+
+def batch_mean(x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
+    return x_BSD.mean(1)
+
+
+def forgetful_coverage(
+    self: Any, query: torch.Tensor, stored: core.State, mask: torch.Tensor, state: core.State
+) -> Any:
+    merged, weights, _ = COVERAGE(self, query, stored, mask, state)
+    return merged, weights, state
+
+
+def interleaved_wrongly(steps: core.Steps, memory: core.Memory) -> torch.Tensor:
+    assert memory.copy_BS is not None
+    return memory.copy_BS.roll(1, 0).repeat_interleave(len(steps.hidden_BTD) // len(memory.copy_BS), dim=0)
+
+
+def run_all(network: Seq2Seq, batch: core.Batch) -> None:
+    for check in CHECKS:
+        check(network, batch)
+
+
+FRONTEND, COVERAGE = frontends.TextFrontend.forward, attention.Coverage.forward
+TRANSFORMER = model("transformer", "transformer")
+SABOTAGES: dict[str, tuple[Model, Patch]] = {
+    "the decoder reads the label it is to say": (TRANSFORMER, swap(core.Batch, "inputs_BT", property(shifted_inputs))),
+    "self-attention sees the future": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_all)),
+    "the causal mask is off by one": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_one_more)),
+    "the causal mask ignores the cache": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_from_zero)),
+    "attention has no mask": (TRANSFORMER, swap(attention, "masked_softmax", lambda s, m: s.softmax(-1))),
+    "the mask hides the last token": (TRANSFORMER, swap(core.Padded, "mask_BL", property(short_mask))),
+    "padding counts as real": (model("lstm", "lstm", "dot"), swap(core.Padded, "mask_BL", property(whole_mask))),
+    "the loss counts padding": (model("gru", "gru"), swap(heads, "real_rows", all_rows)),
+    "the reverse direction starts in the padding": (
+        model("lstm", "gru", "none"), swap(encoders, "reverse", lambda x, mask: x.flip(1))),
+    "the summary is the last column": (
+        model("gru", "gru", "none"), swap(encoders.RecurrentMixer, "summary", last_column)),
+    "the mean runs over padding": (model("conv", "lstm", "none"), swap(encoders, "masked_mean", batch_mean)),
+    "convolution reads padding": (model("conv", "lstm"), swap(encoders.ConvMixer, "forward", conv_without_mask)),
+    "causal convolution forgets its past": (model("lstm", "conv"), swap(decoders.ConvMixer, "forward", conv_forgets)),
+    "a recurrent state is not carried on": (
+        model("lstm", "lstm"), swap(recurrent.Recurrent, "forward", last_step_kept)),
+    "the SSRU scan ignores its start": (
+        model("lstm", "ssru"), swap(decoders, "scan", lambda f, x, s: original["scan"](f, x, torch.zeros_like(s)))),
+    "positions restart at every step": (TRANSFORMER, swap(frontends.TextFrontend, "forward", no_start)),
+    "rotation restarts at every step": (
+        model("transformer", "transformer", positions="rotary"),
+        swap(attention, "rotate", lambda x, start: original["rotate"](x, 0))),
+    "relative distance is measured from the first key": (
+        model("transformer", "transformer", positions="alibi"),
+        swap(positions, "_distances", lambda q, k, d: torch.arange(q)[:, None] - torch.arange(k))),
+    "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful_coverage)),
+    "copies come from the next sentence": (
+        model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),
+    "the gate is not a probability": (
+        model("lstm", "gru", head="copy"), swap(heads.torch, "sigmoid", lambda x: 2 * torch.special.expit(x))),
+    "the summary never reaches the decoder": (
+        model("lstm", "lstm", "none"), swap(encoders.RecurrentMixer, "summary", lambda self, x, mask: x[:, 0] * 0)),
+    "beams do not move their state": (model("gru", "gru"), swap(beam, "_moved", lambda state, index, keep: state)),
+    "search ranks by another length": (
+        model("lstm", "transformer"),
+        swap(beam.Beams, "_scores", lambda self, totals, length, looked: totals / (length + 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_a_sabotage_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, patch = SABOTAGES[name]
+    patch(monkeypatch)
+    network, batch = made(config)
+    with pytest.raises((AssertionError, RuntimeError)):
+        run_all(network, batch)
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(SABOTAGES) >= 20
