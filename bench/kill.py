@@ -1,6 +1,6 @@
 """Kill -9 at random moments of training, resume, and compare every bit with a run that was left alone.
 
-python bench/kill.py [--kills 20] [--families rnn lstm ...] [--precision fp32] [--seed 1]
+python bench/kill.py [--kills 20] [--families rnn lstm ...] [--precision fp32] [--steps 60] [--seed 1]
 
 Kills are tied to what a save does (each sync and each rename), plus a few random milliseconds, so that they fall
 inside saves as often as between them. Dropout, subword sampling and early stopping are on. Prints JSON; exit code 1 if
@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import torch._dynamo  # noqa: F401  (an optimizer imports it; here once for all children)
+
 from antiphon.training.start import fit, resume
 from runs import SMALL, outcome, words
 
@@ -34,7 +35,7 @@ EVENTS = 90
 """A kill comes after at most so many events; a step with its save has about fifteen."""
 
 
-def settings(family: str, precision: str) -> dict[str, Any]:
+def settings(family: str, precision: str, steps: int) -> dict[str, Any]:
     """A short run with everything on that draws random numbers or counts."""
     encoder = "gru" if family == "ssru" else family
     return {
@@ -42,7 +43,7 @@ def settings(family: str, precision: str) -> dict[str, Any]:
         "model.attention": "multihead" if family in ("transformer", "ssru") else "additive",
         "model.dropout": 0.2, "model.dropout_word": 0.05, "data.source.tokenizer": "bpe", "data.source.vocabulary": 30,
         "data.source.sampling": 0.2, "training.metric": "cer", "training.patience": 4, "training.validate_every": 6,
-        "training.ema": 0.9, "training.steps": 60, "training.schedule": "cosine", "training.accumulate": 2,
+        "training.ema": 0.9, "training.steps": steps, "training.schedule": "cosine", "training.accumulate": 2,
     }  # fmt: skip
 
 
@@ -101,9 +102,9 @@ def kill_after(number: int, reading: int, events: int, delay: float) -> int | No
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def torment(family: str, kills: int, precision: str, draw: random.Random, folder: Path) -> dict[str, Any]:
+def torment(family: str, given: argparse.Namespace, draw: random.Random, folder: Path) -> dict[str, Any]:
     """Twin runs of a family: one whole, others killed again and again until there were enough kills."""
-    assignments = settings(family, precision)
+    kills, assignments = given.kills, settings(family, given.precision, given.steps)
     whole = folder / "whole"
     number, reading = child(whole, assignments)
     code = kill_after(number, reading, 10**9, 0)
@@ -123,7 +124,7 @@ def torment(family: str, kills: int, precision: str, draw: random.Random, folder
         counts["unloadable"] += code != 0
         counts["different"] += code == 0 and outcome(run) != expected
     same = not counts["unloadable"] and not counts["different"]
-    return {"family": family, "precision": precision, **counts, "identical": same}
+    return {"family": family, "precision": given.precision, **counts, "identical": same}
 
 
 def main() -> int:
@@ -132,13 +133,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each family")
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     draw, begun, results = random.Random(given.seed), time.monotonic(), []
     for family in given.families:
         folder = Path(tempfile.mkdtemp(prefix="antiphon-kill-"))
         try:
-            results.append(torment(family, given.kills, given.precision, draw, folder))
+            results.append(torment(family, given, draw, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     good = all(result.get("identical") for result in results)

@@ -291,6 +291,7 @@ def test_fuzzed_files(tmp_path: Path, suffix: str, changes: list[tuple[int, int,
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @settings(fuzzed, max_examples=10_000)
 @given(suffix=st.sampled_from(sorted(SEEDS)), changes=mutations, strict=st.booleans())
 def test_ten_thousand_fuzzed_files(

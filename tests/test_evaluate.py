@@ -177,7 +177,8 @@ def test_an_ensemble_has_no_loss() -> None:
 
 def test_json_is_json_and_lines_are_lines(found: Evaluation) -> None:
     endless = replace(found.scores["loss"], value=math.inf)
-    values = json.loads(replace(found, scores=found.scores | {"loss": endless}).to_json())
+    values = json.loads(replace(found, scores=found.scores | {"loss": endless}).to_json({"model": "run"}))
+    assert values["model"] == "run"
     assert values["sentences"] == 8
     assert values["scores"]["exact"]["value"] == 62.5
     assert values["scores"]["loss"]["value"] is None

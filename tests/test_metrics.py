@@ -288,3 +288,4 @@ def test_better_knows_the_direction() -> None:
     assert not low.better(low)
     assert metrics.Score("wer", 1.0, None, "", False).better(metrics.Score("wer", 2.0, None, "", False))
     assert str(metrics.Score("wer", 1.0, (0.5, 1.5), "", False)) == "wer 1.00 [0.50, 1.50]"
+    assert str(metrics.Score("loss", 1.23456, None, "", False)) == "loss 1.2346"

@@ -70,7 +70,7 @@ def test_the_batch_changes_nothing(encoder: str, decoder: str, beam: int) -> Non
         Decoding(beam=beam, min_length=4, no_repeat=2),
     )
     expected = said(list(predictor.predict(inputs, settings=settings, batch_size=1)))
-    assert len({tuple(mine[0]) for mine in expected}) >= 3
+    assert len({tuple(mine[0]) for mine in expected}) > 1
     assert said(list(predictor.predict(inputs, settings=settings, batch_size=7, window=14))) == expected
     order = np.random.default_rng(1).permutation(24)
     shuffled = said(list(predictor.predict([inputs[n] for n in order], settings=settings, batch_size=64)))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,4 +171,31 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
 
 def tiny() -> dict[str, object]:
     """Settings of a very short run."""
-    return {"model.width": 16, "training.steps": 6, "training.threads": 1, "training.metric": "loss"}
+    kinds = {"model.encoder.kind": "gru", "model.decoder.kind": "gru", "model.encoder.layers": 1}
+    return {**kinds, "model.width": 16, "training.steps": 6, "training.threads": 1, "training.metric": "loss"}
+
+
+def killed(*arguments: str) -> dict[str, Any]:
+    """What bench/kill.py found."""
+    script = Path(__file__).parent.parent / "bench" / "kill.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, env=environment, check=False)
+    assert done.stdout, done.stderr.decode()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_killed_runs_of_every_decoder_family_end_with_the_same_bits() -> None:
+    """Row 1: at least twenty kills tied to what saves do."""
+    found = killed("--kills", "4", "--steps", "14")
+    assert found["identical"], found
+    assert sum(family["kills"] for family in found["families"]) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_hundred_kills(precision: str) -> None:
+    found = killed("--kills", "34", "--precision", precision, "--seed", "2")
+    assert found["identical"], found
+    assert sum(family["kills"] for family in found["families"]) >= 200

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from antiphon.core.batch import EOS, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.search import Hypothesis, rescore, search
+from antiphon.inference.search import Hypothesis, _ranked, rescore, search
 from antiphon.inference.selection import MARGIN, top
 
 V = 7
@@ -290,12 +290,14 @@ def test_extended_vocabulary_of_other_sentences_is_never_used() -> None:
             known = super().log_probs(steps, memory)
             assert memory.copy_BS is not None
             extra = max(0, int(memory.copy_BS.max()) + 1 - V)
-            return torch.cat([known, known.new_full((*known.shape[:2], extra), -0.5)], 2)
+            likely = self.looks[steps.hidden_BTD[..., 0].long()][..., :extra]  # no near tie that would hide a mistake
+            return torch.cat([known, likely - 1.0], 2)
 
     copies = torch.tensor([[V, V + 1, V + 2, EOS], [4, 4, V, EOS], [4, 5, 4, EOS]])
     source = Padded(torch.tensor([[9, 8, 7, EOS]] * 3), torch.tensor([4, 4, 4]))
     settings = Decoding(beam=4, n_best=4)
     found = search([Copying()], source, settings, max_lengths=[5] * 3, copy_BS=copies)
+    assert not any(answer.repeated for mine in found for answer in mine)
     highest = [max(token for answer in mine for token in answer.tokens) for mine in found]
     assert highest[0] in range(V, V + 3)
     assert highest[1] == V
@@ -304,6 +306,19 @@ def test_extended_vocabulary_of_other_sentences_is_never_used() -> None:
         index = torch.tensor([row])
         alone = search([Copying()], source.rows(index), settings, max_lengths=[5], copy_BS=copies[index])
         assert texts(alone) == texts([found[row]])
+
+
+def test_the_final_ranking_has_a_gap() -> None:
+    """Two ends that never met in a beam may still be a near tie; the gap is in nats, not in nats a token."""
+    ends = (np.zeros(3, int), np.array([4, 9, 2]), np.array([0, 1, 2]), np.array([-1.0, -1.001, -3.0]), np.ones(3, int))
+    order, smallest = _ranked(np.arange(3), ends, Decoding(), 5, 7)
+    assert order == [0, 1, 2]
+    assert smallest == pytest.approx(0.001 * 5)
+    assert _ranked(np.arange(3), ends, Decoding(length_penalty=0), 5, 7)[1] == pytest.approx(0.001)
+    unfinished = (*ends[:4], np.array([1, 0, 1]))
+    order, smallest = _ranked(np.arange(3), unfinished, Decoding(), 5, 7)
+    assert order == [0, 2, 1]
+    assert smallest == pytest.approx(2.0 * 3)
 
 
 def test_top_is_topk() -> None:

@@ -86,5 +86,4 @@ def _show(console: Console, paths: dict[str, Path], run: Path, full: bool) -> No
     console.print("The published figures are for another split of the same dictionary.\n", style="dim")
     console.print(report.pronunciations(shown, answers, console.width))
     report.curves(console, read_log(run / "log.jsonl"), run.with_name(f"{run.name}-curve.html"))
-    console.print()
-    console.print(report.command_lines(report.next_commands(run, paths, full)))
+    report.print_commands(console, report.next_commands(run, paths, full))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,12 +31,11 @@ PUBLISHED = (("joint n-gram model as WFST (published)", "33.9"), ("Transformer, 
 def score_table(words: int, error: Score, phones: Score) -> Table:
     """Word and phone error rates with 95 % intervals, and published ones."""
     table = Table(title=f"{words:,} words the model has never seen", title_justify="left", box=None)
-    table.add_column()
-    table.add_column("WER, %", justify="right")
-    table.add_column("PER, %", justify="right")
+    for title in ("", "WER, %", "PER, %"):
+        table.add_column(title)
     table.add_row(Text("this model", "bold"), _interval(error), _interval(phones))
     for name, value in PUBLISHED:
-        table.add_row(Text(name, "dim"), Text(f"{value}{' ' * 15}", "dim"), Text("", "dim"))
+        table.add_row(Text(name, "dim"), Text(value, "dim"))
     return table
 
 
@@ -131,9 +129,9 @@ def _program() -> str:
     return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
-def command_lines(commands: Iterable[tuple[str, str]]) -> Group:
-    """Commands with what they do, for the terminal."""
-    lines = [Text("Try next", "bold")]
+def print_commands(console: Console, commands: Iterable[tuple[str, str]]) -> None:
+    """Commands with what they do; never broken into lines, so that they can be copied."""
+    console.print("\nTry next", style="bold")
     for command, meaning in commands:
-        lines += [Text(meaning, "dim"), Text(f"  {command}", "cyan")]
-    return Group(*(Padding(line, (0, 0)) for line in lines))
+        console.print(meaning, style="dim", highlight=False)
+        console.print(f"  {command}", style="cyan", highlight=False, markup=False, soft_wrap=True)

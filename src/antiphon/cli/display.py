@@ -123,7 +123,7 @@ class Panel(Observer):
             return Text("the first batch …", style="dim")
         parts: list[RenderableType] = [self._progress(self.now), self._loss(self.now), *self._scores()]
         if self.validations:
-            parts += [Text(), *samples(self.validations, self.console.width, max(2, (self.console.height - 9) // 4))]
+            parts += [Text(), *samples(self.validations, self.console.width, self.console.height - 8)]
         return Group(*parts)
 
     def _progress(self, now: StepEvent) -> Text:
@@ -176,19 +176,28 @@ class Trace:
             self.stride *= 2
 
 
-def samples(validations: list[ValidationEvent], width: int, count: int) -> list[RenderableType]:
-    """The same few pairs at the first, the middle and the last validation, right tokens in green."""
-    chosen = {0, len(validations) // 2, len(validations) - 1}
-    events = [validations[index] for index in sorted(chosen)]
-    rows = [
+def samples(validations: list[ValidationEvent], width: int, height: int) -> list[RenderableType]:
+    """The same few pairs at the first, the middle and the last validation, or the first and the last where it is tight.
+
+    As many as fit into `height` lines, one a line where `width` allows.
+    """
+    last, half = len(validations) - 1, len(validations) // 2
+    for places in ({0, half, last}, {0, last}):
+        events = [validations[place] for place in sorted(places)]
+        titles = [f"step {event.step:,}" for event in events]
+        rows = _rows(events, max(2, height - 1))
+        longest = max((len(text) for row in rows for text in (row[1], *row[2])), default=0)
+        if 14 + (longest + 3) * (len(events) + 1) <= width:
+            return [_columns(rows, titles)]
+    return [line for row in rows[: max(2, height // 4)] for line in _stacked(row, titles, width)]
+
+
+def _rows(events: list[ValidationEvent], count: int) -> list[tuple[str, str, list[str]]]:
+    """Source, wanted target, and the answer at each event."""
+    return [
         (source, wanted, [dict(_answers(event)).get(source, "") for event in events])
-        for source, wanted, _ in validations[-1].samples[:count]
+        for source, wanted, _ in events[-1].samples[:count]
     ]
-    longest = max((len(text) for row in rows for text in (row[1], *row[2])), default=0)
-    titles = [f"step {event.step:,}" for event in events]
-    if 12 + (longest + 3) * (len(events) + 1) <= width:
-        return [_columns(rows, titles)]
-    return [line for row in rows for line in _stacked(row, titles, width)]
 
 
 def _answers(event: ValidationEvent) -> Iterable[tuple[str, str]]:
@@ -207,7 +216,7 @@ def _columns(rows: list[tuple[str, str, list[str]]], titles: list[str]) -> Table
 def _stacked(row: tuple[str, str, list[str]], titles: list[str], width: int) -> Iterable[Text]:
     source, wanted, answers = row
     lines = [("source", Text(source, "bold")), ("wanted", Text(wanted))]
-    lines += [(title, marked(answer, wanted)) for title, answer in list(zip(titles, answers, strict=True))[-2:]]
+    lines += [(title, marked(answer, wanted)) for title, answer in zip(titles, answers, strict=True)]
     for label, text in lines:
         line = Text(f"{label:<12}", "dim").append_text(text)
         line.truncate(width, overflow="ellipsis")

@@ -21,7 +21,7 @@ DIGITS = 6
 
 def predict(
     model: str,
-    file: str = "-",
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     /,
     *settings: str,
     jsonl: Annotated[

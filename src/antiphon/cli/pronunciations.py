@@ -40,19 +40,27 @@ def entries(path: Path) -> dict[str, list[str]]:
     return words
 
 
+def digest(word: str) -> str:
+    """A number that every machine gives the word, in hexadecimal; it decides order and side."""
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
 def side(word: str) -> str:
     """`test`, `valid` or `train`, by a hash of the word: about 10, 2 and 88 per cent."""
-    bucket = int(hashlib.sha256(word.encode()).hexdigest(), 16) % 1000
+    bucket = int(digest(word), 16) % 1000
     return "test" if bucket < TEST else "valid" if bucket < VALID else "train"
 
 
 def prepare(folder: Path) -> dict[str, Path]:
-    """Write train.tsv, valid.tsv and test.tsv, one line a pronunciation, and the data's licence beside them."""
+    """Write train.tsv, valid.tsv and test.tsv, and the data's licence beside them.
+
+    One line a pronunciation, words in the order of a hash.
+    """
     source = dictionary()
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     lines: dict[str, list[str]] = {name: [] for name in paths}
-    for word, pronunciations in sorted(entries(source).items()):
+    for word, pronunciations in sorted(entries(source).items(), key=lambda entry: digest(entry[0])):
         lines[side(word)] += [f"{word}\t{phones}\n" for phones in pronunciations]
     for name, path in paths.items():
         path.write_text("".join(lines[name]), encoding="utf-8")

@@ -79,20 +79,23 @@ def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
     manifest, files = read(path)
     try:
         model, task, config = restore(files)
-    except BundleError as error:
-        raise BundleError(str(error), where=path) from None
     except AntiphonError as error:
-        raise BundleError(f"does not fit together: {error}", where=path) from None
+        raise BundleError(_line(error), where=path) from None
     except Exception as error:
         # a file from outside may be wrong in ways nobody has thought of; what is certain is that it is the file
-        raise BundleError(f"cannot be loaded: {type(error).__name__}: {error}", where=path) from None
+        raise BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path) from None
     return Bundle(model.to(device).eval(), task, config, manifest, path)
+
+
+def _line(error: Exception) -> str:
+    """The message in one line of bounded length: parts of it may come from the file."""
+    return " ".join(str(error).partition("\n")[0].split())[:500]
 
 
 def locate(path: Path) -> Path:
     """The bundle that a path means: itself, or the best model of a run."""
     found = current(path)
-    if found.is_dir() and not (found / MANIFEST).exists():
+    if found.is_dir() and not (found / MANIFEST).exists() and not (found / WEIGHTS_FILE).exists():
         best = current(found / "best")
         if best.exists():
             return best

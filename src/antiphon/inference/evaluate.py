@@ -137,10 +137,13 @@ class Evaluation:
     answers: list[str] = field(repr=False)
     tables: dict[str, Stats] = field(repr=False, compare=False)
 
-    def to_json(self) -> str:
-        """Everything but the answers, as JSON; numbers that JSON has no word for become null."""
+    def to_json(self, about: Mapping[str, Any] | None = None) -> str:
+        """Everything but the answers, as JSON, with `about` (a model's name, a command) in front.
+
+        Numbers that JSON has no word for become null.
+        """
         kept = ("scores", "by_length", "by_frequency", "counted", "worst", "data", "decoding", "notes")
-        values = {"sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
+        values = {**(about or {}), "sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
         return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
 
     def lines(self) -> list[str]:

@@ -38,8 +38,8 @@ _NAME = re.compile(
     re.ASCII,
 )
 
-_FAULTS = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, OverflowError, KeyError, IndexError)
-_FAULTS += (struct.error, zlib.error, zipfile.BadZipFile)
+_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+_FAULTS += (OverflowError, KeyError, IndexError, struct.error, zlib.error, zipfile.BadZipFile)
 """What reading a damaged file or archive may raise."""
 
 Content = bytes | Callable[[Path], object]

@@ -36,15 +36,18 @@ def top(values_NV: Tensor, count: int, block: int = 64) -> tuple[Tensor, Tensor]
 
     Exact: they lie in the `count` blocks with the largest maxima, and finding those is one pass at memory speed.
     """
-    rows, width = values_NV.shape
-    count = min(count, width)
-    blocks = -(-width // block)
-    if blocks < 4 * count:
+    width = values_NV.shape[1]
+    count, whole = min(count, width), width // block
+    if whole < 4 * count:
         return values_NV.topk(count, 1)
-    padded = F.pad(values_NV, (0, blocks * block - width), value=-INF).view(rows, blocks, block)
-    best = padded.amax(2).topk(count, 1).indices
-    values, places = padded.gather(1, best[:, :, None].expand(-1, -1, block)).flatten(1).topk(count, 1)
-    return values, (best.gather(1, places // block) * block + places % block).clamp_max(width - 1)
+    maxima = values_NV[:, : whole * block].unflatten(1, (whole, block)).amax(2)
+    if whole * block < width:
+        maxima = torch.cat([maxima, values_NV[:, whole * block :].amax(1, keepdim=True)], 1)
+    best = maxima.topk(count, 1).indices
+    index = (best[:, :, None] * block + torch.arange(block, device=best.device)).flatten(1)
+    found = values_NV.gather(1, index.clamp_max(width - 1)).masked_fill(index >= width, -INF)
+    values, places = found.topk(count, 1)
+    return values, index.gather(1, places).clamp_max(width - 1)
 
 
 def plain(totals_AR: Tensor, log_probs_ARV: Tensor, room_A: Tensor, slots: int) -> Choice:
@@ -89,8 +92,9 @@ def _best(
     ranks, places = _padded_top(ranks, slots + 1)
     parents = (places // values.shape[1])[:, :slots]
     chosen = tokens.view(sentences, -1).gather(1, places)[:, :slots]
-    log_probs = log_probs_ARV[torch.arange(sentences)[:, None], parents, chosen]
-    empty = (torch.arange(slots) >= room_A[:, None]) | (ranks[:, :slots] == -INF)
+    device = totals_AR.device
+    log_probs = log_probs_ARV[torch.arange(sentences, device=device)[:, None], parents, chosen]
+    empty = (torch.arange(slots, device=device) >= room_A[:, None]) | (ranks[:, :slots] == -INF)
     totals = (totals_AR.gather(1, parents) + log_probs.double()).masked_fill(empty, -INF)
     return Choice(parents + first, chosen, log_probs, totals, gap(ranks, room_A))
 
@@ -130,7 +134,7 @@ def sampled(
     `noise` is uniform; a token on the edge of the top-k or top-p set that would win makes the gap zero.
     """
     sentences, rows, size = log_probs_ARV.shape
-    parents = torch.arange(slots).expand(sentences, slots) % rows
+    parents = torch.arange(slots, device=totals_AR.device).expand(sentences, slots) % rows
     log_probs = log_probs_ARV.expand(sentences, slots, size)
     totals = totals_AR.expand(sentences, slots)
     scaled = log_probs.double() / temperature
@@ -138,7 +142,7 @@ def sampled(
     noisy = scaled - (-noise_AKV.log()).log()
     tokens = noisy.masked_fill(~inside, -INF).argmax(2)
     first, winner = noisy.masked_fill(~possible, -INF).topk(min(2, size), 2)
-    gaps = (first[..., 0] - first[..., -1]) * temperature if size > 1 else torch.full(tokens.shape, INF).double()
+    gaps = (first[..., 0] - first[..., -1]) * temperature if size > 1 else torch.full_like(first[..., 0], INF)
     gaps = gaps.masked_fill(~sure.gather(2, winner[..., :1]).squeeze(2), 0)
     chosen = log_probs.gather(2, tokens[..., None]).squeeze(2)
     totals = totals + chosen.double()
@@ -160,7 +164,7 @@ def _edges(scaled: Tensor, temperature: float, top_k: int, top_p: float) -> tupl
     slack = MARGIN / temperature
 
     def edge(share: float) -> Tensor:
-        inside = (before < share).sum(2) if top_p < 1 else torch.full(scaled.shape[:2], size)
+        inside = (before < share).sum(2) if top_p < 1 else torch.full(scaled.shape[:2], size, device=scaled.device)
         return inside.clamp(1, most)[..., None]
 
     last = ranked.gather(2, edge(top_p + MARGIN) - 1)

@@ -31,8 +31,14 @@ class Score:
         return self.value > other.value if self.higher_is_better else self.value < other.value
 
     def __str__(self) -> str:
-        interval = "" if self.interval is None else f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
-        return f"{self.name} {self.value:.2f}{interval}"
+        digits = digits_of(self.name)
+        interval = "" if self.interval is None else " [{0:.{2}f}, {1:.{2}f}]".format(*self.interval, digits)
+        return f"{self.name} {self.value:.{digits}f}{interval}"
+
+
+def digits_of(name: str) -> int:
+    """Decimals worth printing: two of a percentage, four of a loss."""
+    return 4 if name == "loss" else 2
 
 
 class Summed(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from antiphon.metrics.base import Pooled, Stats, Summed
+from antiphon.metrics.base import Pooled, Stats, Summed, digits_of
 
 FOLDS = 20
 """Groups of the jackknife."""
@@ -45,10 +45,12 @@ class Comparison:
         return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
 
     def __str__(self) -> str:
-        interval = "" if self.interval is None else f" [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
+        digits = digits_of(self.name)
+        interval = "" if self.interval is None else " [{0:+.{2}f}, {1:+.{2}f}]".format(*self.interval, digits)
+        values = f"{self.first:.{digits}f} -> {self.second:.{digits}f}: {self.difference:+.{digits}f}"
         p = "" if self.p_randomization is None else f", p = {self.p_randomization:.4f}"
         verdict = "significant" if self.significant else "not significant"
-        return f"{self.name} {self.first:.2f} -> {self.second:.2f}: {self.difference:+.2f}{interval}{p}, {verdict}"
+        return f"{self.name} {values}{interval}{p}, {verdict}"
 
 
 def resample(stats: Stats, rounds: int, seed: int) -> Stats:

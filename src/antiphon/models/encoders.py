@@ -106,14 +106,15 @@ class Encoder(nn.Module):
 
     def __init__(self, layers: list[EncoderLayer], last: nn.Module) -> None:
         super().__init__()
-        self.layers, self.top, self.last = nn.ModuleList(layers), layers[-1], last
+        self.layers, self.last = nn.ModuleList(layers), last
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Memory:
         """Vectors of the source to the memory that decoders read."""
         for layer in self.layers:
             x_BSD = layer(x_BSD, mask_BS)
         x_BSD = self.last(x_BSD)
-        return Memory(x_BSD, mask_BS, self.top.mix.summary(x_BSD, mask_BS))
+        assert isinstance(layer, EncoderLayer)
+        return Memory(x_BSD, mask_BS, layer.mix.summary(x_BSD, mask_BS))
 
 
 def make_encoder(kind: str, common: Common, *, layers: int, bidirectional: bool, kernel: int) -> Encoder:

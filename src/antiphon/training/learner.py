@@ -82,6 +82,7 @@ class Learner:
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:
+        self.flat.weights.zero_()  # also what lies between parameters
         for name, tensor in tensors(self.model).items():
             if name not in weights or weights[name].shape != tensor.shape:
                 raise BundleError("the checkpoint's weights do not fit the model", where=WEIGHTS_FILE, got=name)

@@ -116,7 +116,7 @@ class Plan:
             self._sizes(side)
 
     def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
-        if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.001:
+        if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.005:
             return "whitespace", f"a closed set of {side.word_kinds} symbols"
         if self.config.task == "transduction" and side.words < 1.5:
             return "char", "single words, spelled out"

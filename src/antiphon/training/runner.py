@@ -146,20 +146,22 @@ def blame(runner: Local, objective: Objective, models: Mapping[str, nn.Module], 
     named = [(f"{player}.{name}".rstrip("."), part) for player, m in models.items() for name, part in m.named_modules()]
     handles = [module.register_forward_hook(watch(name)) for name, module in named]
     try:
-        runner.accumulate(objective, models, step)
+        losses = runner.accumulate(objective, models, step)
     finally:
         for handle in handles:
             handle.remove()
+    if not found and not all(bool(loss.total.isfinite()) for loss in losses.values()):
+        return "the loss"
     return found[0] if found else blame_gradient(models)
 
 
 def blame_gradient(models: Mapping[str, nn.Module]) -> str:
-    """The first parameter whose gradient is not finite, else the loss itself."""
+    """The first parameter whose gradient is not finite."""
     for player, model in models.items():
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
                 return f"the gradient of {player}.{name}"
-    return "the loss"
+    return "the gradient's norm"
 
 
 def floats(value: Any) -> Iterator[Tensor]:

@@ -1,0 +1,142 @@
+"""The estimator: scikit-learn's manners, real answers, and nothing left behind."""
+
+import io
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antiphon import AntiphonError, Seq2Seq
+from antiphon.core.errors import ConfigError, DataError
+from antiphon.estimator import DEFAULTS
+
+PAIRS = [(" ".join(str(number)), " ".join(reversed(str(number)))) for number in range(100, 400)]
+SETTINGS = {
+    "training.threads": 1,
+    "training.steps": 250,
+    "training.rate": 0.01,
+    "training.warmup": 1,
+    "training.patience": 0,
+    "training.validate_every": 50,
+    "training.label_smoothing": 0.0,
+    "model.width": 32,
+    "model.encoder.layers": 1,
+    "model.dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Seq2Seq:
+    return Seq2Seq(settings=SETTINGS, verbose=False).fit(PAIRS)
+
+
+def clone(estimator: Seq2Seq) -> Seq2Seq:
+    """What sklearn.base.clone does, and the identity of parameters that it insists on."""
+    parameters = estimator.get_params(deep=False)
+    copy = type(estimator)(**parameters)
+    assert all(copy.get_params(deep=False)[name] is value for name, value in parameters.items())
+    return copy
+
+
+def test_parameters_follow_scikit_learn() -> None:
+    estimator = Seq2Seq("translation", minutes=2, settings={"model.width": 64})
+    assert set(estimator.get_params()) == set(DEFAULTS)
+    assert estimator.set_params(minutes=3, seed=5) is estimator
+    assert (estimator.minutes, estimator.seed) == (3, 5)
+    assert repr(clone(estimator)) == "Seq2Seq(task='translation', minutes=3, seed=5, settings={'model.width': 64})"
+    assert repr(Seq2Seq()) == "Seq2Seq()"
+    with pytest.raises(ConfigError, match="did you mean minutes"):
+        estimator.set_params(minuts=3)
+
+
+def test_defaults_are_those_of_the_constructor() -> None:
+    assert Seq2Seq().get_params() == DEFAULTS
+
+
+def test_fit_predict_score(fitted: Seq2Seq) -> None:
+    assert fitted.predict(["1 2 3", "", "3 1 2"]) == ["3 2 1", "", "2 1 3"]
+    assert -20 < fitted.score(PAIRS) <= 0
+    assert 80 < fitted.score(PAIRS, "exact") <= 100
+    assert fitted.score(PAIRS, "exact") == pytest.approx(100 + fitted.score(PAIRS, "error"))
+    assert fitted.result_ is not None
+    assert fitted.result_.step == 250
+
+
+def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = Seq2Seq(settings=SETTINGS | {"training.steps": 1}, verbose=False).fit(PAIRS)
+    assert list(tmp_path.iterdir()) == []
+    assert len(model.predict(["1"])) == 1
+
+
+def test_out_keeps_the_run(tmp_path: Path) -> None:
+    model = Seq2Seq(out=tmp_path / "run", settings=SETTINGS | {"training.steps": 1}, verbose=False).fit(PAIRS)
+    assert (tmp_path / "run" / "best" / "manifest.json").exists()
+    assert Seq2Seq.load(tmp_path / "run").predict(["1 2"]) == model.predict(["1 2"])
+
+
+@pytest.mark.parametrize("name", ["model", "model.zip"])
+def test_saved_and_loaded_it_answers_the_same(fitted: Seq2Seq, tmp_path: Path, name: str) -> None:
+    fitted.save(tmp_path / name)
+    loaded = Seq2Seq.load(tmp_path / name)
+    sources = [source for source, _ in PAIRS[::20]]
+    assert loaded.predict(sources) == fitted.predict(sources)
+    assert loaded.score(PAIRS[:50]) == fitted.score(PAIRS[:50])
+
+
+def test_the_seed_decides_everything() -> None:
+    def answers(seed: int) -> list[str]:
+        model = Seq2Seq(seed=seed, settings=SETTINGS | {"training.steps": 8}, verbose=False).fit(PAIRS)
+        return [*model.predict(["1 2 3", "2 3 1", "3 3 2"]), str(model.score(PAIRS[:50], "per"))]
+
+    assert answers(1) == answers(1) != answers(2)
+
+
+def test_validation_pairs_and_other_shapes_of_data() -> None:
+    rows: Any = iter([{"source": source, "target": target} for source, target in PAIRS])
+    model = Seq2Seq(settings=SETTINGS | {"training.steps": 2}, verbose=False).fit(rows, valid=PAIRS[:7])
+    assert model.result_ is not None
+    assert model.result_.bundle is not None
+
+
+def test_verbose_shows_the_recipe_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    Seq2Seq(settings=SETTINGS | {"training.steps": 1}).fit(PAIRS)
+    out = capsys.readouterr().out
+    assert out.index("reason") < out.index("parameters on") < out.index("ended after 1 steps")
+    Seq2Seq(settings=SETTINGS | {"training.steps": 1}, verbose=False).fit(PAIRS)
+    assert capsys.readouterr().out == ""
+
+
+def test_it_works_off_the_main_thread() -> None:
+    answers: list[list[str]] = []
+
+    def work() -> None:
+        model = Seq2Seq(settings=SETTINGS | {"training.steps": 2}, verbose=False).fit(PAIRS)
+        answers.append(model.predict(["1 2 3"]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(answers[0]) == 1
+
+
+def test_a_notebook_gets_plain_lines() -> None:
+    from rich.console import Console
+
+    from antiphon.cli.display import Lines, watching
+
+    with watching(Console(file=io.StringIO(), force_jupyter=True)) as observer:
+        assert isinstance(observer, Lines)
+
+
+def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(AntiphonError, match="call fit"):
+        Seq2Seq().predict(["1"])
+    with pytest.raises(AntiphonError, match="call fit"):
+        Seq2Seq().save(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"did you mean model\.width"):
+        Seq2Seq(settings={"model.widht": 3}, verbose=False).fit(PAIRS)
+    with pytest.raises(DataError, match="no pair"):
+        Seq2Seq(verbose=False).fit([])

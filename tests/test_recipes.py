@@ -1,0 +1,84 @@
+"""Recipes fill every open setting, keep what is set, give reasons, and suit the data they see."""
+
+from __future__ import annotations
+
+import pytest
+
+from antiphon.core.config import Config, get, leaves, override
+from antiphon.core.errors import ConfigError
+from antiphon.data.corpus import Pair
+from antiphon.models.seq2seq import build
+from antiphon.training.recipes import TASKS, SideStatistics, Statistics, propose
+
+OPEN_BY_CHOICE = {
+    "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes", "training.threads",
+    "decoding.max_length", "data.source.vocabulary", "data.target.vocabulary",
+}  # fmt: skip
+PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
+TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]
+CHINESE = [Pair(f"word{n} of line {n}", chr(0x4E00 + n) + "是好" + chr(0x5E00 + n)) for n in range(3000)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("pairs", [PHONES, TEXT, CHINESE], ids=["phones", "text", "chinese"])
+def test_nothing_is_left_open_and_the_model_builds(task: str, pairs: list[Pair]) -> None:
+    config, choices = propose(Config(task=task), Statistics.of(pairs))
+    assert {key for key in leaves() if get(config, key) is None} <= OPEN_BY_CHOICE
+    assert all(choice.reason for choice in choices)
+    assert {choice.key: get(config, choice.key) for choice in choices} == {c.key: c.value for c in choices}
+    build(config.model, 50, 50)
+
+
+def test_what_is_set_stays_and_is_not_claimed() -> None:
+    mine = {"model.width": 64, "model.decoder.kind": "ssru", "training.rate": 0.01, "data.source.tokenizer": "byte"}
+    config, choices = propose(override(Config(), mine), Statistics.of(PHONES))
+    assert {key: get(config, key) for key in mine} == mine
+    assert not set(mine) & {choice.key for choice in choices}
+
+
+def test_a_budget_that_is_set_is_the_only_one() -> None:
+    for budget in ("training.steps", "training.minutes"):
+        config, _ = propose(override(Config(), {budget: 7}), Statistics.of(PHONES))
+        assert config.training.epochs is None
+
+
+def test_words_are_spelled_and_closed_sets_are_whole() -> None:
+    config, _ = propose(Config(), Statistics.of(PHONES))
+    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("char", "whitespace")
+    assert config.data.shared is False
+    assert config.training.metric == "error"
+
+
+def test_text_in_one_script_shares_subwords() -> None:
+    config, _ = propose(Config(task="translation"), Statistics.of(TEXT))
+    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "bpe")
+    assert (config.data.shared, config.model.tie, config.model.encoder.kind) == (True, "all", "transformer")
+
+
+def test_text_in_two_scripts_does_not() -> None:
+    config, _ = propose(Config(task="translation"), Statistics.of(CHINESE))
+    assert (config.data.shared, config.model.tie) == (False, "target")
+    assert Statistics.of(CHINESE).target.chinese == 1.0
+
+
+def test_less_data_gets_smaller_batches_and_more_dropout() -> None:
+    small, _ = propose(Config(), Statistics.of(PHONES))
+    large, _ = propose(Config(), Statistics.of(PHONES * 100))
+    assert (small.data.batch_tokens or 0) < (large.data.batch_tokens or 0)
+    assert (small.model.dropout or 0) > (large.model.dropout or 0)
+
+
+def test_statistics_count_what_they_say() -> None:
+    side = SideStatistics.of(["a b", "a b", "b c d", "你好"])
+    assert (side.words, side.longest_words, side.word_kinds) == (2.0, 3, 5)
+    assert side.new_words == 1.0
+    assert side.chinese == pytest.approx(2 / 13)
+
+
+def test_no_pairs_are_no_crash() -> None:
+    assert Statistics.of([]).pairs == 0
+
+
+def test_an_unknown_task_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown task translate; did you mean translation\?"):
+        propose(Config(task="translate"), Statistics.of(PHONES))
