@@ -229,12 +229,14 @@ def _walk(kind: type, prefix: str) -> typing.Iterator[tuple[str, dataclasses.Fie
 
 
 def _parse(value: Any, item: dataclasses.Field[Any]) -> Any:
-    """A command-line string as the field wants it: `none` for optional fields, commas for tuples."""
+    """A command-line string as the field wants it: `auto` opens an optional field, as does `none` where that is no
+    value of its own; commas part a tuple."""
     if not isinstance(value, str):
         return value
     if "tuple" in str(item.type):
         return [name for name in value.split(",") if name]
-    if "None" in str(item.type) and value.lower() in ("none", "auto"):
+    kind = str(item.type)
+    if "None" in kind and (value == "auto" or (value == "none" and "'none'" not in kind and '"none"' not in kind)):
         return None
     return value
 
