@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").iterdir())
+CASES = [(path, "quick") for path in EXAMPLES if path.suffix == ".py"]
+CASES += [pytest.param(path, "as it stands", marks=pytest.mark.slow) for path in EXAMPLES]
 PACES = pytest.mark.parametrize("pace", ["quick", pytest.param("as it stands", marks=pytest.mark.slow)])
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh.md"))
 
@@ -45,8 +47,7 @@ def test_python_blocks_run(tmp_path: Path, pace: str) -> None:
     run(tmp_path, sys.executable, "-W", "error", "-c", paced("\n".join(found), pace))
 
 
-@PACES
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(("path", "pace"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_examples_run(path: Path, tmp_path: Path, pace: str) -> None:
     program = ["bash"] if path.suffix == ".sh" else [sys.executable, "-W", "error"]
     run(tmp_path, *program, "-c", paced(path.read_text(encoding="utf-8"), pace))

@@ -166,7 +166,7 @@ class Plan:
     def regularization(self) -> None:
         """Dropout and smoothing by the size of the data."""
         tokens = self._tokens()
-        share = 0.1 if tokens > 1_500_000 else 0.2 if tokens > 1_000_000 else 0.3
+        share = 0.1 if tokens > 1_500_000 else 0.2 if tokens > 250_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
         self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
 
