@@ -101,6 +101,21 @@ def test_two_generations_and_their_anchors_are_kept(tmp_path: Path) -> None:
     assert kept == [9, 8]
 
 
+def test_old_checkpoints_go_only_after_the_new_one_was_read_back(tmp_path: Path, monkeypatch: Any) -> None:
+    checkpoints, original = Checkpoints(tmp_path), bundle.write_folder
+    for step in (1, 2):
+        write(checkpoints, step)
+
+    def damaging(final: Path, *arguments: Any, **named: Any) -> None:
+        original(final, *arguments, **named)
+        (final / "model.safetensors").write_bytes(b"the disk lies")
+
+    monkeypatch.setattr("antiphon.training.checkpoint.folders.write_folder", damaging)
+    with pytest.raises(OSError, match="reads back damaged"):
+        write(checkpoints, 3)
+    assert [int(path.name[5:]) for path in checkpoints.all()] == [2, 1]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped, with two good checkpoints."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -112,7 +113,11 @@ class Checkpoints:
         """
         path = self.path(state.step)
         folders.write_folder(path, {**contents, STATE: state.to_bytes()}, facts=facts)
-        folders.verify(path, training=True)
+        try:
+            folders.verify(path, training=True)
+        except BundleError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise OSError(errno.EIO, f"what was written reads back damaged: {error}") from None
         self._rotate()
 
     def _rotate(self) -> None:
