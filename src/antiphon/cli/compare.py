@@ -19,12 +19,12 @@ def compare(a: str, b: str, data: str, /, *settings: str, metrics: MetricNames =
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import predictor, scored_metrics, scored_pairs, searching
+    from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
     from antiphon.inference.evaluate import compare as test
     from antiphon.inference.evaluate import evaluate
 
     first, second = predictor(a), predictor(b)
-    pairs, names = scored_pairs(data, first.config), scored_metrics(metrics, first.config)
+    pairs, names = scored_pairs(data, first.config), metric_names(metrics)
     found = [evaluate(each, pairs, names, decoding=searching(each.config, settings)) for each in (first, second)]
     print(f"{a} -> {b} on {len(pairs):,} pairs of {data}")
     for comparison in test(found[0], found[1]):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
-MetricNames = Annotated[str | None, Parameter(help="with commas between: bleu,chrf,exact; default: the training's")]
+MetricNames = Annotated[str | None, Parameter(help="with commas between: bleu,chrf,exact; default: those of the task")]
 
 
 def evaluate(
@@ -28,10 +30,11 @@ def evaluate(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import predictor, scored_metrics, scored_pairs, searching
+    from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
     from antiphon.inference.evaluate import evaluate as score
 
     guesser = predictor(model)
-    names, chosen = scored_metrics(metrics, guesser.config), searching(guesser.config, settings)
-    found = score(guesser, scored_pairs(data, guesser.config), names, decoding=chosen)
-    print(found.to_json() if json else "\n".join(found.lines()))
+    chosen = searching(guesser.config, settings)
+    found = score(guesser, scored_pairs(data, guesser.config), metric_names(metrics), decoding=chosen)
+    about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
+    print(found.to_json(about) if json else "\n".join(found.lines()))

@@ -40,14 +40,9 @@ def scored_pairs(data: str, model: config.Config) -> list[Pair]:
     return pairs
 
 
-def scored_metrics(words: str | None, model: config.Config) -> list[str]:
-    """The metrics asked for; else the one that training judged by, or exact match where it judged by likelihood."""
-    if words is not None:
-        return [word.strip() for word in words.split(",") if word.strip()]
-    from antiphon.metrics import NAMES
-
-    judged = model.training.metric or "loss"
-    return [judged] if judged.split(":")[0] in NAMES else ["exact"]
+def metric_names(words: str | None) -> list[str] | None:
+    """The metrics asked for; None, which means those of the task, where none were."""
+    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]
 
 
 def tell(report: Report) -> None:

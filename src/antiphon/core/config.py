@@ -143,7 +143,7 @@ class Training:
     accumulate: int = setting(1, "batches an optimizer step")
     validate_every: int | None = setting(None, "steps between validations; one epoch where not given")
     metric: str | None = setting(None, "what validation judges by: loss, or the name of a metric")
-    patience: int = setting(5, "validations without a new best before stopping; 0 never stops")
+    patience: int = setting(10, "validations without a new best before stopping; 0 never stops")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of matrix products")
     threads: int | None = setting(None, "CPU threads; all cores where not given")
     seed: int = setting(1, "every random choice follows from it")

@@ -15,7 +15,8 @@ class AntiphonError(Exception):
         self.what, self.where, self.got, self.do = what, str(where), str(got), do
         parts = [f"{self.where}: " if self.where else "", what]
         parts += [f" (got {self.got})" if self.got else "", f"; {do}" if do else ""]
-        super().__init__("".join(parts))
+        # A path may hold bytes that are no UTF-8, which could not be printed.
+        super().__init__("".join(parts).encode("utf-8", "backslashreplace").decode())
 
 
 class DataError(AntiphonError):

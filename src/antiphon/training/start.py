@@ -57,7 +57,7 @@ def fit(
             learned = Task.learn(train_part, config)
             store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             learned = learned.with_lengths(store.source_lengths, store.target_lengths)
-            facts = {**sources.facts(config), "data": train_part.name, "command": command or _command(assignments)}
+            facts = {**sources.facts(config), "data": sources.names(), "command": command or _command(assignments)}
     except BaseException as error:
         shutil.rmtree(run, ignore_errors=True)
         if isinstance(error, Stopped):
@@ -138,6 +138,10 @@ class Sources:
         except (KeyError, TypeError):
             raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
         return cls(run, *values)
+
+    def names(self) -> str:
+        """The training files by name alone: a model card goes to other people."""
+        return ", ".join(Path(path).name for path in self.train)
 
     def facts(self, config: Config) -> dict[str, Any]:
         """For `data.json`: the files and their hashes."""
