@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -175,3 +176,30 @@ def test_reservoir() -> None:
     assert len(set(sample)) == 1000
     assert 4500 < sum(map(int, sample)) / 1000 < 5500
     assert reservoir(stream, 20_000, seed=1) == stream
+
+
+SAMPLED = """
+from antiphon.core.config import Side
+from antiphon.data.tokenizers import learn
+texts = [f"the cat number {n} sat on mat {n * n} quietly" for n in range(300)]
+for kind in ("bpe", "unigram"):
+    cuts = learn(kind, texts, size=80, side=Side())
+    print([cuts.sample(text, 0.4, seed) for seed, text in enumerate(texts[:40])])
+"""
+
+
+def test_subword_sampling_is_the_same_in_every_process() -> None:
+    """A run that was killed goes on in another process, and must cut as the first would have."""
+    found = {subprocess.run([sys.executable, "-c", SAMPLED], capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_subword_sampling_varies_and_at_its_calmest_is_the_plain_cut(kind: str) -> None:
+    texts = [f"the cat number {n} sat on mat {n * n} quietly" for n in range(300)]
+    cuts = learn(kind, texts, size=80, side=Side())
+    calm = 0.0 if kind == "bpe" else 1e6
+    for text in texts:  # where two cuts are equally likely, they are so for having the same pieces
+        assert sorted(cuts.sample(text, calm, 1)) == sorted(cuts.encode(text))
+    assert len({tuple(cuts.sample(texts[7], 0.5, seed)) for seed in range(20)}) > 5
+    assert {cuts.decode(cuts.sample(texts[7], 0.5, seed)) for seed in range(20)} == {texts[7]}

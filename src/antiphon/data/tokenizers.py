@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import random
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import islice
-from typing import Any, ClassVar, Protocol
+from itertools import groupby, islice, pairwise
+from typing import ClassVar, Protocol
 
 from antiphon.core.config import Side
 from antiphon.core.errors import BundleError, ConfigError, nearest, require
@@ -23,6 +23,9 @@ MOST_SENTENCES = 200_000
 
 SENTENCE_LENGTH = 4000
 """Characters of a sentence that a subword model is learned from."""
+
+LIKELIEST = 64
+"""Cuts that unigram sampling chooses from."""
 
 
 class Tokenizer(Protocol):
@@ -213,17 +216,20 @@ class Subword:
 
     exact = True
     space = "▁"
-    _lock = threading.Lock()
 
     def __init__(self, kind: str, model: bytes) -> None:
         import sentencepiece
 
         self.kind, self.model = kind, model
-        self._seed = sentencepiece.set_random_generator_seed
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            known = [i for i in range(len(self._processor)) if not self._marks(i)]
+            self._scores = {self._processor.id_to_piece(i): self._processor.get_score(i) for i in known}
+        except (RuntimeError, UnicodeDecodeError):
             raise BundleError("is not a SentencePiece model", where=MODEL_FILE) from None
+
+    def _marks(self, index: int) -> bool:
+        return bool(self._processor.is_control(index) or self._processor.is_unknown(index))
 
     @classmethod
     def learn(cls, kind: str, texts: Iterable[str], size: int) -> Subword:
@@ -259,11 +265,37 @@ class Subword:
         return self._processor.encode(_escape(text, self.space), out_type=str)
 
     def sample(self, text: str, strength: float, seed: int) -> list[str]:
-        text = _escape(text, self.space)
-        options: dict[str, Any] = {"nbest_size": -1} if self.kind == "unigram" else {}
-        with self._lock:
-            self._seed(seed & 0xFFFFFFFF)
-            return self._processor.encode(text, out_type=str, enable_sampling=True, alpha=strength, **options)
+        """Another cut: by BPE dropout (Provilkov et al. 2020), or one of the 64 likeliest (Kudo 2018).
+
+        Drawn here, since SentencePiece salts its generator anew in every process, and a resumed run must see the same.
+        """
+        draw, escaped = random.Random(seed), _escape(text, self.space)
+        if self.kind == "bpe":
+            whole = self.space + escaped.replace(" ", self.space)
+            words = re.findall(f"{self.space}[^{self.space}]*", whole)
+            return self._joined(piece for word in words for piece in self._dropped(word, strength, draw.random))
+        cuts = self._processor.nbest_encode(escaped, nbest_size=LIKELIEST, out_type=str)
+        scores = [sum(self._scores.get(piece, 0.0) for piece in cut) for cut in cuts]
+        return draw.choices(cuts, [math.exp(strength * (score - max(scores))) for score in scores])[0]
+
+    def _dropped(self, word: str, rate: float, draw: Callable[[], float]) -> list[str]:
+        """The word's pieces when each merge that is possible is left out at this rate, time and again."""
+        parts = list(word)
+        while True:
+            merges = ((self._scores.get(a + b), -place) for place, (a, b) in enumerate(pairwise(parts)))
+            found = [(score, place) for score, place in merges if score is not None and draw() >= rate]
+            if not found:
+                return parts
+            place = -max(found)[1]
+            parts[place : place + 2] = [parts[place] + parts[place + 1]]
+
+    def _joined(self, pieces: Iterable[str]) -> list[str]:
+        """Neighbouring unknown pieces as one, as SentencePiece has them."""
+        found: list[str] = []
+        for known, group in groupby(pieces, key=self._scores.__contains__):
+            run = list(group)
+            found += run if known else ["".join(run)]
+        return found
 
     def decode(self, tokens: Iterable[str]) -> str:
         text = "".join(tokens).replace(self.space, " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -138,7 +139,8 @@ def pick_matmul() -> str:
         # bf16 is off by 0.1 here, fp32 by 0.0001.
         if (a @ b.T - exact).abs().max() < 1e-3:
             times[mode] = min(_seconds(lambda: a @ b.T) for _ in range(20))
-    best = min(times, key=lambda mode: times[mode]) if times else "highest"
+    # Only where it clearly pays, so that two runs on one machine choose alike.
+    best = "medium" if 1.2 * times.get("medium", math.inf) < times.get("highest", math.inf) else "highest"
     torch.set_float32_matmul_precision(best)
     return {"highest": "default", "medium": "oneDNN"}[best]
 
