@@ -151,11 +151,11 @@ class Plan:
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
-        self.propose("model.decoder.layers", (min(layers, 3) if modern else 1), "decoding is paid a layer at a time")
-        self.propose("model.feedforward", 4 * (self.config.model.width or 0) if modern else 0,
-                     "four times the width" if modern else "recurrent layers do without")  # fmt: skip
-        self.propose("model.attention", "multihead" if modern else "general", "usual with this family")
-        self.propose("model.positions", "rotary" if "transformer" in kinds else "sinusoidal", "usual with this family")
+        self.propose("model.decoder.layers", (min(layers, 3) if modern else 2), "decoding is paid a layer at a time")
+        self.propose("model.feedforward", 2 * (self.config.model.width or 0) if modern else 0,
+                     "twice the width" if modern else "recurrent layers do without")  # fmt: skip
+        self.propose("model.attention", "multihead", "several looks at the source for the price of one")
+        self.propose("model.positions", "sinusoidal", "any length, and free")
         self.propose("model.norm", "pre", "trains deep stacks without care")
         plain = "rnn" in kinds
         self.propose("model.activation", "tanh" if plain else "relu", "stays bounded" if plain else "cheap, and enough")
@@ -166,7 +166,7 @@ class Plan:
     def regularization(self) -> None:
         """Dropout and smoothing by the size of the data."""
         tokens = self._tokens()
-        share = 0.1 if tokens > 1_500_000 else 0.2 if tokens > 250_000 else 0.3
+        share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
         self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
 
@@ -180,19 +180,20 @@ class Plan:
         model, training = self.config.model, self.config.training
         recurrent = "transformer" not in (model.encoder.kind, model.decoder.kind)
         rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
-        rate = rates.get(training.optimizer, 2e-3 if recurrent else 2e-3 * (128 / (model.width or 128)) ** 0.5)
+        rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self.propose("training.rate", rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
         steps = max(1, math.ceil(self._tokens() / (self.config.data.batch_tokens or 1) * 1.05))
         if training.steps is None and training.epochs is None and training.minutes is None:
-            affordable = BUDGET / (self.seconds_per_token() * self._tokens())
-            epochs = max(1, min(60, round(affordable)))
-            self.propose("training.epochs", epochs, f"about {epochs * steps:,} steps; some ten minutes on two cores")
-        total = training.steps or steps * (self.config.training.epochs or 10)
+            affordable = max(1, min(120, round(BUDGET / (self.seconds_per_token() * self._tokens()))))
+            reason = f"about {affordable * steps:,} steps; ten minutes on two cores, or less"
+            self.propose("training.epochs", affordable, reason)
+        epochs = self.config.training.epochs or 10
+        total = training.steps or steps * epochs
         self.propose("training.warmup", max(1, min(1000, total // 20)), "a twentieth of the run, at most 1,000 steps")
-        self.propose(
-            "training.validate_every", max(1, steps * math.ceil((training.epochs or 20) / 40)), "once an epoch"
-        )
+        every = math.ceil(epochs / 40)
+        reason = "once an epoch" if every == 1 else f"every {every} epochs"
+        self.propose("training.validate_every", max(1, steps * every), reason)
 
     def judging(self) -> None:
         """What validation looks at, and the search."""
