@@ -172,8 +172,8 @@ class Plan:
 
     def batches(self) -> None:
         """How much goes into a step."""
-        size = min(4096, max(1024, 256 * round(self._tokens() / 60 / 256)))
-        self.propose("data.batch_tokens", size, "at least some sixty steps an epoch")
+        size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256)))
+        self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
 
     def schedule(self) -> None:
         """Rate, warm-up and how long to train."""
