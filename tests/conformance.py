@@ -76,6 +76,8 @@ def made(config: Model) -> tuple[Seq2Seq, Batch]:
     network = build(config, SIZE, SIZE, seed=3).eval()
     with torch.no_grad():
         network.head.bias[EOS] += 1.5  # so that some hypotheses end before the limit
+        for table in {network.source.embedding.weight, network.target.embedding.weight, network.head.weight}:
+            table.mul_(0.25 / table.std())
     copying = config.head == "copy"
     targets = TARGETS if copying else [[min(token, SIZE - 1) for token in target] for target in TARGETS]
     context = {"copy": pad(COPIES)} if copying else {}

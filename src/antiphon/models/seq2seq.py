@@ -139,18 +139,21 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
 @torch.no_grad()
 def initialize(model: Seq2Seq, kind: str) -> None:
     """Fresh weights: `xavier` (Glorot and Bengio 2010), `normal` (0.02), or `deep`, Xavier with the last matrix of
-    every residual branch scaled by 1/sqrt(number of branches), so that the sum over a deep stack stays put."""
+    every residual branch scaled by 1/sqrt(number of branches), so that the sum over a deep stack stays put.
+
+    Embeddings begin small (0.02): a residual stream hands the input word through to the output, and with tied weights
+    a large embedding would begin by betting all on repeating it."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv1d):
             (nn.init.normal_(module.weight, std=0.02) if kind == "normal" else nn.init.xavier_uniform_(module.weight))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+            nn.init.normal_(module.weight, std=0.02)
         elif isinstance(module, Recurrent):
             module.initialize()
     if model.config.tie == "none":
-        nn.init.normal_(model.head.weight, std=model.head.weight.shape[1] ** -0.5)
+        nn.init.normal_(model.head.weight, std=0.02)
     if kind == "deep" and model.config.residual:
         for stack in (model.encoder, model.decoder):
             branches = sum(isinstance(module, Wrap) for module in stack.modules())
