@@ -16,6 +16,7 @@ from typing import Any
 
 from antiphon.core.config import Config, Data, override, read
 from antiphon.core.errors import AntiphonError, BundleError, DataError, TrainingError
+from antiphon.data.batching import padding, plan
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, overlap, split
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
@@ -219,7 +220,14 @@ def _encode(
                         ("validation", overlap(train_part, held_out).lines())):  # fmt: skip
         for line in lines:
             audience.note("data", f"{name} data: {line}")
+    audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
     return store, held_out
+
+
+def _padded(config: Config, store: Store) -> float:
+    """The share of padding in the batches of the first epoch."""
+    lengths = store.source_lengths, store.target_lengths
+    return padding(*lengths, plan(*lengths, config.data.batch_tokens or 4096, config.training.seed, 0))
 
 
 def _fitting(pairs: Iterable[Pair], task: Task, report: Report) -> Iterator[Pair]:
