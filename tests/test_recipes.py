@@ -61,6 +61,18 @@ def test_text_in_two_scripts_does_not() -> None:
     assert Statistics.of(CHINESE).target.chinese == 1.0
 
 
+def test_one_side_with_words_of_the_other_is_still_another_script() -> None:
+    mixed = [Pair(pair.target + " word of thing", pair.source) for pair in CHINESE]
+    assert propose(Config(task="translation"), Statistics.of(mixed))[0].data.shared is False
+
+
+def test_a_shared_vocabulary_has_one_size() -> None:
+    lopsided = [Pair(pair.source * 9, pair.target) for pair in TEXT]
+    config, _ = propose(Config(task="translation"), Statistics.of(lopsided))
+    assert config.data.shared
+    assert config.data.source.vocabulary == config.data.target.vocabulary
+
+
 def test_less_data_gets_smaller_batches_and_more_dropout() -> None:
     small, _ = propose(Config(), Statistics.of(PHONES))
     large, _ = propose(Config(), Statistics.of(PHONES * 100))

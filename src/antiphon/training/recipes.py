@@ -58,7 +58,7 @@ class Statistics:
     source: SideStatistics
     target: SideStatistics
     common: float
-    """Share of the target's character kinds that the source has too."""
+    """Kinds of characters that both sides have, as a share of those of the side that has more."""
 
     @staticmethod
     def of(pairs: Iterable[Pair]) -> Statistics:
@@ -67,7 +67,7 @@ class Statistics:
         sample = list(itertools.islice(stream, SAMPLE))
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
         kinds = set(itertools.chain.from_iterable(sources)), set(itertools.chain.from_iterable(targets))
-        common = len(kinds[0] & kinds[1]) / max(1, len(kinds[1]))
+        common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
         return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common)
 
@@ -112,8 +112,12 @@ class Plan:
         subwords = {data.source.tokenizer, data.target.tokenizer} <= {"bpe", "unigram"}
         shared = subwords and data.source.tokenizer == data.target.tokenizer and self.statistics.common > 0.5
         self.propose("data.shared", shared, "both sides write alike" if shared else "the sides write differently")
-        for side in ("source", "target"):
-            self._sizes(side)
+        sizes = [self._size(side) for side in ("source", "target")]
+        if self.config.data.shared:
+            sizes = [max(sizes)] * 2
+        for side, (size, reason) in zip(("source", "target"), sizes, strict=True):
+            self.propose(f"data.{side}.vocabulary", size, reason)
+            self._longest(side)
 
     def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
         if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.005:
@@ -124,18 +128,20 @@ class Plan:
             return "char", "short strings, spelled out"
         return "bpe", f"running text with {side.new_words:.1%} unseen words"
 
-    def _sizes(self, side: str) -> None:
+    def _size(self, side: str) -> tuple[int, str]:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
-        if kind in ("bpe", "unigram"):
-            words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
-            size = _step(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
-            self.propose(f"data.{side}.vocabulary", size, f"about {words:,.0f} words to learn them from")
-        else:
-            self.propose(f"data.{side}.vocabulary", 50_000, "more than a closed set needs")
-        longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 0)
+        if kind not in ("bpe", "unigram"):
+            return 50_000, "more than a closed set needs"
+        words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
+        size = _step(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
+        return size, f"about {words:,.0f} words to learn them from"
+
+    def _longest(self, side: str) -> None:
+        statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
+        longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
         if self.config.task in ("summarization", "data-to-text") and side == "source":
-            longest = longest or 512
-        self.propose(f"data.{side}.max_length", longest or 256, "longer ones are cut, and counted")
+            longest = max(longest, 512)
+        self.propose(f"data.{side}.max_length", longest, "longer ones are cut, and counted")
 
     def network(self) -> None:
         """Families, sizes and the wiring."""
