@@ -15,7 +15,7 @@ from antiphon.data.corpus import Pair
 
 TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text")
 SAMPLE = 100_000
-BUDGET = 1000.0
+BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
 
 
@@ -233,7 +233,7 @@ def _length(side: SideStatistics, kind: str | None) -> float:
     if kind in ("char", "byte"):
         return side.characters
     if kind in ("bpe", "unigram"):
-        return max(1.25 * side.words, 0.6 * side.chinese * side.characters)
+        return max(1.4 * side.words, 0.75 * side.chinese * side.characters)
     return max(side.words, 0.6 * side.chinese * side.characters)
 
 
