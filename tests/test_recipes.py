@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from antiphon.core.config import Config, get, leaves, override
@@ -71,6 +73,26 @@ def test_a_shared_vocabulary_has_one_size() -> None:
     config, _ = propose(Config(task="translation"), Statistics.of(lopsided))
     assert config.data.shared
     assert config.data.source.vocabulary == config.data.target.vocabulary
+
+
+@pytest.mark.parametrize("mine", [{"data.source.lowercase": True}, {"data.source.vocabulary": 500}])
+def test_sides_that_are_set_apart_are_not_shared(mine: dict[str, object]) -> None:
+    config, _ = propose(override(Config(task="translation"), mine), Statistics.of(TEXT))
+    assert config.data.shared is False
+
+
+def test_accumulated_batches_make_fewer_steps_between_validations() -> None:
+    plain, _ = propose(Config(), Statistics.of(PHONES))
+    eight, _ = propose(override(Config(), {"training.accumulate": 8}), Statistics.of(PHONES))
+    assert (eight.training.validate_every or 0) < (plain.training.validate_every or 0)
+
+
+def test_large_data_is_told_in_hours_and_still_validated() -> None:
+    statistics = dataclasses.replace(Statistics.of(TEXT), pairs=5_000_000)
+    config, choices = propose(Config(task="translation"), statistics)
+    assert config.training.epochs == 1
+    assert "hours" in next(choice.reason for choice in choices if choice.key == "training.epochs")
+    assert (config.training.validate_every or 0) <= 2000
 
 
 def test_less_data_gets_smaller_batches_and_more_dropout() -> None:

@@ -154,7 +154,7 @@ def test_a_thousand_resamples_take_little_time() -> None:
 def test_lines_are_readable() -> None:
     result = paired(additive("exact"), hits(np.arange(50) < 25), hits(np.arange(50) < 26), resamples=50, trials=50)
     assert str(result).startswith("exact 50.00 -> 52.00: +2.00 [")
-    assert str(result).endswith("p = 1.0000, not significant")
+    assert str(result).endswith("p = 1.0000, better in 58.0% of resamples, not significant")
 
 
 def test_a_bootstrap_of_distinct_would_miss_the_score() -> None:

@@ -35,6 +35,8 @@ def _run(words: list[str]) -> int:
         # Python flushes stdout once more at exit: give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except MemoryError:
+        return _fail("not enough memory; lower data.*.max_length, data.batch_tokens or decoding.max_length")
     except OSError as error:
         return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
 

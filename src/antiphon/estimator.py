@@ -50,13 +50,14 @@ class Seq2Seq:
         from antiphon.inference.bundle import load
 
         out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
+        self.result_ = None
         try:
             self.result_ = self._train(pairs, valid, out)
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
             self._use(load(self.result_.bundle))
         finally:
-            if self.out is None:
+            if self.out is None and not (self.result_ and self.result_.interrupted):
                 shutil.rmtree(out.parent, ignore_errors=True)
         return self
 
@@ -81,6 +82,8 @@ class Seq2Seq:
 
     def predict(self, sources: Iterable[str | Pair]) -> list[str]:
         """The best answer to each source, in order."""
+        if isinstance(sources, str):
+            raise ConfigError("predict takes a list of sources", got=repr(sources[:60]), do="write predict([text])")
         return [answers[0].text for answers in self.predictor.predict(sources)]
 
     def score(self, pairs: Any, metric: str | None = None) -> float:

@@ -26,6 +26,9 @@ def compare(a: str, b: str, data: str, /, *settings: str, metrics: MetricNames =
     first, second = predictor(a), predictor(b)
     pairs, names = scored_pairs(data, first.config), metric_names(metrics)
     found = [evaluate(each, pairs, names, decoding=searching(each.config, settings)) for each in (first, second)]
-    print(f"{a} -> {b} on {len(pairs):,} pairs of {data}")
+    print(f"{a} -> {b} on {len(pairs):,} pairs of {data}, sha256 {found[0].data[:12]}")
+    for name, each in zip((a, b), found, strict=True):
+        for note in each.notes:
+            print(f"{name}: {note}")
     for comparison in test(found[0], found[1]):
-        print(comparison)
+        print(f"{comparison}  ({comparison.signature})")

@@ -30,6 +30,8 @@ def predict(
 ) -> None:
     """Answer lines of text with a trained model, one answer a line, in the same order.
 
+    A line feed within an answer is written as a space; --jsonl keeps it, and gives all of `n_best`.
+
     A model that was trained with context columns wants them after the source, with tabs between.
 
     Parameters
@@ -42,19 +44,22 @@ def predict(
         How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on.
     """
     from antiphon.cli.models import predictor, searching, tell
+    from antiphon.core.errors import ConfigError
     from antiphon.data.corpus import read_lines
 
     if "=" in file and not Path(file).exists():
         settings, file = (file, *settings), "-"
     guesser = predictor(model)
     chosen = searching(guesser.config, settings)
+    if chosen.n_best > 1 and not jsonl:
+        raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
     live = file == "-" and sys.stdin.isatty()
     lines = _typed() if live else read_lines(sys.stdin if file == "-" else file)
     sources: deque[str] = deque()
     inputs = (_input(line, guesser.task.context) for line in _noting(lines, sources))
     for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
         source = sources.popleft()
-        print(record(source, answers) if jsonl else answers[0].text, flush=live)
+        print(record(source, answers) if jsonl else answers[0].text.replace("\n", " "), flush=live)
     tell(guesser.report)
 
 

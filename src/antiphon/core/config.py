@@ -6,6 +6,7 @@ A field whose default is None is proposed from the data by `training/recipes.py`
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ class Model:
     head: Literal["vocabulary", "copy"] = setting(
         "vocabulary", "choose from the vocabulary, or also copy from the source"
     )
-    initialization: Literal["xavier", "normal", "deep"] = setting("deep", "deep scales residual branches by depth")
+    initialization: Literal["xavier", "normal", "deep"] = setting(
+        "deep", "deep scales feed-forward and multi-head branches by depth"
+    )
     dropout: float | None = setting(None, "of each block's output")
     dropout_embedding: float | None = setting(None, "of embeddings; as dropout where not given")
     dropout_attention: float = setting(0.0, "of attention weights")
@@ -287,7 +290,22 @@ def _check_values(config: Config, where: str) -> None:
         value = get(config, key)
         if value is not None and value < 1:
             raise ConfigError(f"{key} must be at least 1", where=where, got=value)
+    for key in _POSITIVE:
+        value = get(config, key)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{key} must be above 0", where=where, got=value)
+    for key in _NATURAL:
+        value = get(config, key)
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigError(f"{key} must not be negative", where=where, got=value)
+    for key in ("data.source.vocabulary", "data.target.vocabulary"):
+        value = get(config, key)
+        if value is not None and value < 5:
+            raise ConfigError(f"{key} must be at least 5: four special tokens and one more", where=where, got=value)
     model = config.model
+    if model.tie == "all" and config.data.shared is False:
+        do = "set data.shared=true or model.tie=target"
+        raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
     if model.head == "copy" and model.attention == "none":
         raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
     if model.width is not None and model.width % model.heads:
@@ -306,6 +324,10 @@ def _check_values(config: Config, where: str) -> None:
 _SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
 _SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
 _SHARES += ["data.valid", "training.beta1", "training.beta2"]
+_POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
+_NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
+_NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
+_NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.threads", "decoding.beam", "decoding.n_best"]

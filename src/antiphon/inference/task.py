@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.batch import EOS, PAD, Batch, pad
+from antiphon.core.batch import EOS, PAD, UNK, Batch, pad
 from antiphon.core.config import Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.corpus import Pair
@@ -133,6 +133,10 @@ class Task:
         cut = self.target.cut(pair.target, seed=None if seed is None else 2 * seed + 1)
         tokens = self.target.fit(cut, report=report, example=pair.target)
         target = extended_ids(tokens, self.target.vocabulary, source.extra)
+        if report is not None:
+            for side, ids in (("source", [] if self.copy else source.ids), ("target", target)):
+                if lost := ids.count(UNK):
+                    report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
         return Example(source.ids, [*target, EOS], source.copy)
 
     def source_ids(self, pair: Pair | str) -> list[int]:
@@ -209,7 +213,7 @@ def _tags(pair: Pair, context: Sequence[str]) -> list[str]:
 def _one_side(config: Config) -> Side:
     """The side settings of a shared vocabulary: those of the source, which the target's must equal."""
     source, target = config.data.source, config.data.target
-    for name in ("tokenizer", "vocabulary", "normalize", "lowercase"):
+    for name in ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase"):
         if getattr(source, name) != getattr(target, name):
             got = f"{getattr(source, name)} and {getattr(target, name)}"
             raise ConfigError(f"data.shared=true needs one {name} for both sides", got=got, do="make them equal")

@@ -49,6 +49,7 @@ class Comparison:
         interval = "" if self.interval is None else " [{0:+.{2}f}, {1:+.{2}f}]".format(*self.interval, digits)
         values = f"{self.first:.{digits}f} -> {self.second:.{digits}f}: {self.difference:+.{digits}f}"
         p = "" if self.p_randomization is None else f", p = {self.p_randomization:.4f}"
+        p += "" if self.wins is None else f", better in {self.wins:.1%} of resamples"
         verdict = "significant" if self.significant else "not significant"
         return f"{self.name} {values}{interval}{p}, {verdict}"
 

@@ -19,7 +19,7 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 
     The share is rounded to 1/256, and the rest is scaled by exactly what is kept.
     """
-    threshold = round(share * 256)
+    threshold = min(255, round(share * 256))
     if not training or threshold == 0:
         return x
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device).random_(-(2**63), None)

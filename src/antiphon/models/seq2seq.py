@@ -139,7 +139,7 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
 @torch.no_grad()
 def initialize(model: Seq2Seq, kind: str) -> None:
     """Fresh weights: `xavier` (Glorot and Bengio 2010), `normal` (0.02), or `deep`, Xavier with the last matrix of
-    every residual branch scaled by 1/sqrt(number of branches), so that the sum over a deep stack stays put.
+    every feed-forward and multi-head branch scaled by 1/sqrt(number of branches), so that a deep stack stays put.
 
     Embeddings begin small (0.02): a residual stream hands the input word through to the output, and with tied weights
     a large embedding would begin by betting all on repeating it."""

@@ -110,7 +110,9 @@ class Plan:
             self.propose(f"data.{side}.tokenizer", kind, reason)
         data = self.config.data
         subwords = {data.source.tokenizer, data.target.tokenizer} <= {"bpe", "unigram"}
-        shared = subwords and data.source.tokenizer == data.target.tokenizer and self.statistics.common > 0.5
+        same = ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase")
+        subwords = subwords and all(getattr(data.source, name) == getattr(data.target, name) for name in same)
+        shared = subwords and self.statistics.common > 0.5
         self.propose("data.shared", shared, "both sides write alike" if shared else "the sides write differently")
         sizes = [self._size(side) for side in ("source", "target")]
         if self.config.data.shared:
@@ -189,17 +191,22 @@ class Plan:
         rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self.propose("training.rate", rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
-        steps = max(1, math.ceil(self._tokens() / (self.config.data.batch_tokens or 1) * 1.05))
+        step_tokens = (self.config.data.batch_tokens or 1) * training.accumulate
+        steps = max(1, math.ceil(self._tokens() / step_tokens * 1.05))
         if training.steps is None and training.epochs is None and training.minutes is None:
-            affordable = max(1, min(120, round(BUDGET / (self.seconds_per_token() * self._tokens()))))
-            reason = f"about {affordable * steps:,} steps; ten minutes on two cores, or less"
+            passes = BUDGET / max(1e-9, self.seconds_per_token() * self._tokens())
+            affordable = max(1, min(120, round(passes)))
+            hours = f"about {1 / (6 * passes):.1f} hours on two cores; training.minutes=N stops sooner"
+            reason = f"about {affordable * steps:,} steps; "
+            reason += "ten minutes on two cores, or less" if passes >= 0.5 else hours
             self.propose("training.epochs", affordable, reason)
         epochs = self.config.training.epochs or 10
         total = training.steps or steps * epochs
         self.propose("training.warmup", max(1, min(1000, total // 20)), "a twentieth of the run, at most 1,000 steps")
         every = math.ceil(epochs / 40)
-        reason = "once an epoch" if every == 1 else f"every {every} epochs"
-        self.propose("training.validate_every", max(1, steps * every), reason)
+        often = max(1, min(steps * every, total // 8, 2000))
+        reason = f"every {every} epochs" if every > 1 else "once an epoch"
+        self.propose("training.validate_every", often, reason if often == steps * every else "often enough to see")
 
     def judging(self) -> None:
         """What validation looks at, and the search."""

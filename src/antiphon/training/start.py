@@ -53,6 +53,8 @@ def fit(
     try:
         with interruptible():
             sources = Sources.keep(run, data, valid, parallel, config.data)
+            for line in sources.lost:
+                audience.note("data", line)
             train_part, valid_part = sources.open(config)
             config = _propose(config, train_part, audience)
             learned = Task.learn(train_part, config)
@@ -108,18 +110,22 @@ def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target."""
+    """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target.
+
+    `lost` says what was left out when pairs in memory were written down.
+    """
 
     run: Path
     train: tuple[str, ...]
     valid: tuple[str, ...]
     copied: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     @classmethod
     def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data) -> Sources:
         """Note the files; write what is in memory to `data/` of the run."""
         found: dict[str, tuple[str, ...]] = {"train": (), "valid": ()}
-        copied = []
+        copied, lost = [], list[str]()
         for name, value, other in (("train", data, parallel), ("valid", valid, None)):
             if value is None:
                 continue
@@ -127,9 +133,10 @@ class Sources:
             if paths is None:
                 paths = (f"data/{name}.jsonl",)
                 copied.append(name)
-                _write_pairs(run / paths[0], open_pairs(value, settings))
+                _write_pairs(run / paths[0], corpus := open_pairs(value, settings))
+                lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = paths
-        return cls(run, found["train"], found["valid"], tuple(copied))
+        return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost))
 
     @classmethod
     def recall(cls, run: Path, facts: Mapping[str, Any]) -> Sources:

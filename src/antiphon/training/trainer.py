@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -75,9 +76,14 @@ def train(
     for note in notes:
         log.noted(note)
     with Signals() as signals, closing(log):
-        trainer = Trainer(config, task, store, valid, out, audience, log, signals)
-        trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
-        return trainer.run(found)
+        try:
+            trainer = Trainer(config, task, store, valid, out, audience, log, signals)
+            trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
+            return trainer.run(found)
+        except BaseException:
+            if not Checkpoints(out).all():
+                shutil.rmtree(out, ignore_errors=True)  # there is nothing to go on from
+            raise
 
 
 class Trainer:
@@ -305,7 +311,7 @@ class Trainer:
         """Count towards stopping, and towards lowering the rate where the schedule is `plateau`."""
         state = self.state
         state.stale, state.flat = (0, 0) if best else (state.stale + 1, state.flat + 1)
-        if self.settings.schedule == "plateau" and state.flat >= max(1, self.settings.patience // 2):
+        if self.settings.schedule == "plateau" and state.flat >= max(1, (self.settings.patience or 10) // 2):
             state.flat, state.scale = 0, state.scale / 2
 
     # Saving
