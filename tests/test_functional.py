@@ -9,7 +9,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from antiphon.core.batch import PAD
-from antiphon.models.functional import dropout, linear_cross_entropy, pick_matmul, real_rows, reverse, scan
+from antiphon.models.functional import (
+    add_dropout,
+    attend,
+    attend_plainly,
+    dropout,
+    hide,
+    join_heads,
+    kept,
+    linear_cross_entropy,
+    real_rows,
+    reverse,
+    scan,
+    softmax_,
+    split_heads,
+    split_heads_plainly,
+    through_softmax_,
+)
 
 
 def plain_loss(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -46,6 +62,29 @@ def test_the_chunked_loss_needs_no_gradient_to_be_right() -> None:
     hidden, weight, bias, labels = torch.randn(5, 4), torch.randn(6, 4), torch.randn(6), torch.arange(5)
     found = linear_cross_entropy(hidden, weight, bias, labels, smoothing=0.1)
     assert torch.allclose(found, plain_loss(hidden, weight, bias, labels, 0.1), atol=1e-5)
+
+
+def test_the_chunked_loss_knows_what_a_float_cannot_hold() -> None:
+    hidden, bias, labels = torch.tensor([[1.0], [-1.0]]), torch.zeros(2), torch.tensor([1, 1])
+    weight = torch.tensor([[200.0], [-200.0]], requires_grad=True)
+    total = linear_cross_entropy(hidden, weight, bias, labels)
+    assert total.item() == pytest.approx(400.0)
+    total.backward()
+    assert torch.allclose(weight.grad, torch.tensor([[1.0], [-1.0]]))
+
+
+def test_the_chunked_loss_in_bf16_is_near() -> None:
+    torch.manual_seed(1)
+    leaves = [torch.randn(size, requires_grad=True) for size in ((600, 16), (50, 16), (50,))]
+    twins = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves]
+    labels = torch.randint(0, 50, (600,))
+    total, near = (linear_cross_entropy(*parts, labels, smoothing=0.1) for parts in (leaves, twins))
+    assert near.dtype == torch.float32
+    assert near.item() == pytest.approx(total.item(), rel=0.01)
+    total.backward()
+    near.backward()
+    for leaf, twin in zip(leaves, twins, strict=True):
+        assert torch.nn.functional.cosine_similarity(leaf.grad.flatten(), twin.grad.flatten().float(), 0) > 0.999
 
 
 def test_real_rows_are_those_with_a_label() -> None:
@@ -121,11 +160,92 @@ def test_the_scan_is_the_loop(length: int) -> None:
     assert torch.autograd.gradcheck(scan, leaves)
 
 
-def test_the_chosen_product_is_exact_to_fp32() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        assert pick_matmul() in ("default", "oneDNN")
-        a, b = torch.randn(300, 700), torch.randn(700, 200)
-        assert (a @ b - (a.double() @ b.double())).abs().max() < 1e-3
-    finally:
-        torch.set_float32_matmul_precision(before)
+@pytest.mark.parametrize("length", [1, 5, 15, 16, 40])
+def test_softmax_in_place_is_softmax(length: int) -> None:
+    torch.manual_seed(1)
+    scores, slope = torch.randn(2, 3, length) * 30, torch.randn(2, 3, length)
+    scores[0, 0, 1:] = torch.finfo(torch.float32).min
+    leaf = scores.clone().requires_grad_()
+    wanted = leaf.softmax(-1)
+    wanted.backward(slope)
+    found = softmax_(scores)
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert found[0, 0, 1:].eq(0).all()
+    assert torch.allclose(through_softmax_(slope, found), leaf.grad, atol=1e-6)
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (18, 20), (1, 4)])
+def test_attention_is_torchs_and_its_plain_version(lengths: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    steps, length = lengths
+    added = hide(torch.rand(2, 1, steps, length) < 0.7, torch.float32)
+    added[..., 0] = 0.0
+    results = []
+    for kind in ("fast", "plain", "torch"):
+        torch.manual_seed(2)
+        leaves = [torch.randn(2, 3, size, 4, requires_grad=True) for size in (steps, length, length)]
+        if kind == "torch":
+            context, weights = F.scaled_dot_product_attention(*leaves, attn_mask=added), None
+        else:
+            context, weights = (attend if kind == "fast" else attend_plainly)(*leaves, added, 0.0, True)
+        loss = (context * torch.arange(4)).sum()
+        loss.backward()
+        results.append([context.detach(), *(leaf.grad for leaf in leaves)])
+        assert weights is None or torch.allclose(weights @ leaves[2], context, atol=1e-5)
+    for fast, *others in zip(*results, strict=True):
+        assert all(torch.allclose(fast, other, atol=1e-5) for other in others)
+
+
+@pytest.mark.parametrize("length", [5, 17])
+def test_attention_has_the_right_gradient_in_double_precision(length: int) -> None:
+    torch.manual_seed(1)
+    sizes = (1, 2, 3, 4), (1, 2, length, 4), (1, 2, length, 4), (2, 3, length)
+    leaves = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+    def dropped(*parts: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(3)
+        return attend(*parts, 0.5, True)
+
+    assert torch.autograd.gradcheck(lambda *parts: attend(*parts, 0.0, True), leaves)
+    assert torch.autograd.gradcheck(dropped, leaves)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_heads_are_split_and_joined_as_by_views(parts: int) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(2, 5, parts * 12, dtype=torch.float64, requires_grad=True)
+    for fast, plain in zip(split_heads(x, 3, parts), split_heads_plainly(x, 3, parts), strict=True):
+        assert torch.equal(fast, plain)
+        assert fast.is_contiguous()
+    assert torch.autograd.gradcheck(lambda x: split_heads(x, 3, parts), [x])
+    whole = split_heads(x[..., :12], 3, 1)[0]
+    assert torch.equal(join_heads(whole, x.dtype), x[..., :12])
+    assert torch.autograd.gradcheck(lambda x: join_heads(x, x.dtype), [whole.detach().requires_grad_()])
+
+
+def test_heads_are_in_fp32_at_least() -> None:
+    x = torch.randn(2, 5, 12).bfloat16().requires_grad_()
+    (split,) = split_heads(x, 3, 1)
+    assert split.dtype == torch.float32
+    joined = join_heads(split, torch.bfloat16)
+    assert torch.equal(joined, x)
+    joined.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
+
+
+def test_adding_what_was_dropped_out_is_both_in_one() -> None:
+    x, y = torch.randn(64, 64, requires_grad=True), torch.randn(64, 64, requires_grad=True)
+    results = []
+    for work in (lambda: add_dropout(x, y, 0.3, True), lambda: x + dropout(y, 0.3, True)):
+        torch.manual_seed(1)
+        results.append([z := work(), *torch.autograd.grad(z.square().sum(), (x, y))])
+    for fused, plain in zip(*results, strict=True):
+        assert torch.allclose(fused, plain, atol=1e-5)
+    assert torch.equal(add_dropout(x, y, 0.3, False), x + y)
+
+
+def test_a_dropout_mask_keeps_the_mean_in_every_precision() -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        mask = kept(torch.empty(1000, 1000, dtype=dtype), 0.3)
+        assert mask.dtype == dtype
+        assert mask.float().mean().item() == pytest.approx(1.0, abs=0.01)

@@ -102,7 +102,8 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "self-attention sees the future": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_all)),
     "the causal mask is off by one": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_one_more)),
     "the causal mask ignores the cache": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_from_zero)),
-    "attention has no mask": (TRANSFORMER, swap(attention, "masked_softmax", lambda s, m: s.softmax(-1))),
+    "attention has no mask": (
+        TRANSFORMER, swap(attention, "hide", lambda visible, dtype: torch.zeros(visible.shape, dtype=dtype))),
     "the mask hides the last token": (TRANSFORMER, swap(core.Padded, "mask_BL", property(short_mask))),
     "padding counts as real": (model("lstm", "lstm", "dot"), swap(core.Padded, "mask_BL", property(whole_mask))),
     "the loss counts padding": (model("gru", "gru"), swap(heads, "real_rows", all_rows)),

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import State
-from antiphon.models.functional import activation, dropout
+from antiphon.models.additive import additive_scores, tanh
+from antiphon.models.functional import activation, add_dropout, attend, dropout, hide, join_heads, split_heads
+from antiphon.models.linear import Linear
 from antiphon.models.positions import AlibiBias, T5Bias, rotate
 
 
@@ -31,7 +33,7 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, share: float) -> None:
         super().__init__()
         self.share = share
-        self.merge = nn.Linear(2 * width, width)
+        self.merge = Linear(2 * width, width)
 
     def memorize(self, states_BSD: Tensor) -> State:
         """What the scores need of the source."""
@@ -46,7 +48,7 @@ class CrossAttention(nn.Module):
         query_BQD = query_NTD.reshape(mask_BS.shape[0], -1, query_NTD.shape[2])
         weights = masked_softmax(self.scores(query_BQD, stored), mask_BS[:, None])
         context = (dropout(weights, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
-        merged = torch.tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
+        merged = tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
         return merged, weights.view(*query_NTD.shape[:2], -1), {}
 
     def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
@@ -67,7 +69,7 @@ class General(CrossAttention):
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, share)
-        self.keys = nn.Linear(width, width, bias=False)
+        self.keys = Linear(width, width, bias=False)
 
     def memorize(self, states_BSD: Tensor) -> State:
         """What the scores need of the source."""
@@ -83,9 +85,9 @@ class Additive(CrossAttention):
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, share)
-        self.query = nn.Linear(width, width)
-        self.keys = nn.Linear(width, width, bias=False)
-        self.vector = nn.Linear(width, 1, bias=False)
+        self.query = Linear(width, width)
+        self.keys = Linear(width, width, bias=False)
+        self.vector = Linear(width, 1, bias=False)
 
     def memorize(self, states_BSD: Tensor) -> State:
         """What the scores need of the source."""
@@ -93,8 +95,7 @@ class Additive(CrossAttention):
 
     def scores(self, query_BQD: Tensor, stored: State) -> Tensor:
         """Unnormalized scores `[B, Q, S]`."""
-        inner = self.query(query_BQD)[:, :, None] + stored["keys"][:, None]
-        return self.vector(torch.tanh(inner)).squeeze(3)
+        return additive_scores(self.query(query_BQD), stored["keys"], self.vector.weight[0])
 
 
 class Coverage(Additive):
@@ -102,7 +103,7 @@ class Coverage(Additive):
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, share)
-        self.seen = nn.Linear(1, width, bias=False)
+        self.seen = Linear(1, width, bias=False)
 
     def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
         """Nothing has been looked at."""
@@ -116,13 +117,13 @@ class Coverage(Additive):
         for step in range(steps):
             inner = queries[:, step, None] + self.seen(coverage_NS[:, :, None])
             inner = inner.view(sentences, rows // sentences, -1, width) + stored["keys"][:, None]
-            scores = self.vector(torch.tanh(inner)).squeeze(3)
+            scores = self.vector(tanh(inner)).squeeze(3)
             weights.append(masked_softmax(scores, mask_BS[:, None]).view(rows, -1))
             coverage_NS = coverage_NS + weights[-1]
         weights_NTS = torch.stack(weights, dim=1)
         folded = weights_NTS.view(sentences, -1, weights_NTS.shape[2])
         context = (dropout(folded, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
-        merged = torch.tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
+        merged = tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
         return merged, weights_NTS, {"coverage": coverage_NS}
 
 
@@ -132,9 +133,9 @@ class MultiHead(nn.Module):
     def __init__(self, width: int, share: float, heads: int) -> None:
         super().__init__()
         self.heads, self.share = heads, share
-        self.query = nn.Linear(width, width)
-        self.keys_values = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.keys_values = Linear(width, 2 * width)
+        self.output = Linear(width, width)
 
     def memorize(self, states_BSD: Tensor) -> State:
         """Keys and values of all heads, from one product."""
@@ -146,14 +147,12 @@ class MultiHead(nn.Module):
         return {}
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
-        """The attended vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
+        """The attended vectors `[N, T, D]`, the weights of all heads `[B, H, Q, S]`, and what to remember."""
         query_BQD = query_NTD.reshape(mask_BS.shape[0], -1, query_NTD.shape[2])
         (query,) = split_heads(self.query(query_BQD), self.heads, 1)
-        scores = (query * query.shape[3] ** -0.5) @ stored["keys"].transpose(2, 3)
-        weights = masked_softmax(scores, mask_BS[:, None, None])
-        context = dropout(weights, self.share, self.training) @ stored["values"]
-        attended = self.output(context.transpose(1, 2).reshape(query_NTD.shape))
-        return attended, weights.mean(1).view(*query_NTD.shape[:2], -1), {}
+        added = hide(mask_BS, query.dtype)[:, None, None]
+        context, weights = attend(query, stored["keys"], stored["values"], added, self.share, self.training)
+        return self.output(join_heads(context, query_NTD.dtype)).view(query_NTD.shape), weights, {}
 
 
 class SelfAttention(nn.Module):
@@ -162,8 +161,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, share: float, heads: int, positions: str, causal: bool) -> None:
         super().__init__()
         self.heads, self.share, self.causal, self.rotary = heads, share, causal, positions == "rotary"
-        self.inputs = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.inputs = Linear(width, 3 * width)
+        self.output = Linear(width, width)
         self.bias: nn.Module | None = None
         if positions == "t5":
             self.bias = T5Bias(heads, causal)
@@ -176,29 +175,22 @@ class SelfAttention(nn.Module):
         if self.rotary:
             start = 0 if past is None else past["keys"].shape[2]
             query, keys = rotate(query, start), rotate(keys, start)
-        if past is not None:
+        if past is not None and past["keys"].shape[2]:
             keys, values = torch.cat([past["keys"], keys], dim=2), torch.cat([past["values"], values], dim=2)
-        scores = (query * query.shape[3] ** -0.5) @ keys.transpose(2, 3)
+        queries, length = query.shape[2], keys.shape[2]
+        visible = self._visible(queries, length, mask_BS, x_BTD.device)
+        added = None if visible is None else hide(visible, query.dtype)
         if self.bias is not None:
-            scores = scores + self.bias(query.shape[2], keys.shape[2], x_BTD.device)
-        weights = masked_softmax(scores, self._visible(query.shape[2], keys.shape[2], mask_BS, x_BTD.device))
-        context = dropout(weights, self.share, self.training) @ values
-        return self.output(context.transpose(1, 2).reshape(x_BTD.shape)), {"keys": keys, "values": values}
+            bias = self.bias(queries, length, x_BTD.device)
+            added = bias if added is None else bias + added
+        context, _ = attend(query, keys, values, added, self.share, self.training)
+        return self.output(join_heads(context, x_BTD.dtype)), {"keys": keys, "values": values}
 
     def _visible(self, queries: int, keys: int, mask_BS: Tensor | None, device: torch.device) -> Tensor | None:
-        if self.causal:
-            return (
-                None
-                if queries == 1
-                else torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-            )
-        return None if mask_BS is None else mask_BS[:, None, None]
-
-
-def split_heads(x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
-    """`[B, T, parts * D]` as `parts` tensors `[B, H, T, D/H]`."""
-    rows, length, width = x_BTX.shape
-    return x_BTX.view(rows, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+        """Where to look, if not everywhere."""
+        if self.causal and queries > 1:
+            return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+        return None if mask_BS is None or self.causal else mask_BS[:, None, None]
 
 
 class FeedForward(nn.Module):
@@ -207,8 +199,8 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, inner: int, kind: str, share: float) -> None:
         super().__init__()
         self.gated, self.share, self.activation = kind == "swiglu", share, activation(kind)
-        self.input = nn.Linear(width, inner * (2 if self.gated else 1))
-        self.output = nn.Linear(inner, width)
+        self.input = Linear(width, inner * (2 if self.gated else 1))
+        self.output = Linear(inner, width)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`[B, T, D]` to `[B, T, D]`."""
@@ -265,8 +257,7 @@ class Wrap(nn.Module):
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """The block's input and output as one."""
-        y = dropout(y, self.share, self.training)
-        y = x + y if self.residual else y
+        y = add_dropout(x, y, self.share, self.training) if self.residual else dropout(y, self.share, self.training)
         return self.norm(y) if self.place == "post" else y
 
 

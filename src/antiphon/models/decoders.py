@@ -18,6 +18,7 @@ from antiphon.models.attention import (
     make_attention,
 )
 from antiphon.models.functional import scan
+from antiphon.models.linear import Linear
 from antiphon.models.recurrent import KERNELS, Recurrent
 
 
@@ -27,7 +28,7 @@ class RecurrentMixer(nn.Module):
     def __init__(self, kind: str, width: int, activation: str, share: float) -> None:
         super().__init__()
         self.recurrent = Recurrent(kind, width, width, activation, share)
-        self.bridge = nn.Linear(width, width * len(self.recurrent.names))
+        self.bridge = Linear(width, width * len(self.recurrent.names))
 
     def start(self, memory: Memory) -> State:
         """The first state, made from the summary."""
@@ -44,8 +45,8 @@ class SSRUMixer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inputs = nn.Linear(width, width, bias=False)
-        self.forget = nn.Linear(width, width)
+        self.inputs = Linear(width, width, bias=False)
+        self.forget = Linear(width, width)
 
     def start(self, memory: Memory) -> State:
         """An empty cell."""
@@ -127,21 +128,22 @@ class DecoderLayer(nn.Module):
         return state
 
     def forward(self, x_NTD: Tensor, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor | None, State]:
-        """`[N, T, D]` to `[N, T, D]`, the attention's weights `[N, T, S]` if any, and the state after it."""
-        weights_NTS: Tensor | None = None
+        """`[N, T, D]` to `[N, T, D]`, the attention's weights if any (of all heads), and the state after it, without
+        what depends on the source alone."""
+        weights: Tensor | None = None
         y_NTD, mixed = self.mix(self.around_mix.before(x_NTD), select(state, "mix."))
         x_NTD = self.around_mix.after(x_NTD, y_NTD)
         after = _under("mix.", mixed)
         if self.attention is not None:
             stored, past = select(state, "memory."), select(state, "attention.")
             query_NTD = self.around_attention.before(x_NTD)
-            y_NTD, weights_NTS, past = self.attention(query_NTD, stored, mask_BS, past)
+            y_NTD, weights, past = self.attention(query_NTD, stored, mask_BS, past)
             x_NTD = self.around_attention.after(x_NTD, y_NTD)
-            after |= _under("memory.", stored) | _under("attention.", past)
+            after |= _under("attention.", past)
         if self.feedforward is not None:
             around = self.around_feedforward
             x_NTD = around.after(x_NTD, self.feedforward(around.before(x_NTD)))
-        return x_NTD, weights_NTS, after
+        return x_NTD, weights, after
 
 
 def _under(prefix: str, state: State) -> State:
@@ -174,18 +176,22 @@ class Decoder(nn.Module):
 
     def forward(self, x_NTD: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
         """All steps at once or one at a time; N is B, or a multiple of it (hypotheses, sentence by sentence)."""
-        weights_NTS: Tensor | None = None
-        after: State = {"step": state["step"] + x_NTD.shape[1]}
+        weights: Tensor | None = None
+        after: State = {name: value for name, value in state.items() if name.startswith("memory.")}
+        after["step"] = state["step"] + x_NTD.shape[1]
         if self.summary is not None:
-            summary_BD = after["memory.summary"] = state["memory.summary"]
+            summary_BD = state["memory.summary"]
             x_NTD = x_NTD + summary_BD.repeat_interleave(x_NTD.shape[0] // summary_BD.shape[0], dim=0)[:, None]
-        for number, layer in enumerate(self.layers):
-            x_NTD, weights, layer_state = layer(x_NTD, memory.mask_BS, _part(number, state))
-            after |= _join(number, layer_state)
-            weights_NTS = weights if weights is not None else weights_NTS
-        if weights_NTS is None:
-            weights_NTS = x_NTD.new_zeros(*x_NTD.shape[:2], memory.mask_BS.shape[1])
-        return Steps(self.last(x_NTD), weights_NTS), after
+        for number, (layer, part) in enumerate(zip(self.layers, _parts(state, len(self.layers)), strict=True)):
+            x_NTD, looked, moved = layer(x_NTD, memory.mask_BS, part)
+            after |= _under(f"{number}.", moved)
+            weights = looked if looked is not None else weights
+        shape = *x_NTD.shape[:2], memory.mask_BS.shape[1]
+        if weights is None:
+            weights = x_NTD.new_zeros(shape)
+        elif weights.dim() == 4:
+            weights = weights.mean(1).view(shape)
+        return Steps(self.last(x_NTD), weights), after
 
 
 def _join(number: int, state: State) -> State:
@@ -195,10 +201,14 @@ def _join(number: int, state: State) -> State:
     return fixed | moving
 
 
-def _part(number: int, state: State) -> State:
-    """The inverse of `_join`."""
-    fixed = {f"memory.{name}": value for name, value in select(state, f"memory.{number}.").items()}
-    return fixed | select(state, f"{number}.")
+def _parts(state: State, layers: int) -> list[State]:
+    """The inverse of `_join`, for all layers."""
+    parts: list[State] = [{} for _ in range(layers)]
+    for name, value in state.items():
+        number, _, rest = name.removeprefix("memory.").partition(".")
+        if rest:
+            parts[int(number)]["memory." + rest if name.startswith("memory.") else rest] = value
+    return parts
 
 
 def make_decoder(kind: str, common: Common, *, layers: int, attention: str, kernel: int) -> Decoder:
@@ -220,5 +230,5 @@ def make_decoder(kind: str, common: Common, *, layers: int, attention: str, kern
         cross = make_attention(attention, width, share, common.heads) if looks else None
         return DecoderLayer(mixer(), cross, common.inner(), common.wraps())
 
-    summary = nn.Linear(width, width) if attention == "none" else None
+    summary = Linear(width, width) if attention == "none" else None
     return Decoder([layer(number) for number in range(layers)], common.last(), summary)

@@ -33,8 +33,9 @@ class TextFrontend(nn.Module):
         if self.training and self.words:
             lost = torch.rand(ids_BL.shape, device=ids_BL.device) < self.words
             ids_BL = ids_BL.masked_fill(lost & (ids_BL > EOS), UNK)
-        x_BLD = self.embedding(ids_BL) * self.scale
-        if self.positions is not None:
-            position = torch.arange(ids_BL.shape[1], device=ids_BL.device).expand(ids_BL.shape)
-            x_BLD = x_BLD + self.positions(position if start_B is None else position + start_B[:, None])
-        return dropout(x_BLD, self.share, self.training)
+        x_BLD = self.embedding(ids_BL)
+        if self.positions is None:
+            return dropout(x_BLD * self.scale, self.share, self.training)
+        position = torch.arange(ids_BL.shape[1], device=ids_BL.device)
+        waves = self.positions(position if start_B is None else position + start_B[:, None]).to(x_BLD.dtype)
+        return dropout(torch.add(waves, x_BLD, alpha=self.scale), self.share, self.training)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from antiphon.core.batch import Loss, Memory, Steps
 from antiphon.models.functional import linear_cross_entropy, real_rows
+from antiphon.models.linear import Linear, linear
 
 _TINY = 1e-20
 
@@ -22,7 +23,8 @@ class VocabularyHead(nn.Module):
 
     def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
         """`[B, T, V]`, in fp32."""
-        return F.linear(steps.hidden_BTD, self.weight, self.bias).float().log_softmax(2)
+        logits = linear(steps.hidden_BTD, self.weight, self.bias).float()
+        return logits.log_softmax(2) if torch.is_grad_enabled() else torch.log_softmax(logits, 2, out=logits)
 
     def loss(self, steps: Steps, memory: Memory, labels_BT: Tensor, smoothing: float) -> Loss:
         """Cross-entropy in nats, summed over the real labels."""
@@ -41,13 +43,13 @@ class CopyHead(VocabularyHead):
 
     def __init__(self, weight_VD: nn.Parameter) -> None:
         super().__init__(weight_VD)
-        self.gate = nn.Linear(weight_VD.shape[1], 1)
+        self.gate = Linear(weight_VD.shape[1], 1)
 
     def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
         """`[B, T, V + extra]`, extra being the most source words outside the vocabulary in any row."""
         copy_BS = _copies(steps, memory)
         gate = torch.sigmoid(self.gate(steps.hidden_BTD).float())
-        vocabulary = gate * F.linear(steps.hidden_BTD, self.weight, self.bias).float().softmax(2)
+        vocabulary = gate * linear(steps.hidden_BTD, self.weight, self.bias).float().softmax(2)
         extra = max(0, int(copy_BS.max()) + 1 - len(self.weight))
         mixed = F.pad(vocabulary, (0, extra))
         index = copy_BS[:, None].expand(steps.weights_BTS.shape)

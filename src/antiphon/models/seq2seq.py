@@ -63,7 +63,7 @@ class Seq2Seq(nn.Module):
         """Teacher forcing: all steps of the targets at once."""
         copies = batch.context.get("copy")
         memory = self.encode(batch.source, None if copies is None else copies.values)
-        steps, _ = self.decode(batch.inputs_BT, memory, self.start(memory))
+        steps, _ = self.decoder(self.target(batch.inputs_BT), memory, self.start(memory))
         return steps, memory
 
     def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0) -> Loss:
