@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -136,7 +138,7 @@ def test_optimizer_memory_round_trip(name: Any) -> None:
     ours, theirs = twins()
     pairs = [(flat, optimizers.make(flat, settings)) for flat in (Flat(ours), Flat(theirs))]
 
-    def step(flat: Flat, optimizer: torch.optim.Optimizer) -> None:
+    def step(flat: Flat, optimizer: optimizers.Optimizer) -> None:
         flat.gradient.copy_(torch.linspace(-1, 1, flat.gradient.numel()))
         optimizer.step()
 
@@ -207,3 +209,15 @@ def test_lent_weights_come_back_after_an_error() -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         failing()
     assert torch.equal(flat.weights, before)
+
+
+def test_the_first_step_does_not_import_the_compiler() -> None:
+    code = """
+import sys, torch
+from antiphon.core.config import Training
+from antiphon.training import optimizers
+flat = optimizers.Flat(torch.nn.Linear(2, 2))
+optimizers.make(flat, Training(rate=0.1)).step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
