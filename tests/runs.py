@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from antiphon.core.config import Config, override
+from antiphon.core.machine import Products
 from antiphon.data.corpus import Corpus, Pair, open_pairs
 from antiphon.data.store import Store, prepare
 from antiphon.inference.task import Task
-from antiphon.training import trainer
+from antiphon.training import runner
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.observers import Note, Observer, Result, StepEvent, ValidationEvent, read_log
 from antiphon.training.trainer import train
@@ -69,7 +70,7 @@ def run(config: Config, out: Path, *, resume: bool = False, observers: Sequence[
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what only costs time in tests: waiting for the disk, and comparing matrix products."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(trainer, "pick_matmul", lambda: "default")
+    monkeypatch.setattr(runner, "probe", lambda: Products("highest", False, {}))
 
 
 class Recorder(Observer):

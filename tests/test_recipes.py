@@ -13,8 +13,8 @@ from antiphon.models.seq2seq import build
 from antiphon.training.recipes import TASKS, SideStatistics, Statistics, propose
 
 OPEN_BY_CHOICE = {
-    "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes", "training.threads",
-    "decoding.max_length", "data.source.vocabulary", "data.target.vocabulary",
+    "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
+    "training.processes", "training.threads", "decoding.max_length", "data.source.vocabulary", "data.target.vocabulary",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]

@@ -22,7 +22,7 @@ from antiphon.training import runner, trainer
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.objectives import Likelihood
 from antiphon.training.observers import Observer, read_log
-from antiphon.training.start import fit, paths_of, resume
+from antiphon.training.start import fit, resume
 from antiphon.training.validation import Validator
 from runs import Recorder, configured, light, outcome, prepared, run, words
 
@@ -432,14 +432,6 @@ def test_context_from_memory_is_kept_for_resume(tmp_path: Path) -> None:
     fit(pairs, out=tmp_path / "run", assignments=settings, observers=[Recorder(2)])
     assert resume(tmp_path / "run").reason == "steps"
     assert "<form:x>" in bundle.load(tmp_path / "run").task.source.vocabulary.tokens
-
-
-def test_where_data_comes_from() -> None:
-    assert paths_of("a.tsv") == (str(Path("a.tsv").absolute()),)
-    assert paths_of("a.en,b.de") == (str(Path("a.en").absolute()), str(Path("b.de").absolute()))
-    assert paths_of(Path("a"), "b") == (str(Path("a").absolute()), str(Path("b").absolute()))
-    assert paths_of([("a", "b")]) is None
-    assert paths_of([("a", "b"), ("c", "d")]) is None
 
 
 def test_word_vectors_start_and_stay(tmp_path: Path) -> None:

@@ -49,10 +49,12 @@ class Lines(Observer):
         self.console.print(recipe(choices, self.given))
 
     def started(self, event: Started) -> None:
+        """What begins."""
         self.metric, self.last = event.metric, time.monotonic()
         self._say(heading(event))
 
     def step(self, event: StepEvent) -> None:
+        """Every now and then, how it goes."""
         if time.monotonic() - self.last >= PLAIN_SECONDS:
             self.last = time.monotonic()
             left = f", {clock(event.eta_seconds)} left" if event.eta_seconds is not None else ""
@@ -60,14 +62,17 @@ class Lines(Observer):
             self._say(f"epoch {event.epoch + 1}, step {event.step}: loss {event.loss:.3f}, {speed}{left}")
 
     def validated(self, event: ValidationEvent) -> None:
+        """What the validation found."""
         best = " (best)" if event.best else ""
         self._say(f"step {event.step}: validation {measures(event, self.metric)}{best}")
 
     def noted(self, event: Note) -> None:
+        """All notes but choices, which the recipe shows."""
         if event.kind != "choice":
             self._say(event.text)
 
     def finished(self, event: Result) -> None:
+        """How it ended."""
         self._say(ending(event))
 
     def _say(self, text: str) -> None:
@@ -92,25 +97,30 @@ class Panel(Observer):
         self.console.print()
 
     def started(self, event: Started) -> None:
+        """What begins; from here on the panel lives."""
         self.begun, self.clock = event, time.monotonic()
         self.console.print(heading(event), style="dim", highlight=False)
         self.console.print()
         self.live.start()
 
     def step(self, event: StepEvent) -> None:
+        """Remember for the next picture."""
         self.now = event
         self.losses.add(event.loss)
 
     def validated(self, event: ValidationEvent) -> None:
+        """Remember for the next picture."""
         self.validations.append(event)
 
     def noted(self, event: Note) -> None:
+        """All notes but choices, which the recipe shows; why it stopped comes last."""
         if event.kind == "stop":
             self.farewell = event.text
         elif event.kind != "choice":
             self.console.print(Text(event.text, style="yellow" if event.kind in ("skip", "rollback") else "dim"))
 
     def finished(self, event: Result) -> None:
+        """How it ended, below the last picture."""
         self.live.stop()
         self.console.print()
         self.console.print(ending(event), highlight=False)
@@ -262,7 +272,8 @@ def heading(event: Started) -> str:
     begin = "training" if event.resumed is None else f"going on from step {event.resumed:,} with"
     threads = f"{event.threads} thread{'s' if event.threads != 1 else ''}"
     sizes = f"{event.parameters:,} parameters on {event.pairs:,} pairs, {event.valid_pairs:,} held out"
-    return f"{begin} {sizes}; {event.device}, {threads}"
+    processes = f"{event.processes} processes of " if event.processes > 1 else ""
+    return f"{begin} {sizes}; {event.device}, {processes}{threads}"
 
 
 def ending(event: Result) -> str:

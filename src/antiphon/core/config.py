@@ -148,7 +148,8 @@ class Training:
     metric: str | None = setting(None, "what validation judges by: loss, or the name of a metric")
     patience: int = setting(10, "validations without a new best before stopping; 0 never stops")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of matrix products")
-    threads: int | None = setting(None, "CPU threads; all cores where not given")
+    processes: int | None = setting(None, "CPU: processes that share each batch, each with 1,000 tokens or more")
+    threads: int | None = setting(None, "CPU threads of each process; cores / processes where not given")
     seed: int = setting(1, "every random choice follows from it")
 
 
@@ -330,5 +331,6 @@ _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.
 _NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
-_COUNTS += ["training.epochs", "training.steps", "training.threads", "decoding.beam", "decoding.n_best"]
-_COUNTS += ["decoding.groups", "data.source.max_length", "data.target.max_length", "decoding.max_length"]
+_COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
+_COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length"]
+_COUNTS += ["data.source.max_length", "data.target.max_length"]

@@ -57,8 +57,10 @@ class State:
     """The checkpoint to roll back to."""
     log: int = 0
     """Bytes of the log file that belong to this state."""
+    processes: int = 1
     threads: int = 1
     matmul: str = "highest"
+    precision: str = "fp32"
     """What sums depend on besides the data: kept, so that a resumed run adds up in the same order."""
     done: str = ""
     """Why the run ended, once it has."""

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -33,7 +34,9 @@ class Started:
     metric: str
     resumed: int | None
     """The step it goes on from; None for a fresh run."""
+    processes: int
     threads: int
+    """Of each process."""
     device: str
 
 
@@ -157,7 +160,6 @@ class Log(Observer):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: IO[bytes] | None = None
-        self.broken = ""
 
     def step(self, event: StepEvent) -> Answer:
         return self._write("step", event)
@@ -176,24 +178,20 @@ class Log(Observer):
     def _write(self, kind: str, event: Any) -> Answer:
         values = finite({"event": kind, **dataclasses.asdict(event)})
         line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False)
-        try:
+        with suppress(OSError):
             if self.file is None:
                 self.file = open(self.path, "ab")  # noqa: SIM115
             self.file.write(line.encode("utf-8", "replace") + b"\n")
-        except OSError as error:
-            self.broken = str(error)
         return None
 
     def size(self) -> int:
         """Bytes so far, on disk when this returns."""
-        try:
+        with suppress(OSError):
             if self.file is not None:
                 self.file.flush()
                 os.fsync(self.file.fileno())
-            return self.path.stat().st_size if self.path.exists() else 0
-        except OSError as error:
-            self.broken = str(error)
-            return 0
+            return self.path.stat().st_size
+        return 0
 
     def cut(self, size: int) -> None:
         """Forget what was written after a checkpoint of this size."""
@@ -203,10 +201,8 @@ class Log(Observer):
     def close(self) -> None:
         """Let go of the file."""
         if self.file is not None:
-            try:
+            with suppress(OSError):
                 self.file.close()
-            except OSError as error:
-                self.broken = str(error)
             self.file = None
 
 

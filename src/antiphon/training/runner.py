@@ -1,13 +1,17 @@
-"""Where training runs: device, threads, precision, seeds, one optimizer step over pieces of batches, and signals."""
+"""Where training runs: device, cores, precision, seeds, one optimizer step over pieces of batches, and signals."""
 
 from __future__ import annotations
 
+import gc
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -15,33 +19,127 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import Batch, Loss
-from antiphon.core.config import Training
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError, TrainingError
+from antiphon.core.machine import probe
 from antiphon.data.batching import mix
+from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.objectives import Objective
+from antiphon.training.optimizers import Flat
+from antiphon.training.twin import Twin
 
 HALVINGS = 4
 """How often a batch that does not fit in memory is halved before training gives up."""
+
+SHARE = 1000
+"""The fewest padded tokens of a batch that are worth a process of their own."""
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much CPU time a container may use in how long."""
+
+MOST = 8
+"""The most processes that are chosen unasked: one of them adds up what the others found."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How cores work together: processes that share each batch, threads of each, and why, where that was chosen."""
+
+    processes: int = 1
+    threads: int = 1
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"training.processes = {self.processes}, training.threads = {self.threads}: {self.reason}"
+
+
+def choose(settings: Training, batch_tokens: int, cores: int, most: int = MOST) -> Split:
+    """One process a core while each has enough to do; who limits the threads wants one process, unless told otherwise.
+
+    `most` is the most processes that can be.
+    """
+    if most == 1:
+        return Split(1, settings.threads or cores, "batches are shared on the CPU alone, and under Unix")
+    if settings.processes:
+        return Split(settings.processes, settings.threads or max(1, cores // settings.processes))
+    if settings.threads:
+        return Split(1, settings.threads)
+    processes = max(1, min(cores, most, batch_tokens // SHARE))
+    reason = f"{cores} core{'s' if cores > 1 else ''}, and {batch_tokens:,} tokens a batch to share"
+    return Split(processes, cores // processes, reason)
+
+
+def cores(environment: Mapping[str, str], quota: Path = QUOTA) -> int:
+    """The cores that this process may use: no more than its container has, nor than `OMP_NUM_THREADS` says."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    if (wanted := environment.get("OMP_NUM_THREADS", "")).isdecimal():
+        limits.append(int(wanted))
+    with suppress(OSError, ValueError):
+        allowed, period = quota.read_text().split()
+        limits.append(math.ceil(int(allowed) / int(period)))
+    return max(1, min(limits))
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The route of fp32 matrix products (`torch.set_float32_matmul_precision`), fp32 or bf16, and why."""
+
+    matmul: str = "highest"
+    precision: str = "fp32"
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"training.precision = {self.precision}: {self.reason}"
+
+
+def arithmetic(settings: Training, device: torch.device) -> Arithmetic:
+    """What the settings ask for, or the fastest there is: bf16 where the machine has fast products for it."""
+    if device.type == "cuda":
+        matmul, fast, reason = "highest", torch.cuda.is_bf16_supported(), torch.cuda.get_device_name(device)
+    else:
+        products = probe()
+        matmul, fast, reason = products.fp32, products.bf16, str(products)
+    if settings.precision != "auto":
+        return Arithmetic(matmul, settings.precision, f"as set; {reason}")
+    return Arithmetic(matmul, "bf16" if fast else "fp32", reason)
 
 
 @dataclass(frozen=True)
 class Step:
     """What one optimizer step sees: its batches, its two seeds (run and step), how far training is (0 to 1), and
-    the most padded tokens that go through the model at once (None: any; a single pair always does)."""
+    the most padded tokens that go through the model at once (None: any; a single pair always does).
+
+    With `ranks` above 1 it is the share of one process (`rank`, from 0) of so many.
+    """
 
     batches: Sequence[Batch]
     seeds: tuple[int, int]
     progress: float = 0.0
     limit: int | None = None
+    rank: int = 0
+    ranks: int = 1
 
 
 class Runner(Protocol):
-    """One process, or one of several: what the trainer asks of it."""
+    """One process or several: what the trainer asks of it."""
 
     device: torch.device
+    split: Split
 
     def accumulate(self, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of a step's batches."""
+
+    def begin(self, config: Config, model: Seq2Seq, flat: Flat, precision: str) -> None:
+        """The model is ready: its weights may be moved to where others see them."""
+
+    def shares(self, step: Step) -> list[Step]:
+        """The step as it is shared out, one part for each process."""
+
+    def seconds(self) -> float:
+        """CPU seconds spent so far."""
+
+    def close(self) -> None:
+        """Let go of everything; twice is no error."""
 
 
 class OutOfMemory(Exception):
@@ -55,20 +153,25 @@ class OutOfMemory(Exception):
 class Local:
     """One process on the GPU where there is one, else on the CPU.
 
-    bf16 is what `auto` means on a GPU that has it; on a CPU `auto` is fp32, which `models.functional.pick_matmul`
-    makes fast. Results repeat bit by bit with the same number of threads and the same `matmul`.
+    Results repeat bit by bit with the same split, the same precision and the same route of matrix products.
     """
 
-    def __init__(self, settings: Training) -> None:
+    def __init__(self, settings: Training, split: Split | None = None) -> None:
+        self.split = split or Split()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        bf16 = settings.precision == "bf16"
-        if settings.precision == "auto":
-            bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self.precision = "bf16" if bf16 else "fp32"
+        self.twins: dict[str, Twin] = {}
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Matrix products in bf16, where that is the precision."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+    def begin(self, config: Config, model: Seq2Seq, flat: Flat, precision: str) -> None:
+        """The model is ready; with `bf16` its twin finds the gradients."""
+        if precision == "bf16":
+            self.twins = {"model": Twin(model, flat)}
+        # What is loaded by now stays. To look through it for garbage again and again took 3 % of the time.
+        gc.collect()
+        gc.freeze()
+
+    def players(self, models: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:
+        """The models that find the gradients."""
+        return {name: self.twins[name].model if name in self.twins else model for name, model in models.items()}
 
     def accumulate(self, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of the summed loss of all batches; gives that sum by player.
@@ -77,9 +180,11 @@ class Local:
         Raises `OutOfMemory` with half-made gradients in place.
         """
         sums: dict[str, Loss] = {}
+        for twin in self.twins.values():
+            twin.learn()
         pieces = (piece for batch in step.batches for piece in cut(batch, step.limit))
         for number, piece in enumerate(pieces):
-            torch.manual_seed(mix(*step.seeds, number))
+            torch.manual_seed(mix(*step.seeds, step.rank + step.ranks * number))
             try:
                 losses = self._one(objective, models, piece, step.progress)
             except (MemoryError, RuntimeError) as error:
@@ -87,8 +192,7 @@ class Local:
                     raise
                 full = OutOfMemory(size(piece), len(piece.labels_BT))
             else:
-                for name, loss in losses.items():
-                    sums[name] = sums[name] + loss if name in sums else loss
+                add(sums, losses)
                 continue
             raise full  # here, and not above, the frames that hold the big tensors are gone
         return sums
@@ -96,10 +200,29 @@ class Local:
     def _one(
         self, objective: Objective, models: Mapping[str, nn.Module], piece: Batch, progress: float
     ) -> dict[str, Loss]:
-        with self.autocast():
-            losses = objective(models, piece.to(self.device), progress)
+        losses = objective(self.players(models), piece.to(self.device), progress)
         torch.stack([loss.total for loss in losses.values()]).sum().backward()
+        for twin in self.twins.values():
+            twin.teach()
         return {name: Loss(loss.total.detach().double(), loss.count) for name, loss in losses.items()}
+
+    def shares(self, step: Step) -> list[Step]:
+        """The whole step."""
+        return [step]
+
+    def seconds(self) -> float:
+        """CPU seconds of this process."""
+        return time.process_time()
+
+    def close(self) -> None:
+        """Let go of everything; twice is no error."""
+        gc.unfreeze()
+
+
+def add(sums: dict[str, Loss], losses: Mapping[str, Loss]) -> None:
+    """Add losses to their sums by player."""
+    for name, loss in losses.items():
+        sums[name] = sums[name] + loss if name in sums else loss
 
 
 def is_memory(error: BaseException) -> bool:
@@ -125,11 +248,16 @@ def cut(batch: Batch, limit: int | None) -> Iterator[Batch]:
         yield batch.rows(torch.arange(start, min(start + step, rows)))
 
 
-def set_threads(wanted: int | None) -> int:
-    """Use this many CPU threads, or one for each core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(wanted or cores)
-    return wanted or cores
+def share(step: Step, ranks: int) -> list[Step]:
+    """The step for each of so many processes: of every batch neighbouring rows with a like number of tokens."""
+    batches: list[list[Batch]] = [[] for _ in range(ranks)]
+    for batch in step.batches:
+        tokens_B = batch.source.lengths_B + batch.target.lengths_B
+        middle_B = 2 * tokens_B.cumsum(0) - tokens_B
+        rank_B = (middle_B * ranks - 1) // (2 * tokens_B.sum())
+        for rank in rank_B.unique().tolist():
+            batches[rank].append(batch.rows((rank_B == rank).nonzero().squeeze(1)))
+    return [replace(step, batches=mine, rank=rank, ranks=ranks) for rank, mine in enumerate(batches)]
 
 
 def blame(runner: Local, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> str:
@@ -143,10 +271,15 @@ def blame(runner: Local, objective: Objective, models: Mapping[str, nn.Module], 
 
         return hook
 
-    named = [(f"{player}.{name}".rstrip("."), part) for player, m in models.items() for name, part in m.named_modules()]
+    watched = runner.players(models)
+    named = [
+        (f"{player}.{name}".rstrip("."), part) for player, m in watched.items() for name, part in m.named_modules()
+    ]
     handles = [module.register_forward_hook(watch(name)) for name, module in named]
     try:
-        losses = runner.accumulate(objective, models, step)
+        losses: dict[str, Loss] = {}
+        for part in runner.shares(step):
+            add(losses, Local.accumulate(runner, objective, models, part))  # in this process, which is watched
     finally:
         for handle in handles:
             handle.remove()

@@ -17,7 +17,7 @@ from typing import Any
 from antiphon.core.config import Config, Data, override, read
 from antiphon.core.errors import AntiphonError, BundleError, DataError, TrainingError
 from antiphon.data.batching import padding, plan
-from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, overlap, split
+from antiphon.data.corpus import Corpus, Pair, group_references, named_files, open_pairs, overlap, split
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Store, prepare
@@ -27,6 +27,7 @@ from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Result
 from antiphon.training.trainer import SAVE_SECONDS, train
+from antiphon.training.workers import launch
 
 HELD_OUT = 10_000
 """The most sources held out where no validation data is given."""
@@ -48,7 +49,7 @@ def fit(
     """
     config = override(Config(), {**({"task": task} if task else {}), **(assignments or {})})
     run = Path(out)
-    audience = Audience(observers)
+    audience, runner = Audience(observers), None
     claim(run)
     try:
         with interruptible():
@@ -57,17 +58,20 @@ def fit(
                 audience.note("data", line)
             train_part, valid_part = sources.open(config)
             config = _propose(config, train_part, audience)
+            runner = launch(config)
             learned = Task.learn(train_part, config)
             store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             learned = learned.with_lengths(store.source_lengths, store.target_lengths)
             facts = {**sources.facts(config), "data": sources.names(), "command": command or _command(assignments)}
     except BaseException as error:
+        if runner is not None:
+            runner.close()
         shutil.rmtree(run, ignore_errors=True)
         if isinstance(error, Stopped):
             return _stopped(run, error.number, config, audience)
         raise
     return train(config, learned, store, held_out, run, observers=observers, facts=facts,
-                 notes=audience.notes, save_seconds=save_seconds)  # fmt: skip
+                 notes=audience.notes, save_seconds=save_seconds, runner=runner)  # fmt: skip
 
 
 def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
@@ -129,13 +133,12 @@ class Sources:
         for name, value, other in (("train", data, parallel), ("valid", valid, None)):
             if value is None:
                 continue
-            paths = paths_of(value, other)
-            if paths is None:
-                paths = (f"data/{name}.jsonl",)
+            files = named_files(value, other)
+            if files is None:
                 copied.append(name)
-                _write_pairs(run / paths[0], corpus := open_pairs(value, settings))
+                _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings))
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
-            found[name] = paths
+            found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
         return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost))
 
     @classmethod
@@ -171,19 +174,6 @@ class Sources:
         if name in self.copied:
             return open_pairs(self.run / paths[0], replace(settings, columns=()))
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
-
-
-def paths_of(data: Any, parallel: Any = None) -> tuple[str, ...] | None:
-    """The absolute paths that `data` names, one or two; None where it is the pairs themselves."""
-    if parallel is not None:
-        data = (data, parallel)
-    elif isinstance(data, str) and "," in data and not Path(data).exists():
-        data = tuple(part.strip() for part in data.split(","))
-    if isinstance(data, str | os.PathLike):
-        data = (data,)
-    named = isinstance(data, list | tuple) and len(data) in (1, 2)
-    named = named and all(isinstance(part, str | os.PathLike) for part in data)
-    return tuple(str(Path(part).absolute()) for part in data) if named else None
 
 
 def _command(assignments: Mapping[str, Any] | None) -> str:

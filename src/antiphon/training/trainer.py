@@ -25,7 +25,6 @@ from antiphon.data.store import Example, Store
 from antiphon.inference import bundle
 from antiphon.inference.task import Task
 from antiphon.metrics import Score
-from antiphon.models.functional import pick_matmul
 from antiphon.training import runner as running
 from antiphon.training.budget import Budget
 from antiphon.training.checkpoint import STATE, Checkpoints, Found, State, insist, room
@@ -36,8 +35,9 @@ from antiphon.training.objectives import Likelihood, Objective
 from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
 from antiphon.training.optimizers import rate_at
 from antiphon.training.regularizers import lent
-from antiphon.training.runner import Interrupted, Local, OutOfMemory, Signals, Step
+from antiphon.training.runner import Arithmetic, Interrupted, Local, OutOfMemory, Signals, Step, arithmetic
 from antiphon.training.validation import Outcome, Validator
+from antiphon.training.workers import launch
 
 BAD_IN_A_ROW, ROLLBACKS = 3, 3
 """Non-finite steps in a row that roll back, and roll-backs that end the run."""
@@ -49,7 +49,7 @@ SAVE_SECONDS = 300.0
 def train(
     config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, *, observers: Sequence[Any] = (),
     resume: bool = False, facts: Mapping[str, Any] | None = None, save_seconds: float = SAVE_SECONDS, workers: int = 0,
-    notes: Sequence[Note] = (),
+    notes: Sequence[Note] = (), runner: Local | None = None,
 ) -> Result:  # fmt: skip
     """Train a model on a store of examples, judged by held-out pairs, in the run folder `out`.
 
@@ -57,7 +57,7 @@ def train(
     are kept in `data.json`; with `resume` they must be as they were, and so must the settings. The run goes on from the
     newest checkpoint that verifies; a finished one is left untouched. Killed at any moment and resumed, it ends with
     the same bits as uninterrupted, on the same machine with the same versions - but for `training.minutes`, where the
-    clock decides the learning rate and the end.
+    clock decides the learning rate and the end. `runner` is what `workers.launch` gave, where it was called before.
 
     Raises `ConfigError`, `DataError`, `TrainingError` or `BundleError`. A signal is no error: see `Result.interrupted`.
     """
@@ -75,9 +75,10 @@ def train(
     audience.notes.extend(notes)
     for note in notes:
         log.noted(note)
-    with Signals() as signals, closing(log):
+    runner = runner or launch(config, found.state if found else None)
+    with Signals() as signals, closing(log), closing(runner):
         try:
-            trainer = Trainer(config, task, store, valid, out, audience, log, signals)
+            trainer = Trainer(config, task, store, valid, out, audience, log, signals, runner)
             trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
             return trainer.run(found)
         except BaseException:
@@ -87,15 +88,14 @@ def train(
 
 
 class Trainer:
-    """One run in one process. `run` may be called once."""
+    """One run. `run` may be called once."""
 
     def __init__(
         self, config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, audience: Audience, log: Log,
-        signals: Signals,
+        signals: Signals, runner: Local,
     ) -> None:  # fmt: skip
         self.config, self.settings, self.task, self.store, self.out = config, config.training, task, store, out
-        self.audience, self.log, self.signals = audience, log, signals
-        self.runner = Local(self.settings)
+        self.audience, self.log, self.signals, self.runner = audience, log, signals, runner
         self.objective: Objective = Likelihood(self.settings)
         self.validator = Validator(config, task, valid)
         self.valid_pairs = len(valid)
@@ -130,6 +130,7 @@ class Trainer:
         if found is not None:
             self.learner.restore(found.files)
             self.state = found.state
+        self.runner.begin(self.config, self.model, self.learner.flat, self.state.precision)
         self.budget.start(self.state.seconds)
         self._announce(found)
         for line in lines:
@@ -138,13 +139,15 @@ class Trainer:
             self._save()
 
     def _set_machine(self, before: State | None) -> None:
-        """Threads and matrix products: as before, since other sums would round otherwise; or the best there are."""
-        self.state.threads = running.set_threads(before.threads if before else self.settings.threads)
+        """Processes, threads, matrix products: as before, since other sums round otherwise; or the best there are."""
+        self.state.processes, self.state.threads = self.runner.split.processes, self.runner.split.threads
+        torch.set_num_threads(self.state.threads)
         if before is not None:
-            torch.set_float32_matmul_precision(before.matmul)
-        elif self.runner.device.type == "cpu":
-            pick_matmul()
-        self.state.matmul = torch.get_float32_matmul_precision()
+            self.arithmetic = Arithmetic(before.matmul, before.precision)
+        else:
+            self.arithmetic = arithmetic(self.settings, self.runner.device)
+        self.state.matmul, self.state.precision = self.arithmetic.matmul, self.arithmetic.precision
+        torch.set_float32_matmul_precision(self.state.matmul)
 
     def _announce(self, found: Found | None) -> None:
         settings, parameters = self.settings, sum(p.numel() for p in self.model.parameters())
@@ -152,8 +155,11 @@ class Trainer:
         self.audience.tell("started", Started(
             self.out, parameters, len(self.store), self.valid_pairs, self.budget.epoch_steps, settings.steps,
             settings.epochs, settings.minutes, self.validator.metric, self.state.step if found else None,
-            self.state.threads, str(self.runner.device),
+            self.state.processes, self.state.threads, str(self.runner.device),
         ))  # fmt: skip
+        for choice in (self.runner.split, self.arithmetic):
+            if choice.reason:
+                self.audience.note("choice", str(choice), self.state.step)
         for problem in found.problems if found else ():
             text = f"{problem}; going on from the checkpoint before it, step {self.state.step}"
             self.audience.note("resume", text, self.state.step)
@@ -204,7 +210,7 @@ class Trainer:
     # One step
 
     def _step(self, groups: Iterator[list[Batch]]) -> None:
-        state, wall, cpu = self.state, time.perf_counter(), time.process_time()
+        state, wall, cpu = self.state, time.perf_counter(), self.runner.seconds()
         batches = next(groups)
         progress, hurry, epoch, place = self.budget.progress(state), self.budget.hurry(), state.epoch, state.group
         state.step += 1
@@ -220,7 +226,7 @@ class Trainer:
             self._skip(step, f"step {state.step} (epoch {epoch}, batch {place * self.settings.accumulate})")
         seconds, tokens = time.perf_counter() - wall, sum(batch.tokens for batch in batches)
         self.audience.tell("step", StepEvent(
-            state.step, epoch, self.budget.epoch_steps, nats, tokens, tokens / seconds, time.process_time() - cpu,
+            state.step, epoch, self.budget.epoch_steps, nats, tokens, tokens / seconds, self.runner.seconds() - cpu,
             rate, norm, self.budget.eta(state), state.skipped,
         ))  # fmt: skip
 
