@@ -17,7 +17,7 @@ import numpy as np
 
 from antiphon.core.config import Data, Side
 from antiphon.data.batching import Example, Loader, padding, plan, prepare
-from antiphon.data.corpus import Column, open_pairs, split
+from antiphon.data.corpus import Texts, open_pairs, split
 from antiphon.data.modalities import Text
 
 LIMIT = 1_500_000_000
@@ -59,8 +59,8 @@ def measure(pairs: int, folder: Path) -> dict[str, object]:
     train, valid = split(open_pairs(path, Data()), 0.01, 1)
     done("split")
     side = Side("word", 8000, max_length=100)
-    source = Text.learn(Column(train, "source"), side, name="source")
-    target = Text.learn(Column(train, "target"), side, name="target")
+    source = Text.learn(Texts(train, ["source"]), side, name="source")
+    target = Text.learn(Texts(train, ["target"]), side, name="target")
     done("learn vocabularies")
     store = prepare(
         train, lambda pair: Example(source.ids(pair.source), target.ids(pair.target)), folder / "ids", ids_below=8000

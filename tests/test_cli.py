@@ -88,6 +88,50 @@ def test_help_is_fast_and_without_torch(words: list[str]) -> None:
     assert min(times) < 0.3
 
 
+TRAINED = """
+import sys
+from antiphon import fit
+pairs = [(a + b + c, c + b + a) for a in "abcd" for b in "efgh" for c in "ijkl"]
+tiny = {"data.source.tokenizer": "char", "model.width": 8, "model.heads": 2, "training.steps": 2}
+fit(pairs, out=sys.argv[1], assignments=tiny)
+assert not {"torch._dynamo", "pandas", "pyarrow", "scipy", "sympy"} & set(sys.modules)
+"""
+
+
+def test_training_imports_no_compiler(tmp_path: Path) -> None:
+    """The first optimizer of `torch.optim` brings in 800 modules: a second, and 80 MB."""
+    subprocess.run([sys.executable, "-c", TRAINED, tmp_path / "run"], check=True)
+
+
+SHAPES = """
+import resource, antiphon, torch
+torch.set_num_threads(1)
+torch.set_float32_matmul_precision("medium")
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+weight = torch.ones(256, 128)
+for rows in range(500, 530):
+    torch.ones(rows, 128) @ weight.T
+before = peak()
+for rows in range(100, 400):
+    torch.ones(rows, 128) @ weight.T
+print(peak() - before)
+"""
+
+
+def test_compiled_products_are_forgotten() -> None:
+    """Without the bounds that `antiphon` sets, 300 shapes of a product would hold 160 MB."""
+    done = subprocess.run([sys.executable, "-c", SHAPES], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 80
+
+
+def test_bounds_of_the_environment_stand() -> None:
+    code = "import antiphon, os; print(os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'], os.environ['LRU_CACHE_CAPACITY'])"
+    environment = {**os.environ, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7", "LRU_CACHE_CAPACITY": "8"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["7", "8"]
+
+
 def test_help_lists_every_command(call: Call) -> None:
     code, out, _ = call("--help")
     assert code == 0

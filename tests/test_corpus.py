@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from antiphon.core.config import Data
 from antiphon.core.errors import AntiphonError, DataError
 from antiphon.data.alignment import shifted
-from antiphon.data.corpus import Column, Pair, group_references, open_pairs, overlap, read_lines, split
+from antiphon.data.corpus import Pair, Texts, group_references, named_files, open_pairs, overlap, read_lines, split
 
 PAIRS = [
     ("ein Hund", "a dog"),
@@ -223,9 +223,19 @@ def test_overlap_counts_sources_and_pairs() -> None:
     assert overlap(train, [Pair("z", "1")]).lines() == []
 
 
-def test_columns_are_texts_again_and_again() -> None:
-    column = Column(open_pairs(PAIRS, Data()), "target")
-    assert list(column) == list(column) == [target for _, target in PAIRS]
+def test_where_data_comes_from() -> None:
+    assert named_files("a.tsv") == [Path("a.tsv")]
+    assert named_files("a.en, b.de") == named_files(["a.en", "b.de"]) == named_files(Path("a.en"), "b.de")
+    assert named_files(Path("a.en"), "b.de") == [Path("a.en"), Path("b.de")]
+    assert named_files([("a", "b")]) is None
+    assert named_files([("a", "b"), ("c", "d")]) is None
+
+
+def test_texts_can_be_gone_through_again_and_again() -> None:
+    targets = Texts(open_pairs(PAIRS, Data()), ["target"])
+    assert list(targets) == list(targets) == [target for _, target in PAIRS]
+    both = Texts(open_pairs(PAIRS, Data()), ["source", "target"])
+    assert list(both) == [text for pair in PAIRS for text in pair]
 
 
 def test_read_lines_keeps_every_line(tmp_path: Path) -> None:

@@ -282,10 +282,6 @@ def test_missing_rouge_names_the_command(monkeypatch: pytest.MonkeyPatch) -> Non
         metrics.get("rouge1")
 
 
-def test_better_knows_the_direction() -> None:
-    low, high = (metrics.Score("x", number, None, "", True) for number in (1.0, 2.0))
-    assert high.better(low)
-    assert not low.better(low)
-    assert metrics.Score("wer", 1.0, None, "", False).better(metrics.Score("wer", 2.0, None, "", False))
+def test_scores_print_with_their_interval() -> None:
     assert str(metrics.Score("wer", 1.0, (0.5, 1.5), "", False)) == "wer 1.00 [0.50, 1.50]"
     assert str(metrics.Score("loss", 1.23456, None, "", False)) == "loss 1.2346"

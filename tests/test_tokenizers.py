@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.config import Side
 from antiphon.core.errors import BundleError, ConfigError
-from antiphon.data.tokenizers import Subword, Tokenizer, Word, learn, load, reservoir
+from antiphon.data.tokenizers import Subword, Tokenizer, Word, _escape, learn, load, reservoir
 
 KINDS = ["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese"]
 TEXTS = [
@@ -206,3 +208,48 @@ def test_subword_sampling_varies_and_at_its_calmest_is_the_plain_cut(kind: str) 
     strength = 0.5 if kind == "bpe" else 0.05
     assert len({tuple(cuts.sample(texts[7], strength, seed)) for seed in range(20)}) > (5 if kind == "bpe" else 1)
     assert {cuts.decode(cuts.sample(texts[7], strength, seed)) for seed in range(20)} == {texts[7]}
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@settings(max_examples=150, deadline=None)
+@given(text=texts | marked)
+def test_words_are_cut_as_the_whole_text_would_be(kind: str, text: str) -> None:
+    made = tokenizer(kind)
+    assert isinstance(made, Subword)
+    whole = made._processor.encode(_escape(text, made.space), out_type=str)
+    assert made.encode(text) == made.encode(text) == whole
+
+
+def test_remembered_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antiphon.data.tokenizers.MOST_WORDS", 10)
+    made = learn("bpe", TEXTS, size=200, side=Side())
+    assert isinstance(made, Subword)
+    for number in range(50):
+        made.encode(f"the{number} {'long' * 50}")
+    assert 0 < len(made._words) <= 10
+    assert max(map(len, made._words)) <= 40
+
+
+def plain_dropout(made: Subword, word: str, rate: float, draw: random.Random) -> tuple[str, ...]:
+    """BPE dropout as Provilkov et al. put it: one draw for every possible merge, time and again."""
+    parts = list(made.space + word)
+    while True:
+        merges = [(made._scores.get(a + b), -place) for place, (a, b) in enumerate(pairwise(parts))]
+        kept = [(score, place) for score, place in merges if score is not None and draw.random() >= rate]
+        if not kept:
+            return tuple(parts)
+        place = -max(kept)[1]
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_bpe_dropout_draws_from_the_plain_distribution(rate: float) -> None:
+    made, draw, many = tokenizer("bpe"), random.Random(3), 4000
+    assert isinstance(made, Subword)
+    plain = Counter(
+        (plain_dropout(made, "the", rate, draw), plain_dropout(made, "dog", rate, draw)) for _ in range(many)
+    )
+    joined = Counter({(*first, *second): count for (first, second), count in plain.items()})
+    found = Counter(tuple(made.sample("the dog", rate, seed)) for seed in range(many))
+    assert sum(abs(joined[cut] - found[cut]) for cut in joined | found) / (2 * many) < 0.06
+    assert (len(found) == 1) == (rate == 1.0)

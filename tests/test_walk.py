@@ -28,7 +28,7 @@ LEGS = {
 
 SIZE = 4
 """Lines of work from which on a function is a station; shorter ones are passed through."""
-PASSED = re.compile(r"(core|metrics)/|models/(functional|positions)|training/(budget|observers)")
+PASSED = re.compile(r"(core|metrics)/|models/(functional|linear|positions)|training/(budget|observers)")
 """Types, arithmetic and bookkeeping: passed through as well, and so are private helpers."""
 
 MOST_FUNCTIONS, MOST_FILES, MOST_DEPTH = 34, 17, 9
@@ -118,7 +118,7 @@ def page(stations: list[Station]) -> str:
         "",
         "Traced from a real step of an LSTM model by `tests/test_walk.py`, which also writes this page",
         "(`WRITE_WALK=1 make test ARGS=tests/test_walk.py`). Passed through without a word: functions of fewer than",
-        "four lines, private helpers, and what only computes or keeps books (`core`, `models/functional.py`).",
+        "four lines, private helpers, and what only computes or keeps books (`core`, `models/functional.py` and `linear.py`).",
     ]
     leg = ""
     for station in stations:

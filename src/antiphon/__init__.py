@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["AntiphonError", "Pair", "Predictor", "Seq2Seq", "__version__", "fit", "load"]
+
+# oneDNN compiles each new shape of a matrix product, and a batch brings forty. It keeps the code of the last 1,024, and
+# PyTorch as many again, which is a gigabyte; these are enough for the layers of one batch, which share their shapes.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "96")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 _HOMES = {
     "AntiphonError": "core.errors",

@@ -35,8 +35,8 @@ from antiphon.data.formats import (
 )
 from antiphon.data.report import Report
 
-__all__ = ["Column", "Corpus", "Odd", "Overlap", "Pair", "Report", "fault", "group_references", "open_pairs"]
-__all__ += ["overlap", "read_lines", "split"]
+__all__ = ["Corpus", "Odd", "Overlap", "Pair", "Report", "Texts", "fault", "group_references", "open_pairs"]
+__all__ += ["named_files", "overlap", "read_lines", "split"]
 
 _TABLES = {".csv": csv_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": jsonl_rows, ".parquet": parquet_rows}
 
@@ -70,16 +70,14 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One side of pairs as texts, as often as they are gone through."""
+class Texts:
+    """The texts of one side of pairs, or of both, as often as they are gone through."""
 
     pairs: Iterable[Pair]
-    side: Literal["source", "target"]
+    sides: Sequence[Literal["source", "target"]]
 
     def __iter__(self) -> Iterator[str]:
-        if self.side == "source":
-            return (pair.source for pair in self.pairs)
-        return (pair.target for pair in self.pairs)
+        return (getattr(pair, side) for pair in self.pairs for side in self.sides)
 
 
 def open_pairs(data: Any, settings: Data, *, parallel: Any = None, need_target: bool = True) -> Corpus:
@@ -90,7 +88,7 @@ def open_pairs(data: Any, settings: Data, *, parallel: Any = None, need_target: 
     `(source, target[, context])`, of dicts or of `Pair`. An iterator that runs only once is read into memory.
     Raises `DataError` with file, line and what to do; where `settings` says skip, the report counts instead.
     """
-    files = _files(data, parallel, need_target)
+    files = named_files(data, parallel, need_target=need_target)
     if files is None:
         return _in_memory(data, settings, need_target)
     if len(files) == 2:
@@ -110,7 +108,7 @@ def _kind(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() in (".gz", ".xz") else path).suffix.lower()
 
 
-def _files(data: Any, parallel: Any, need_target: bool) -> list[Path] | None:
+def named_files(data: Any, parallel: Any = None, *, need_target: bool = True) -> list[Path] | None:
     """The paths that `data` names, or None where it is the pairs themselves."""
     if parallel is not None:
         return [Path(data), Path(parallel)]

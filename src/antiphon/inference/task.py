@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from antiphon.core.batch import EOS, PAD, UNK, Batch, pad
 from antiphon.core.config import Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
-from antiphon.data.corpus import Pair
+from antiphon.data.corpus import Pair, Texts
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Example
@@ -21,7 +21,7 @@ from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference.files import dump_json, load_json
 
 TASK_FILE = "task.json"
-MEASURED = 200_000
+MEASURED = 1000
 """Pairs that the length model is learned from at first; `Task.with_lengths` takes all of them."""
 
 
@@ -88,12 +88,12 @@ class Task:
         """Learns tokenizers, vocabularies and lengths from pairs that can be gone through several times."""
         data = config.data
         tags = sorted({tag for pair in pairs for tag in _tags(pair, data.context)}) if data.context else []
-        sources, targets = _Side(pairs, "source"), _Side(pairs, "target")
         if data.shared:
-            both = Text.learn(_Both(sources, targets), _one_side(config), name="shared", tags=tags)
+            both = Text.learn(Texts(pairs, ("source", "target")), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
+            sources, targets = Texts(pairs, ["source"]), Texts(pairs, ["target"])
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
         copy = config.model.head == "copy"
@@ -138,10 +138,6 @@ class Task:
                 if lost := ids.count(UNK):
                     report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
         return Example(source.ids, [*target, EOS], source.copy)
-
-    def source_ids(self, pair: Pair | str) -> list[int]:
-        """The source's ids, end mark included."""
-        return self.read(pair).ids
 
     def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The pairs as one batch, in order."""
@@ -218,25 +214,3 @@ def _one_side(config: Config) -> Side:
             got = f"{getattr(source, name)} and {getattr(target, name)}"
             raise ConfigError(f"data.shared=true needs one {name} for both sides", got=got, do="make them equal")
     return source
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One side of pairs as texts, as often as they are gone through."""
-
-    pairs: Iterable[Pair]
-    side: str
-
-    def __iter__(self) -> Any:
-        return (getattr(pair, self.side) for pair in self.pairs)
-
-
-@dataclass(frozen=True)
-class _Both:
-    """First all sources, then all targets."""
-
-    sources: _Side
-    targets: _Side
-
-    def __iter__(self) -> Any:
-        return chain(self.sources, self.targets)

@@ -26,10 +26,6 @@ class Score:
     signature: str
     higher_is_better: bool
 
-    def better(self, other: Score) -> bool:
-        """Whether this is a better value than the other."""
-        return self.value > other.value if self.higher_is_better else self.value < other.value
-
     def __str__(self) -> str:
         digits = digits_of(self.name)
         interval = "" if self.interval is None else " [{0:.{2}f}, {1:.{2}f}]".format(*self.interval, digits)
@@ -41,8 +37,8 @@ def digits_of(name: str) -> int:
     return 4 if name == "loss" else 2
 
 
-class Summed(Protocol):
-    """A score that is made from a sum over sentences; all that intervals and tests need."""
+class Named(Protocol):
+    """What every metric tells of itself."""
 
     @property
     def name(self) -> str:
@@ -50,11 +46,15 @@ class Summed(Protocol):
 
     @property
     def higher_is_better(self) -> bool:
-        """False for error rates."""
+        """False for error rates and for what grows with sameness."""
 
     @property
     def signature(self) -> str:
         """How it counts, as `key:value|key:value`."""
+
+
+class Summed(Named, Protocol):
+    """A score that is made from a sum over sentences; all that intervals and tests need."""
 
     def score(self, stats: Stats) -> float:
         """The score of summed statistics `[K]`."""
@@ -71,20 +71,8 @@ class Metric(Summed, Protocol):
 
 
 @runtime_checkable
-class Pooled(Protocol):
+class Pooled(Named, Protocol):
     """A metric that sees all hypotheses at once, such as the share of distinct n-grams; it reads no references."""
-
-    @property
-    def name(self) -> str:
-        """The name that `get` knows it by, options included."""
-
-    @property
-    def higher_is_better(self) -> bool:
-        """True where more diverse output has the higher value."""
-
-    @property
-    def signature(self) -> str:
-        """How it counts, as `key:value|key:value`."""
 
     def whole(self, hypotheses: Sequence[str]) -> float:
         """The score of all hypotheses together."""
