@@ -117,8 +117,9 @@ def page(stations: list[Station]) -> str:
         f"One pair to the optimizer step: {len(stations)} functions in {len(files)} files, {depth} deep.",
         "",
         "Traced from a real step of an LSTM model by `tests/test_walk.py`, which also writes this page",
-        "(`WRITE_WALK=1 make test ARGS=tests/test_walk.py`). Passed through without a word: functions of fewer than four",
-        "lines, private helpers, and what only computes or keeps books (`core`, `models/functional.py` and `linear.py`).",
+        "(`WRITE_WALK=1 make test ARGS=tests/test_walk.py`). Passed through without a word: functions of fewer than",
+        "four lines, private helpers, and what only computes or keeps books (`core`, `models/functional.py` and",
+        "`models/linear.py`).",
     ]
     leg = ""
     for station in stations:
