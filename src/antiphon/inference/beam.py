@@ -18,10 +18,12 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
-from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, sampled, uniform
+from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, rounded, sampled, uniform
 
 BEAM = 5
 """Hypotheses kept where the settings leave it open."""
+SENTENCES = 8
+"""What the number of sentences still searched is a multiple of, where there are so many."""
 
 
 class Model(Protocol):
@@ -119,6 +121,8 @@ class Beams:
         self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.ends, self.steps = Ends(), list[Step]()
         self.remembers = bool(settings.no_repeat) or any(item.banned for item in constraints)
+        ruled = self.remembers or any(item.prefix or item.required for item in constraints) or copy_BS is not None
+        self.plain = not (ruled or settings.sample or settings.groups > 1)
 
     def run(self) -> None:
         """Search every sentence to its end."""
@@ -126,32 +130,57 @@ class Beams:
             self._step(len(self.steps))
 
     def _step(self, step: int) -> None:
-        log_probs, weights = self._predict()
-        log_probs = self._rules(log_probs, step)
-        self._last_step(log_probs, self.limits_A == step)
-        choice = self._choose(log_probs, step)
-        self._note(choice.gaps_A, self.active_A)
-        self._give_up(log_probs, step)
+        steps = self._decode()
+        looks = [each.weights_BTS[:, 0].float().view(*self.tokens_AR.shape, -1) for each in steps]
+        weights = torch.stack(looks).mean(0) if len(looks) > 1 else looks[0]
+        quick = self.plain and not (self.limits_A == step).any()
+        choice = self._choose_quickly(steps, step) if quick else self._choose(steps, step)
+        self._note(choice.gaps_A, self.active_A, step)
         self._record(choice, weights)
         done = self._close(choice, weights, step)
         self._go_on(choice, done)
 
-    def _predict(self) -> tuple[Tensor, Tensor]:
-        """Log probabilities `[A, R, V]` and attention weights `[A, R, S]` of the next token, by all models."""
-        shape = (*self.tokens_AR.shape, -1)
-        parts, weights = [], []
+    def _decode(self) -> list[Steps]:
+        """One step of every model."""
+        result = []
         for number, (model, memory) in enumerate(zip(self.models, self.memories, strict=True)):
             steps, self.states[number] = model.decode(self.tokens_AR.reshape(-1, 1), memory, self.states[number])
-            parts.append(model.log_probs(steps, memory)[:, 0].view(shape))
-            weights.append(steps.weights_BTS[:, 0].float().reshape(shape))
-        return average(parts), torch.stack(weights).mean(0) if len(weights) > 1 else weights[0]
+            result.append(steps)
+        return result
+
+    def _log_probs(self, steps: list[Steps]) -> Tensor:
+        """Log probabilities `[N, V]` of the next token, by all models."""
+        each = zip(self.models, self.memories, steps, strict=True)
+        return average([model.log_probs(part, memory)[:, 0] for model, memory, part in each])
+
+    def _choose_quickly(self, steps: list[Steps], step: int) -> Choice:
+        """A plain beam without rules need not look at all rows, nor at all of them at once."""
+
+        def log_probs(rows_N: Tensor) -> Tensor:
+            few = [Steps(each.hidden_BTD[rows_N], each.weights_BTS[rows_N]) for each in steps]
+            log_probs_NV = self._log_probs(few)
+            self._forbid_marks(log_probs_NV, step)
+            return log_probs_NV
+
+        return quick(self.totals_AR, log_probs, self.room_AG[:, 0], self.slots)
+
+    def _choose(self, steps: list[Steps], step: int) -> Choice:
+        log_probs = self._log_probs(steps).view(*self.tokens_AR.shape, -1)
+        log_probs = self._rules(log_probs, step)
+        self._last_step(log_probs, step)
+        choice = self._select(log_probs, step)
+        self._give_up(log_probs, step)
+        return choice
+
+    def _forbid_marks(self, log_probs: Tensor, step: int) -> None:
+        log_probs[..., PAD] = log_probs[..., BOS] = -INF
+        if step < self.settings.min_length:
+            log_probs[..., EOS] = -INF
 
     def _rules(self, log_probs_ARV: Tensor, step: int) -> Tensor:
         """What may not come next gets -inf; nothing is renormalized, so scores stay the model's."""
         raw = log_probs_ARV.clone() if self.prefixes_AT.any() else log_probs_ARV
-        log_probs_ARV[..., [PAD, BOS]] = -INF
-        if step < self.settings.min_length:
-            log_probs_ARV[..., EOS] = -INF
+        self._forbid_marks(log_probs_ARV, step)
         size = self.models[0].target_size
         if self.copies_AS is not None and log_probs_ARV.shape[2] > size:
             extra_A = self.copies_AS.amax(1)
@@ -167,8 +196,9 @@ class Beams:
             self.required.admit(log_probs_ARV, self.limits_A - step)
         return force_prefix(raw, log_probs_ARV, step, self.prefixes_AT) if raw is not log_probs_ARV else log_probs_ARV
 
-    def _last_step(self, log_probs_ARV: Tensor, last_A: Tensor) -> None:
+    def _last_step(self, log_probs_ARV: Tensor, step: int) -> None:
         """At the length limit a hypothesis may only end, and only if the end mark is its likeliest token."""
+        last_A = self.limits_A == step
         if not last_A.any():
             return
         part = log_probs_ARV[last_A]
@@ -180,12 +210,12 @@ class Beams:
         log_probs_ARV[last_A] = part
         real = (self.totals_AR[last_A] > -INF) & ((end > -INF) | (other > -INF))
         gaps = (end.double() - other.double()).abs().masked_fill(~real, INF).amin(1)
-        self._note(gaps, self.active_A[last_A])
+        self._note(gaps, self.active_A[last_A], step)
 
-    def _note(self, gaps: Tensor, sentences: Tensor) -> None:
-        self.gaps[sentences] = torch.minimum(self.gaps[sentences], gaps.double())
+    def _note(self, gaps: Tensor, sentences: Tensor, step: int) -> None:
+        self.gaps[sentences] = torch.minimum(self.gaps[sentences], gaps.double() / (step + 1) ** 0.5)
 
-    def _choose(self, log_probs_ARV: Tensor, step: int) -> Choice:
+    def _select(self, log_probs_ARV: Tensor, step: int) -> Choice:
         settings, size = self.settings, log_probs_ARV.shape[2]
         if settings.sample:
             sentences = [self.numbers[sentence] for sentence in self.active_A.tolist()]
@@ -234,9 +264,9 @@ class Beams:
             self.best_AN = (
                 torch.cat([self.best_AN, scores.masked_fill(~ended_AK, -INF)], 1).topk(self.best_AN.shape[1], 1).values
             )
-        return (self.totals_AR == -INF).all(1) | self._settled()
+        return (self.totals_AR == -INF).all(1) | self._settled(step)
 
-    def _settled(self) -> Tensor:
+    def _settled(self, step: int) -> Tensor:
         """True where the best that any live hypothesis can reach is clearly below all that will be returned.
 
         Totals only fall and the limit bounds the length, so total / longest ** penalty is that best. Being clear
@@ -245,10 +275,11 @@ class Beams:
         if self.settings.sample or self.settings.groups > 1:
             return torch.zeros_like(self.active_A, dtype=torch.bool)
         reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** self.settings.length_penalty
-        return reach_A < self.best_AN[:, -1] - MARGIN
+        return reach_A < self.best_AN[:, -1] - MARGIN * (step + 1) ** 0.5
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:
-        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it."""
+        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it,
+        but for a few that keep its size a round number."""
         if self.required is not None:
             self.required = self.required.follow(choice)
         if self.remembers:
@@ -260,8 +291,10 @@ class Beams:
         self.room_AG = self.room_AG.masked_fill(done_A[:, None], 0)
         index_AK = torch.arange(sentences, device=done_A.device)[:, None] * rows + choice.parents_AK
         keep = None
-        if int(done_A.sum()) * 4 >= sentences:
-            keep = (~done_A).nonzero().squeeze(1)
+        left = sentences - int(done_A.sum())
+        size = rounded(left, SENTENCES) if left else 0
+        if size * 4 <= sentences * 3:
+            keep = done_A.argsort(stable=True)[:size]
             index_AK = index_AK[keep]
             self._keep(keep)
         index = index_AK.flatten()

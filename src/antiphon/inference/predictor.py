@@ -24,7 +24,7 @@ from antiphon.models.seq2seq import Seq2Seq
 
 BATCH_TOKENS = 16_384
 """Most source tokens of a batch, padding included."""
-WINDOW = 16
+WINDOW = 8
 """Batches that are sorted by length together."""
 ROUNDS = 20
 """Most attempts to find another wording for a banned phrase."""
@@ -87,7 +87,7 @@ class Predictor:
         inputs: Iterable[str | Pair],
         *,
         settings: Decoding | None = None,
-        batch_size: int = 64,
+        batch_size: int = 128,
         window: int | None = None,
         prefixes: Iterable[str] | None = None,
         required: Iterable[Sequence[str]] | None = None,

@@ -67,7 +67,7 @@ def search(
     _check_constraints(settings, asked, models[0].target_size, copy_BS)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
-    with torch.inference_mode(), _evaluating(models):
+    with _searching(models):
         answers, gaps = _decode(models, source, settings, limits, copy_BS, asked, numbers)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
             length = int(source.lengths_B[row])
@@ -86,7 +86,7 @@ def rescore(
     copy_BS: Tensor | None = None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Given answers (without end marks), one a sentence, scored by teacher forcing just as `search` scores."""
-    with torch.inference_mode(), _evaluating(models):
+    with _searching(models):
         labels = pad([[*target, EOS] for target in targets]).to(source.values.device)
         begin = labels.values.new_full((len(targets), 1), BOS)
         inputs = torch.cat([begin, labels.values[:, :-1]], 1)
@@ -137,14 +137,21 @@ def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, c
 
 
 @contextmanager
-def _evaluating(models: Sequence[Model]) -> Iterator[None]:
-    """Dropout off; what was training goes on training afterwards."""
+def _searching(models: Sequence[Model]) -> Iterator[None]:
+    """Dropout off, matrix products as exact as fp32 is, and one thread (several only wait for each other: a step's
+    products are too small to share); afterwards all is as it was."""
     modules = [model for model in models if isinstance(model, torch.nn.Module) and model.training]
-    for module in modules:
-        module.eval()
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
-        yield
+        for module in modules:
+            module.eval()
+        torch.set_float32_matmul_precision("highest")
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            yield
     finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
         for module in modules:
             module.train()
 
@@ -175,7 +182,7 @@ def _decode(
 def _ranked(
     mine: np.ndarray, ends: tuple[np.ndarray, ...], settings: Decoding, slots: int, source_length: int
 ) -> tuple[list[int], float]:
-    """A sentence's ends, best first, and the smallest gap in that order, in nats."""
+    """A sentence's ends, best first, and the smallest gap in that order, in nats by the root of their length."""
     _, steps, places, scores, finished = ends
     if settings.sample:
         return [int(end) for end in mine[np.argsort(places[mine], kind="stable")]], INF
@@ -188,7 +195,8 @@ def _ranked(
             if finished[better] == finished[worse]:
                 shorter = max(1, min(steps[better], steps[worse]) + 1)
                 nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
-                smallest = min(smallest, float(nats) / (1 + settings.coverage_penalty * source_length))
+                error = (1 + settings.coverage_penalty * source_length) * (max(steps[better], steps[worse]) + 1) ** 0.5
+                smallest = min(smallest, float(nats) / error)
     rounds = max(map(len, by_group), default=0)
     return [group[place] for place in range(rounds) for group in by_group if place < len(group)], smallest
 
