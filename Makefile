@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= auto
+FILES ?= $(wildcard bench/[a-z]*.py)
 
 .PHONY: help install demo test bench check fix lock docs clean
 .DEFAULT_GOAL := help
@@ -29,8 +30,8 @@ demo: .venv/.installed  ## learn to pronounce English, then show it
 test: .venv/.installed  ## run the tests (ARGS="-m slow" for the long ones)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-bench: .venv/.installed  ## measure speed and memory
-	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: .venv/.installed  ## measure speed and memory: hours (FILES=bench/limits.py ARGS="--models t128" for one)
+	@for file in $(FILES); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
 
 check: .venv/.installed  ## style, types, layers
 	$(BIN)/ruff check .
@@ -60,3 +61,4 @@ docs: .venv/.installed  ## build the documentation into site/
 
 clean:  ## remove what the commands above made
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache site dist antiphon-demo
+	rm -rf bench/.work bench/peers/*/.venv
