@@ -16,7 +16,6 @@ from antiphon.core.batch import EOS, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.inference.search import Hypothesis, _ranked, rescore, search
-from antiphon.inference.selection import MARGIN, plain, quick, top
 
 V = 7
 LIMIT = 4
@@ -323,17 +322,6 @@ def test_the_final_ranking_has_a_gap() -> None:
     assert smallest == pytest.approx(2.0 * 3 / math.sqrt(5))
 
 
-def test_top_is_topk() -> None:
-    values = torch.randn(40, 1031)
-    values[3, 7] = -math.inf
-    for count in (1, 2, 6, 300):
-        expected = values.topk(count, 1)
-        found = top(values, count)
-        assert torch.equal(found[0], expected.values)
-        assert torch.equal(found[1], expected.indices)
-    assert top(torch.randn(2, 3), 9)[0].shape == (2, 3)
-
-
 def test_what_search_needs_is_undone_afterwards() -> None:
     """Whether it ends well or not: training mode, the route of matrix products, the number of threads."""
 
@@ -379,39 +367,3 @@ def test_model_that_is_not_a_number() -> None:
 def test_contradictions_are_errors(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         run(Table(), sources(2), **settings)
-
-
-def test_margin_is_above_float_error() -> None:
-    """Measured: at most 5e-6 times the root of the number of tokens, either way."""
-    assert MARGIN >= 4 * 5e-6
-
-
-@pytest.mark.parametrize("size", [7, 64, 128, 1031])
-@pytest.mark.parametrize(("sentences", "rows", "parts"), [(1, 1, 9), (1, 5, 9), (9, 1, 9), (9, 5, 10), (40, 5, 99)])
-def test_the_quick_choice_is_the_plain_one(size: int, sentences: int, rows: int, parts: int) -> None:
-    """Dead rows and dead sentences among the living, blocks that are not full, several parts."""
-    draw = torch.Generator().manual_seed(size)
-    log_probs_ARV = torch.randn(sentences, rows, size, generator=draw).log_softmax(2)
-    log_probs_ARV[0, 0, 1:5] = -math.inf
-    totals_AR = -torch.rand(sentences, rows, generator=draw, dtype=torch.float64)
-    room_A = torch.randint(1, 6, (sentences,), generator=draw)
-    if sentences > 1:
-        totals_AR[2:4], room_A[2:4] = -math.inf, 0
-    totals_AR[0, 1:3] = totals_AR[-1, 4:] = -math.inf
-    asked: list[int] = []
-
-    def log_probs(rows_N: Tensor) -> Tensor:
-        asked.extend(rows_N.tolist())
-        return log_probs_ARV.flatten(0, 1)[rows_N]
-
-    expected = plain(totals_AR, log_probs_ARV, room_A, 5)
-    found = quick(totals_AR, log_probs, room_A, 5, rows=parts)
-    living = [row for row in range(sentences * rows) if totals_AR.flatten()[row] > -math.inf]
-    assert set(living) <= set(asked)
-    assert len(asked) == len(set(asked)) <= sentences * rows
-    kept = expected.totals_AK > -math.inf
-    assert torch.equal(kept, found.totals_AK > -math.inf)
-    for name in ("parents_AK", "tokens_AK", "log_probs_AK"):
-        assert torch.equal(getattr(found, name)[kept], getattr(expected, name)[kept])
-    torch.testing.assert_close(found.totals_AK, expected.totals_AK, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.gaps_A, expected.gaps_A, rtol=0, atol=1e-12)

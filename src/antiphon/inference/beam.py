@@ -18,12 +18,10 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
-from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, rounded, sampled, uniform
+from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
 
 BEAM = 5
 """Hypotheses kept where the settings leave it open."""
-SENTENCES = 8
-"""What the number of sentences still searched is a multiple of, where there are so many."""
 
 
 class Model(Protocol):
@@ -278,8 +276,7 @@ class Beams:
         return reach_A < self.best_AN[:, -1] - MARGIN * (step + 1) ** 0.5
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:
-        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it,
-        but for a few that keep its size a round number."""
+        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it."""
         if self.required is not None:
             self.required = self.required.follow(choice)
         if self.remembers:
@@ -291,10 +288,8 @@ class Beams:
         self.room_AG = self.room_AG.masked_fill(done_A[:, None], 0)
         index_AK = torch.arange(sentences, device=done_A.device)[:, None] * rows + choice.parents_AK
         keep = None
-        left = sentences - int(done_A.sum())
-        size = rounded(left, SENTENCES) if left else 0
-        if size * 4 <= sentences * 3:
-            keep = done_A.argsort(stable=True)[:size]
+        if int(done_A.sum()) * 4 >= sentences:
+            keep = (~done_A).nonzero().squeeze(1)
             index_AK = index_AK[keep]
             self._keep(keep)
         index = index_AK.flatten()

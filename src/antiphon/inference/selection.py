@@ -21,8 +21,6 @@ MARGIN = 4e-5
 INF = float("inf")
 BLOCK = 64
 """Tokens of the vocabulary that are first looked at as one."""
-ROWS = 16
-"""What the number of rows whose probabilities are asked for is a multiple of, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,6 @@ class Choice:
     log_probs_AK: Tensor
     totals_AK: Tensor
     gaps_A: Tensor
-
-
-def rounded(count: int, unit: int) -> int:
-    """The next multiple of `unit`, at least one: products of the same few sizes need the same few plans."""
-    return max(1, -(-count // unit)) * unit
 
 
 def top(values_NV: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -75,8 +68,7 @@ def quick(
 ) -> Choice:
     """What `plain` chooses, given a function from the numbers of rows to their log probabilities `[N, V]`.
 
-    It asks for living rows alone (and for as many more as make their number a round one), and for some sentences at a
-    time, so that what is compared is still in the cache.
+    It asks for living rows alone, and for some sentences at a time, so that what is compared is still in the cache.
     """
     few = max(1, rows // totals_AR.shape[1])
     parts = [
@@ -96,7 +88,7 @@ def _quick(
     totals_X = totals_AR.flatten()
     dead_X = totals_X == -INF
     order_X = dead_X.argsort(stable=True)
-    rows_N = order_X[: rounded(len(dead_X) - int(dead_X.sum()), ROWS)]
+    rows_N = order_X[: max(1, int((~dead_X).sum()))]
     log_probs_NV = log_probs(rows_N + first)
     maxima_NW, size, device = _maxima(log_probs_NV), log_probs_NV.shape[1], totals_AR.device
     ranks_NW = maxima_NW.double() + totals_X[rows_N, None]
