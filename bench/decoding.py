@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 from peers.corpus import WORK, available, prepare
-from peers.install import PEERS, Missing, environment, interpreter, last_line
+from peers.install import PEERS, drive, tell
 from training import MODELS
 
 ENGINES: dict[str, tuple[str, int]] = {
-    "ours": ("ours", 64), "generate": ("transformers", 32), "ct2-fp32": ("transformers", 32),
+    "ours": ("ours", 128), "generate": ("transformers", 32), "ct2-fp32": ("transformers", 32),
     "ct2-int8": ("transformers", 32),
 }  # fmt: skip
 """Each engine's environment, and its best batch size here."""
@@ -54,17 +54,9 @@ def run(engine: str, length: int | None, threads: int, given: argparse.Namespace
             "engine": engine, "run": str(trained(given.steps)), "folder": folder, "source": str(source),
             "threads": threads, "batch": given.batch or batch, "length": length,
         }  # fmt: skip
-        path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task))
-        try:
-            command = [interpreter(place), str(PEERS / place / "decode.py"), str(path)]
-        except Missing as error:
-            return {"error": str(error)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(threads))
-    try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        return {"error": last_line(done.stderr)}
+        found = drive(place, "decode.py", task)
+    if "error" in found:
+        return found
     count = len(found["answers"])
     return {**found, "wall_rate": count / found["wall"], "cpu_rate": count / found["cpu"]}
 
@@ -150,9 +142,7 @@ def main() -> int:
         return 0
     threads = [int(count) for count in given.threads.split(",")]
     results = [compare(place, count, given) for count in threads for place in LENGTHS]
-    print(table(results), file=sys.stderr)
-    told = json.dumps({"rounds": given.rounds, "sentences": given.sentences, "comparisons": results}, indent=1)
-    given.json.write_text(told + "\n") if given.json else print(told)
+    tell({"rounds": given.rounds, "sentences": given.sentences, "comparisons": results}, table(results), given.json)
     return 0
 
 

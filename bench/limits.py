@@ -4,14 +4,14 @@
 
 The bound is the speed at which a model would train if it did nothing but its matrix products, all at the machine's
 peak. Three products are counted for each in the forward pass: itself, and the gradients of both factors. The peak is
-the best of several large products by every route that is exact to fp32 (see `pick_matmul`), and in bf16. One core, by
-CPU time; both cores, by wall time. A table on standard error, JSON on standard output.
+the best of several large products by every route that is exact to fp32 (as in `antiphon.core.machine.probe`), and in
+bf16. One core, by CPU time; all cores, by wall time. On standard error each figure as it is found, then a table; JSON
+on standard output.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peers.corpus import available, prepare, read_ids
+from peers.install import tell
 from training import MODELS, run
 
 ROUTES = {"fp32 MKL": ("highest", torch.float32), "fp32 oneDNN": ("medium", torch.float32),
@@ -116,8 +117,16 @@ def _rate(product: Product, kind: torch.dtype, clock: Callable[[], float], secon
 
 def peaks(threads: int, clock: Callable[[], float]) -> dict[str, float]:
     """By each route, and of fp32 the best."""
-    found = {route: peak(route, threads, clock) for route in ROUTES}
+    found = {}
+    for route in ROUTES:
+        found[route] = peak(route, threads, clock)
+        progress(f"{threads} threads, {route}: {found[route] / 1e9:.1f} GFLOP/s")
     return {**found, "fp32": max(value for route, value in found.items() if route.startswith("fp32"))}
+
+
+def progress(text: str) -> None:
+    """For people who wait, and whatever comes in between."""
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def lengths() -> tuple[int, int, int]:
@@ -157,6 +166,7 @@ def share(
         rates = [each[f"{kind}_rate"] for each in runs if "error" not in each]
         bound, rate = found[route] / flops, max(rates, default=0.0)
         told[route] = {"bound": round(bound), "reached": round(rate), "share": round(rate / bound, 3) if bound else 0}
+        progress(f"{threads} threads, {model}, {route}: {rate:,.0f} of {bound:,.0f} tokens a second")
         if errors := [each["error"] for each in runs if "error" in each]:
             told[route]["errors"] = errors
     return told
@@ -191,8 +201,7 @@ def main() -> int:
     if not available():
         return 0
     result = measure(given.models.split(","), given)
-    print(table(result), file=sys.stderr)
-    print(json.dumps(result, indent=1))
+    tell(result, table(result))
     return 0
 
 

@@ -13,8 +13,6 @@ those of the process and all under it. A table on standard error, JSON on standa
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from peers.corpus import available, prepare
-from peers.install import PEERS, Missing, environment, interpreter, last_line
+from peers.install import drive, tell
 
 MODELS: dict[str, dict[str, Any]] = {
     "t128": {"kind": "transformer", "layers": 4, "width": 128, "feedforward": 256, "heads": 4},
@@ -50,19 +48,9 @@ def run(name: str, model: str, threads: int, given: argparse.Namespace, **extra:
             **TASK, **OURS.get(name, {}), "data": str(prepare()), "folder": folder, "model": MODELS[model],
             "threads": threads, "warmup": given.warmup, "seconds": given.seconds, **extra,
         }  # fmt: skip
-        path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task))
-        try:
-            done = subprocess.run(
-                [interpreter(place), str(PEERS / place / "drive.py"), str(path)], capture_output=True, text=True,
-                env=environment(threads), timeout=given.seconds + PATIENCE,
-            )  # fmt: skip
-        except (Missing, subprocess.TimeoutExpired) as error:
-            return {"error": str(error)}
-    try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        return {"error": last_line(done.stderr)}
+        found = drive(place, "drive.py", task, given.seconds + PATIENCE)
+    if "error" in found:
+        return found
     return {**found, "wall_rate": found["tokens"] / found["wall"], "cpu_rate": found["tokens"] / found["cpu"]}
 
 
@@ -170,9 +158,7 @@ def main() -> int:
         threads = [int(count) for count in given.threads.split(",")]
         results = [compare(model, count, given) for count in threads for model in given.models.split(",")]
         result, text = {"rounds": given.rounds, "seconds": given.seconds, "comparisons": results}, table(results)
-    print(text, file=sys.stderr)
-    told = json.dumps(result, indent=1)
-    given.json.write_text(told + "\n") if given.json else print(told)
+    tell(result, text, given.json)
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from antiphon.core.batch import EOS, Batch, Padded, State, pad
+from antiphon.core.batch import EOS, Batch, Padded, State, of_sentence, pad
 from antiphon.core.config import Decoder, Decoding, Encoder, Model
 from antiphon.inference.search import rescore, search
 from antiphon.models.seq2seq import Seq2Seq, build
@@ -210,7 +210,7 @@ def check_folding(network: Seq2Seq, batch: Batch) -> None:
     """Several hypotheses a sentence give what each gives alone, without a copy of the memory for each."""
     steps, memory = network(batch)
     state: State = {
-        name: value if name.startswith("memory.") else value.repeat_interleave(2, 0)
+        name: value if of_sentence(name) else value.repeat_interleave(2, 0)
         for name, value in network.start(memory).items()
     }
     other = batch.inputs_BT.clone()

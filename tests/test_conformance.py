@@ -93,10 +93,9 @@ def test_torch_export_says_at_other_sizes(decoder: str) -> None:
 
 def _moving(name: str) -> dict[int, object]:
     """The axes of a state entry that change: rows always, source positions, and the length of a cache."""
-    grows = name.endswith(
-        ("mix.keys", "mix.values", "memory.0.keys", "memory.0.values", "memory.1.keys", "memory.1.values")
-    )
-    return {0: DYNAMIC, 2: DYNAMIC} if grows else {0: DYNAMIC}
+    if name.endswith("places"):
+        return {0: DYNAMIC, 1: DYNAMIC}
+    return {0: DYNAMIC, 2: DYNAMIC} if name.endswith(("keys", "values")) else {0: DYNAMIC}
 
 
 def test_dropout_acts_only_in_training() -> None:

@@ -40,16 +40,20 @@ def all_rows(labels_BT: torch.Tensor) -> torch.Tensor:
     return torch.arange(labels_BT.numel())
 
 
-def see_all(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> None:
-    return None
+def see_all(distance: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return (distance < 1000) & (places >= 0)
 
 
-def see_one_more(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> torch.Tensor:
-    return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries + 1)
+def see_one_more(distance: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return (distance >= -1) & (places >= 0)
 
 
-def see_from_zero(self: Any, queries: int, keys: int, mask_BS: Any, device: torch.device) -> torch.Tensor:
-    return torch.ones(queries, keys, dtype=torch.bool).tril()
+def see_from_zero(distance: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return torch.ones(distance.shape, dtype=torch.bool).tril() & (places >= 0)
+
+
+def see_siblings(distance: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return distance >= 0
 
 
 def conv_without_mask(self: encoders.ConvMixer, x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
@@ -96,12 +100,14 @@ def run_all(network: Seq2Seq, batch: core.Batch) -> None:
 
 
 FRONTEND, COVERAGE = frontends.TextFrontend.forward, attention.Coverage.forward
+ALIBI = positions.AlibiBias.forward
 TRANSFORMER = model("transformer", "transformer")
 SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "the decoder reads the label it is to say": (TRANSFORMER, swap(core.Batch, "inputs_BT", property(shifted_inputs))),
-    "self-attention sees the future": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_all)),
-    "the causal mask is off by one": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_one_more)),
-    "the causal mask ignores the cache": (TRANSFORMER, swap(attention.SelfAttention, "_visible", see_from_zero)),
+    "self-attention sees the future": (TRANSFORMER, swap(attention, "own_past", see_all)),
+    "the causal mask is off by one": (TRANSFORMER, swap(attention, "own_past", see_one_more)),
+    "the causal mask ignores the cache": (TRANSFORMER, swap(attention, "own_past", see_from_zero)),
+    "a hypothesis looks at the past of another": (TRANSFORMER, swap(attention, "own_past", see_siblings)),
     "attention has no mask": (
         TRANSFORMER, swap(attention, "hide", lambda visible, dtype: torch.zeros(visible.shape, dtype=dtype))),
     "the mask hides the last token": (TRANSFORMER, swap(core.Padded, "mask_BL", property(short_mask))),
@@ -121,10 +127,10 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "positions restart at every step": (TRANSFORMER, swap(frontends.TextFrontend, "forward", no_start)),
     "rotation restarts at every step": (
         model("transformer", "transformer", positions="rotary"),
-        swap(attention, "rotate", lambda x, start: original["rotate"](x, 0))),
+        swap(attention, "rotate", lambda x, place: original["rotate"](x, place - place[..., :1]))),
     "relative distance is measured from the first key": (
         model("transformer", "transformer", positions="alibi"),
-        swap(positions, "_distances", lambda q, k, d: torch.arange(q)[:, None] - torch.arange(k))),
+        swap(positions.AlibiBias, "forward", lambda self, far: ALIBI(self, far - far[..., :1, :1]))),
     "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful_coverage)),
     "copies come from the next sentence": (
         model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),

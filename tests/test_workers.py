@@ -19,12 +19,13 @@ import torch
 from antiphon.core.batch import Batch, pad
 from antiphon.core.config import Config, Training
 from antiphon.core.errors import TrainingError
+from antiphon.core.machine import cores
 from antiphon.models.seq2seq import build
 from antiphon.training import trainer, workers
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.learner import Learner
 from antiphon.training.objectives import Likelihood
-from antiphon.training.runner import Local, OutOfMemory, Split, Step, blame, choose, cores, share
+from antiphon.training.runner import Local, OutOfMemory, Split, Step, blame, choose, share
 from antiphon.training.workers import Parallel, Pipe, Share, Worker, packed, unpacked
 from runs import Recorder, configured, light, outcome, run
 

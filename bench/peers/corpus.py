@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 WORK = Path(__file__).parent.parent / ".work"
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
@@ -66,3 +67,11 @@ def read_ids(folder: Path, part: str) -> list[tuple[list[int], list[int]]]:
         return [[*(numbers.get(word, 1) for word in line.split(" ")), 3] for line in lines]
 
     return list(zip(side("en"), side("de"), strict=True))
+
+
+def write_vocabulary(task: dict[str, Any], count: str = "") -> str:
+    """The vocabulary as most peers want it: a file of pieces without the special tokens, which they add, and counts."""
+    lines = (Path(task["data"]) / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[len(SPECIAL) : -1]
+    path = Path(task["folder"]) / "vocabulary.txt"
+    _write(path, [line + count for line in lines])
+    return str(path)

@@ -1,12 +1,14 @@
-"""Each peer in an environment of its own, made the first time it is wanted."""
+"""Each peer in an environment of its own, made the first time it is wanted; its scripts run, and results told."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 PEERS = Path(__file__).parent
 TORCH = "torch==2.13.0"
@@ -51,3 +53,31 @@ def last_line(text: str) -> str:
 def environment(threads: int) -> dict[str, str]:
     """So many threads, and no reaching out."""
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def drive(place: str, script: str, task: dict[str, Any], patience: float | None = None) -> dict[str, Any]:
+    """A task done by a peer's script in a fresh process: the JSON that it printed last, or `error`.
+
+    The task goes with the data into its `folder`, and to so many `threads`; `patience` is in seconds.
+    """
+    path = Path(task["folder"]) / "task.json"
+    path.write_text(json.dumps(task))
+    try:
+        command = [interpreter(place), str(PEERS / place / script), str(path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment(task["threads"]), timeout=patience
+        )
+    except (Missing, subprocess.TimeoutExpired) as error:
+        return {"error": str(error)}
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        return {"error": last_line(done.stderr)}
+    return found
+
+
+def tell(result: dict[str, Any], table: str, path: Path | None = None) -> None:
+    """The table to standard error, for people; all of it as JSON to the file, or to standard output."""
+    print(table, file=sys.stderr)
+    text = json.dumps(result, indent=1)
+    path.write_text(text + "\n") if path else print(text)

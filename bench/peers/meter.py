@@ -54,6 +54,23 @@ class Meter:
         os._exit(0)
 
 
+def watch_statistics(trainer: Any, meter: Meter, words: str, sources: str) -> None:
+    """Tell the meter of each step of a trainer such as OpenNMT's, from the statistics that it reports.
+
+    `words` and `sources` are what it calls the tokens of both sides; an end mark a source is counted as for all.
+    """
+    seen = {words: 0, sources: 0, "loss": 0.0}
+
+    def report(self: Any, step: int, steps: int, rate: float, stats: Any) -> Any:
+        now = {words: getattr(stats, words), sources: getattr(stats, sources) + stats.n_sents, "loss": stats.loss}
+        targets, others, loss = (now[name] - seen[name] for name in seen)
+        seen.update(now)
+        meter.step(int(targets + others), loss / max(1, targets), int(targets))
+        return stats
+
+    trainer._maybe_report_training = report
+
+
 class Stopwatch:
     """Wall and CPU seconds of decoding, from its making on."""
 

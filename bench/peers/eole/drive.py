@@ -9,10 +9,11 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent))
 
 import torch
+from corpus import write_vocabulary
 from eole.bin.run.train import train
 from eole.config.run import TrainConfig
 from eole.trainer import Trainer
-from meter import Meter, read_task
+from meter import Meter, read_task, watch_statistics
 
 
 def network(model: dict[str, Any]) -> dict[str, Any]:
@@ -43,38 +44,17 @@ def settings(task: dict[str, Any]) -> TrainConfig:
         "compute_dtype": "fp32",
     }  # fmt: skip
     return TrainConfig(
-        src_vocab=vocabulary(data, folder), share_vocab=True, vocab_size_multiple=1, seed=1, report_every=10**6,
+        src_vocab=write_vocabulary(task, "\t1"), share_vocab=True, vocab_size_multiple=1, seed=1, report_every=10**6,
         data={"corpus": {"path_src": str(data / "train.en"), "path_tgt": str(data / "train.de"), "transforms": []}},
         model=network(task["model"]), training=training,
     )  # fmt: skip
-
-
-def vocabulary(data: Path, folder: Path) -> str:
-    """Its vocabulary file: pieces with counts, without the special tokens, which it adds."""
-    lines = (data / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[4:-1]
-    (folder / "vocabulary.txt").write_text("".join(f"{line}\t1\n" for line in lines), encoding="utf-8")
-    return str(folder / "vocabulary.txt")
-
-
-def watch(meter: Meter) -> None:
-    """Tell the meter of each step, from the statistics that it reports; an end mark a source is counted as for all."""
-    seen = {"words": 0, "sources": 0, "loss": 0.0}
-
-    def report(self: Trainer, step: int, steps: int, rate: float, stats: Any) -> Any:
-        now = {"words": stats.n_tokens, "sources": stats.n_src_tokens + stats.n_sents, "loss": stats.loss}
-        words, sources, loss = (now[name] - seen[name] for name in seen)
-        seen.update(now)
-        meter.step(int(words + sources), loss / max(1, words), int(words))
-        return stats
-
-    Trainer._maybe_report_training = report
 
 
 def main() -> None:
     """Train until the meter has seen enough."""
     task = read_task()
     torch.set_num_threads(task["threads"])
-    watch(Meter(task))
+    watch_statistics(Trainer, Meter(task), "n_tokens", "n_src_tokens")
     train(settings(task))
 
 

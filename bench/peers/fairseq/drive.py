@@ -9,6 +9,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent))
 
 import torch
+from corpus import write_vocabulary
 from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.trainer import Trainer
@@ -47,11 +48,9 @@ def settings(task: dict[str, Any], folder: Path) -> list[str]:
 def binarize(task: dict[str, Any]) -> Path:
     """The corpus as the peer wants it."""
     data, folder = Path(task["data"]), Path(task["folder"])
-    lines = (data / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[4:-1]
-    (folder / "dict.txt").write_text("".join(f"{line} 1\n" for line in lines), encoding="utf-8")
     words = [
         "--source-lang", "en", "--target-lang", "de", "--trainpref", data / "train", "--validpref", data / "valid",
-        "--destdir", folder / "binary", "--srcdict", folder / "dict.txt", "--joined-dictionary",
+        "--destdir", folder / "binary", "--srcdict", write_vocabulary(task, " 1"), "--joined-dictionary",
     ]  # fmt: skip
     parser = options.get_preprocessing_parser()
     preprocess.main(parser.parse_args([str(word) for word in words]))

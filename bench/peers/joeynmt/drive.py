@@ -9,6 +9,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent.parent))
 
 import torch
+from corpus import write_vocabulary
 from joeynmt.training import TrainManager, train
 from meter import Meter, read_task
 
@@ -31,7 +32,7 @@ def network(task: dict[str, Any]) -> dict[str, Any]:
 def settings(task: dict[str, Any]) -> dict[str, Any]:
     """The whole task in the peer's words."""
     data, folder = Path(task["data"]), Path(task["folder"])
-    side = {"level": "word", "voc_file": vocabulary(data, folder), "max_length": 200, "lowercase": False}
+    side = {"level": "word", "voc_file": write_vocabulary(task), "max_length": 200, "lowercase": False}
     return {
         "name": "bench", "model_dir": str(folder / "model"), "use_cuda": False, "fp16": False, "random_seed": 1,
         "data": {
@@ -48,13 +49,6 @@ def settings(task: dict[str, Any]) -> dict[str, Any]:
         },
         "model": network(task),
     }  # fmt: skip
-
-
-def vocabulary(data: Path, folder: Path) -> str:
-    """Its vocabulary file: pieces without the special tokens, which it adds."""
-    lines = (data / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[4:-1]
-    (folder / "vocabulary.txt").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return str(folder / "vocabulary.txt")
 
 
 def watch(meter: Meter) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from antiphon.core import machine
 from antiphon.core.batch import PAD, Loss
 from antiphon.data import batching
-from antiphon.models import functional, heads
+from antiphon.models import functional, heads, linear
 from antiphon.training import optimizers
 
 Measure = Callable[..., dict[str, Any]]
@@ -98,11 +98,18 @@ def matmul() -> None:
     replace(machine, "probe", lambda *_: machine.Products("highest", False, {}))
 
 
+def blocks() -> None:
+    """Each product at once, of whatever size it is."""
+    replace(linear, "linear", F.linear)
+    replace(functional, "BLOCKS", ())
+    replace(functional, "whole", lambda rows_ND, size: rows_ND)
+
+
 OFF: dict[str, Callable[[], None]] = {
     "buckets": buckets, "loss": loss, "matmul": matmul, "dropout": dropout, "attention": attention, "sdpa": sdpa,
-    "optimizer": optimizer,
+    "optimizer": optimizer, "blocks": blocks,
 }  # fmt: skip
-PLAIN = ("loss", "matmul", "dropout", "attention", "optimizer")
+PLAIN = ("loss", "matmul", "blocks", "dropout", "attention", "optimizer")
 """All that must not change what is learned; batches are part of that, so they stay."""
 
 
@@ -118,6 +125,8 @@ def ladder(given: argparse.Namespace, run: Measure) -> tuple[dict[str, Any], str
     cases |= {f"without {name}": (1, {"off": [name]}) for name in (*PLAIN, "buckets")}
     cases["with PyTorch's fused attention"] = (1, {"off": ["sdpa"]})
     cases["all off"] = (1, {"off": [*PLAIN, "buckets"]})
+    cases["in bf16"] = (1, {"precision": "bf16"})
+    cases["in bf16, without blocks"] = (1, {"precision": "bf16", "off": ["blocks"]})
     cases["both cores, as chosen"] = (2, {})
     cases["both cores, one process"] = (2, {"settings": {"training.processes": 1, "training.threads": 2}})
     cases["both cores, two processes"] = (2, {"settings": {"training.processes": 2, "training.threads": 1}})

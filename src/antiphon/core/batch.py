@@ -16,7 +16,12 @@ PAD, UNK, BOS, EOS = 0, 1, 2, 3
 
 State = dict[str, Tensor]
 """What a decoder remembers between steps: flat, batch first. Keys that start with `memory.` depend on the
-source alone and have one row a sentence; all others have one row a hypothesis."""
+source alone and have one row a sentence, as have those with `.shared.`; all others have one row a hypothesis."""
+
+
+def of_sentence(name: str) -> bool:
+    """Whether an entry of a `State` has a row for each sentence, and not for each hypothesis."""
+    return name.startswith("memory.") or ".shared." in name
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,32 @@
-"""What this machine is fast at, measured once a process."""
+"""What this machine has to offer: cores, and the products it is fast at."""
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much CPU time a container may use in how long."""
+
+
+def cores(environment: Mapping[str, str], quota: Path = QUOTA) -> int:
+    """The cores that this process may use: no more than its container has, nor than `OMP_NUM_THREADS` says."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    if (wanted := environment.get("OMP_NUM_THREADS", "")).isdecimal():
+        limits.append(int(wanted))
+    with suppress(OSError, ValueError):
+        allowed, period = quota.read_text().split()
+        limits.append(math.ceil(int(allowed) / int(period)))
+    return max(1, min(limits))
 
 
 @dataclass(frozen=True)

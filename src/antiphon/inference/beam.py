@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, pad
+from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
 from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
 from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
@@ -276,7 +276,8 @@ class Beams:
         return reach_A < self.best_AN[:, -1] - MARGIN * (step + 1) ** 0.5
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:
-        """Moves every row's state to its new place; done sentences leave the batch once they are a quarter of it."""
+        """Moves every row's state to its new place. Done sentences leave the batch a quarter of it at a time, so that
+        batches go through the same few sizes, for which products have been planned before."""
         if self.required is not None:
             self.required = self.required.follow(choice)
         if self.remembers:
@@ -288,8 +289,11 @@ class Beams:
         self.room_AG = self.room_AG.masked_fill(done_A[:, None], 0)
         index_AK = torch.arange(sentences, device=done_A.device)[:, None] * rows + choice.parents_AK
         keep = None
-        if int(done_A.sum()) * 4 >= sentences:
-            keep = (~done_A).nonzero().squeeze(1)
+        left, size = sentences - int(done_A.sum()), sentences
+        while left <= size * 3 // 4 < size:
+            size = size * 3 // 4
+        if size < sentences:
+            keep = done_A.argsort(stable=True)[:size]
             index_AK = index_AK[keep]
             self._keep(keep)
         index = index_AK.flatten()
@@ -306,10 +310,10 @@ class Beams:
 
 
 def _moved(state: State, index: Tensor, keep: Tensor | None) -> State:
-    """The state of the new rows; what depends on the source alone has a row a sentence and only loses some."""
+    """The state of the new rows; what belongs to a sentence only loses some."""
     result = {}
     for name, value in state.items():
-        if name.startswith("memory."):
+        if of_sentence(name):
             result[name] = value if keep is None else value.index_select(0, keep)
         else:
             result[name] = value.index_select(0, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +14,13 @@ import numpy as np
 from antiphon.core.batch import UNK, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.machine import cores
 from antiphon.data.corpus import Pair
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.constraints import Constraint, Phrase
+from antiphon.inference.helpers import Helpers, possible
 from antiphon.inference.search import Hypothesis, search
 from antiphon.inference.task import Source, Task
 from antiphon.models.seq2seq import Seq2Seq
@@ -26,6 +29,8 @@ BATCH_TOKENS = 16_384
 """Most source tokens of a batch, padding included."""
 WINDOW = 8
 """Batches that are sorted by length together."""
+SHARE = 32
+"""The fewest sentences that are worth a process of their own."""
 ROUNDS = 20
 """Most attempts to find another wording for a banned phrase."""
 
@@ -66,14 +71,18 @@ class Predictor:
     """Answers with a model, or with several of one task as an ensemble.
 
     `report` counts what was odd in the latest pass of `predict` and is complete when that pass is: empty inputs,
-    inputs that were cut, answers without an end, sentences decoded twice because of a near tie.
+    inputs that were cut, answers without an end, sentences decoded twice because of a near tie. On a CPU, batches are
+    decoded by `processes` side by side; unless told, one a core, where there is enough to do and this is Linux.
     """
 
-    def __init__(self, bundles: Bundle | Sequence[Bundle]) -> None:
+    def __init__(self, bundles: Bundle | Sequence[Bundle], *, processes: int | None = None) -> None:
         bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
         if not bundles:
             raise ConfigError("there is no model to predict with")
+        if processes is not None and processes < 1:
+            raise ConfigError("processes must be at least 1", got=processes)
         self.models: list[Seq2Seq] = [bundle.model for bundle in bundles]
+        self.processes = processes or cores(os.environ)
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
         self.report = Report()
@@ -105,8 +114,22 @@ class Predictor:
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked))
-        while chunk := list(itertools.islice(jobs, window or batch_size * WINDOW)):
-            yield from self._window(chunk, settings, batch_size, banned, report)
+        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
+        try:
+            while chunk := list(itertools.islice(jobs, window or batch_size * WINDOW)):
+                if helpers is None and (count := self._helpers(len(chunk))) > 1:
+                    helpers = Helpers(lambda batch: self._search(batch, settings), count)
+                yield from self._window(chunk, settings, batch_size, banned, report, helpers)
+        finally:
+            if helpers is not None:
+                helpers.close()
+            if helpers is not None and helpers.lost:
+                report.add("a helping process ended, and its sentences were answered here", times=helpers.lost)
+
+    def _helpers(self, sentences: int) -> int:
+        """Processes that are worth their making."""
+        device = next(self.models[0].parameters()).device
+        return min(self.processes, sentences // SHARE) if device.type == "cpu" and possible() else 1
 
     @staticmethod
     def _with_constraints(
@@ -157,11 +180,16 @@ class Predictor:
         )
 
     def _window(
-        self, jobs: list[_Job], settings: Decoding, batch_size: int, banned: Sequence[str], report: Report
-    ) -> Iterator[list[Answer]]:
+        self, jobs: list[_Job], settings: Decoding, batch_size: int, banned: Sequence[str], report: Report,
+        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
+    ) -> Iterator[list[Answer]]:  # fmt: skip
         answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
-        for batch in _batches(jobs, batch_size):
-            for job, found in zip(batch, self._search(batch, settings), strict=True):
+        most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
+        # The longest first: what comes last should be short, for then the others wait.
+        batches = list(_batches(jobs, most))[::-1]
+        each = helpers.map(batches) if helpers else ((n, self._search(b, settings)) for n, b in enumerate(batches))
+        for number, answered in each:
+            for job, found in zip(batches[number], answered, strict=True):
                 found = self._reword(job, found, settings, banned, report)
                 answers[job.number] = [self._answer(job, hypothesis) for hypothesis in found]
         for job in jobs:

@@ -21,6 +21,8 @@ MARGIN = 4e-5
 INF = float("inf")
 BLOCK = 64
 """Tokens of the vocabulary that are first looked at as one."""
+ROUND = 16
+"""What the number of rows whose probabilities are asked for is a multiple of, where there are so many."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,25 @@ def quick(
 ) -> Choice:
     """What `plain` chooses, given a function from the numbers of rows to their log probabilities `[N, V]`.
 
-    It asks for living rows alone, and for some sentences at a time, so that what is compared is still in the cache.
+    It asks for living rows alone (and for as many more as make their number a round one, for which a product has been
+    planned before), and for about `rows` at a time, so that what is compared is still in the cache.
     """
-    few = max(1, rows // totals_AR.shape[1])
-    parts = [
-        _quick(totals_AR[at : at + few], log_probs, room_A[at : at + few], slots, at * totals_AR.shape[1])
-        for at in range(0, len(totals_AR), few)
-    ]
+    living_A = (totals_AR > -INF).sum(1).cumsum(0)
+    parts, begin = [], 0
+    for end in _cuts(living_A, rows):
+        parts.append(_quick(totals_AR[begin:end], log_probs, room_A[begin:end], slots, begin * totals_AR.shape[1]))
+        begin = end
     if len(parts) == 1:
         return parts[0]
     return Choice(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Choice)))
+
+
+def _cuts(living_A: Tensor, rows: int) -> list[int]:
+    """The ends of parts of sentences with about as many living rows each, at most about `rows`; `living_A` counts them
+    from the first sentence on."""
+    count = max(1, -(-int(living_A[-1]) // rows))
+    wanted = torch.arange(1, count, device=living_A.device) * int(living_A[-1]) // count
+    return sorted({*(torch.searchsorted(living_A, wanted) + 1).tolist(), len(living_A)})
 
 
 def _quick(
@@ -88,7 +99,7 @@ def _quick(
     totals_X = totals_AR.flatten()
     dead_X = totals_X == -INF
     order_X = dead_X.argsort(stable=True)
-    rows_N = order_X[: max(1, int((~dead_X).sum()))]
+    rows_N = order_X[: -(-max(1, int((~dead_X).sum())) // ROUND) * ROUND]
     log_probs_NV = log_probs(rows_N + first)
     maxima_NW, size, device = _maxima(log_probs_NV), log_probs_NV.shape[1], totals_AR.device
     ranks_NW = maxima_NW.double() + totals_X[rows_N, None]

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from antiphon.core.batch import State
 from antiphon.models.additive import additive_scores, tanh
-from antiphon.models.functional import activation, add_dropout, attend, dropout, hide, join_heads, split_heads
+from antiphon.models.functional import (
+    activation,
+    add_dropout,
+    attend,
+    dropout,
+    hide,
+    join_heads,
+    split_heads,
+)
 from antiphon.models.linear import Linear
 from antiphon.models.positions import AlibiBias, T5Bias, rotate
 
@@ -140,7 +148,7 @@ class MultiHead(nn.Module):
     def memorize(self, states_BSD: Tensor) -> State:
         """Keys and values of all heads, from one product."""
         keys, values = split_heads(self.keys_values(states_BSD), self.heads, 2)
-        return {"keys": keys, "values": values}
+        return {"keys": keys.contiguous(), "values": values.contiguous()}
 
     def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
         """What is remembered before the first step."""
@@ -156,7 +164,12 @@ class MultiHead(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """A sequence looking at itself; queries, keys and values from one product, and a cache of keys and values."""
+    """A sequence looking at itself, from its beginning or step by step; queries, keys and values from one product.
+
+    What is kept between steps belongs to a sentence and not to a hypothesis: the columns of keys and values that any
+    of its hypotheses has made. The stack keeps for each hypothesis the `places` that they have in its own past (-1: not
+    its own), so a beam that is sorted anew moves a few integers and no keys.
+    """
 
     def __init__(self, width: int, share: float, heads: int, positions: str, causal: bool) -> None:
         super().__init__()
@@ -169,28 +182,97 @@ class SelfAttention(nn.Module):
         elif positions == "alibi":
             self.bias = AlibiBias(heads)
 
-    def forward(self, x_BTD: Tensor, mask_BS: Tensor | None, past: State | None = None) -> tuple[Tensor, State]:
-        """`[B, T, D]` attended, and keys and values `[B, H, S, D/H]` with those of the past in front."""
+    def forward(self, x_BTD: Tensor, mask_BS: Tensor | None = None) -> tuple[Tensor, State]:
+        """`[B, T, D]` attended, and the past to go on from."""
         query, keys, values = split_heads(self.inputs(x_BTD), self.heads, 3)
+        place_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
         if self.rotary:
-            start = 0 if past is None else past["keys"].shape[2]
-            query, keys = rotate(query, start), rotate(keys, start)
-        if past is not None and past["keys"].shape[2]:
-            keys, values = torch.cat([past["keys"], keys], dim=2), torch.cat([past["values"], values], dim=2)
-        queries, length = query.shape[2], keys.shape[2]
-        visible = self._visible(queries, length, mask_BS, x_BTD.device)
-        added = None if visible is None else hide(visible, query.dtype)
+            query, keys = rotate(query, place_T), rotate(keys, place_T)
+        distance_TS, added = place_T[:, None] - place_T, None
+        if self.causal and x_BTD.shape[1] > 1:
+            added = hide(own_past(distance_TS, place_T), query.dtype)
+        elif mask_BS is not None:
+            added = hide(mask_BS, query.dtype)[:, None, None]
+        y_BTD = self._attend(query, keys, values, added, distance_TS, x_BTD.dtype)
+        return y_BTD, {"shared.keys": keys, "shared.values": values}
+
+    def go_on(self, x_NTD: Tensor, past: State) -> tuple[Tensor, State]:
+        """The next positions `[N, T, D]` of the hypotheses of each sentence, attended, and the longer `past`."""
+        sentences, place_BQ, distance_BQS = past["shared.keys"].shape[0], past["place"], past["distance"]
+        query, keys, values = split_heads(self.inputs(x_NTD.reshape(sentences, -1, x_NTD.shape[2])), self.heads, 3)
+        if self.rotary:
+            query, keys = rotate(query, place_BQ[:, None]), rotate(keys, place_BQ[:, None])
+        columns = distance_BQS.shape[2]
+        after = {
+            "shared.keys": _append(past["shared.keys"], keys, columns),
+            "shared.values": _append(past["shared.values"], values, columns),
+        }
+        keys, values = after["shared.keys"][:, :, :columns], after["shared.values"][:, :, :columns]
+        y_BQD = self._attend(query, keys, values, past["hidden"], distance_BQS, x_NTD.dtype)
+        return y_BQD.view(x_NTD.shape), after
+
+    def _attend(
+        self, query: Tensor, keys: Tensor, values: Tensor, added: Tensor | None, distance: Tensor, dtype: torch.dtype
+    ) -> Tensor:
         if self.bias is not None:
-            bias = self.bias(queries, length, x_BTD.device)
+            bias = self.bias(distance)
             added = bias if added is None else bias + added
         context, _ = attend(query, keys, values, added, self.share, self.training)
-        return self.output(join_heads(context, x_BTD.dtype)), {"keys": keys, "values": values}
+        return self.output(join_heads(context, dtype))
 
-    def _visible(self, queries: int, keys: int, mask_BS: Tensor | None, device: torch.device) -> Tensor | None:
-        """Where to look, if not everywhere."""
-        if self.causal and queries > 1:
-            return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-        return None if mask_BS is None or self.causal else mask_BS[:, None, None]
+
+def look_back(places_NS: Tensor, sentences: int, steps: int, dtype: torch.dtype) -> State:
+    """What all self-attentions of a stack have in common when each hypothesis goes on by `steps` positions.
+
+    `places` `[N, S]` of the columns, the new ones among them; `place` `[B, Q]` of the queries, the positions of all
+    hypotheses of a sentence in a row; `distance` `[B, Q, S]` from one to the other; `hidden` `[B, 1, Q, S]`, to be
+    added to the scores: a query looks at itself and at what is before it in its own past.
+    """
+    rows, device = places_NS.shape[0], places_NS.device
+    place_NT = (places_NS >= 0).sum(1)[:, None] + torch.arange(steps, device=device)
+    place_BQ = place_NT.view(sentences, -1)
+    own = torch.eye(rows // sentences, dtype=torch.bool, device=device)[:, :, None]
+    new = place_BQ.view(sentences, 1, -1, steps).masked_fill(~own, -1)
+    places_NS = torch.cat([places_NS, new.view(rows, -1)], 1)
+    places_BQS = places_NS[:, None].expand(-1, steps, -1).reshape(sentences, place_BQ.shape[1], -1)
+    distance_BQS = place_BQ[:, :, None] - places_BQS
+    visible = own_past(distance_BQS, places_BQS)
+    hidden = hide(visible, torch.promote_types(dtype, torch.float32))[:, None]
+    return {"places": places_NS, "place": place_BQ, "distance": distance_BQS, "hidden": hidden}
+
+
+def own_past(distance: Tensor, places: Tensor) -> Tensor:
+    """Where a query may look."""
+    return (distance >= 0) & (places >= 0)
+
+
+def with_room(state: State, steps: int) -> State:
+    """The state with room for the columns of `steps` more positions: without those that have come to be no
+    hypothesis' own any more, and with caches of twice the size and more. In inference mode alone, where caches are
+    written in place and a state can be gone on from only once."""
+    places_NS, caches = state["places"], {name: value for name, value in state.items() if ".shared." in name}
+    sentences, _, size, _ = next(iter(caches.values())).shape
+    (rows, known), columns = places_NS.shape, places_NS.shape[0] // sentences * steps
+    if not torch.is_inference_mode_enabled() or known + columns <= size:
+        return state
+    needed_BS = (places_NS >= 0).view(sentences, -1, known).any(1)
+    known = int(needed_BS.sum(1).max())
+    index_BS = needed_BS.byte().argsort(dim=1, descending=True, stable=True)[:, :known]
+    result = {**state, "places": places_NS.gather(1, index_BS.repeat_interleave(rows // sentences, 0))}
+    for name, cache in caches.items():
+        _, heads, _, width = cache.shape
+        result[name] = cache.new_empty(sentences, heads, max(48, 2 * (known + columns)), width)
+        result[name][:, :, :known] = cache.gather(2, index_BS[:, None, :, None].expand(-1, heads, -1, width))
+    return result
+
+
+def _append(cache_BHSD: Tensor, new_BHTD: Tensor, columns: int) -> Tensor:
+    """The cache with the new columns, so that it has so many; in inference mode in place."""
+    known = columns - new_BHTD.shape[2]
+    if not torch.is_inference_mode_enabled():
+        return torch.cat([cache_BHSD[:, :, :known], new_BHTD], 2)
+    cache_BHSD[:, :, known:columns] = new_BHTD
+    return cache_BHSD
 
 
 class FeedForward(nn.Module):

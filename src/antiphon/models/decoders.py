@@ -15,7 +15,9 @@ from antiphon.models.attention import (
     MultiHead,
     SelfAttention,
     Wrap,
+    look_back,
     make_attention,
+    with_room,
 )
 from antiphon.models.functional import scan
 from antiphon.models.linear import Linear
@@ -91,11 +93,11 @@ class SelfAttentionMixer(nn.Module):
         rows, width = memory.summary_BD.shape
         heads = self.attention.heads
         empty = memory.summary_BD.new_zeros(rows, heads, 0, width // heads)
-        return {"keys": empty, "values": empty}
+        return {"shared.keys": empty, "shared.values": empty}
 
     def forward(self, x_NTD: Tensor, state: State) -> tuple[Tensor, State]:
-        """`[N, T, D]` to `[N, T, D]`, and the state after it."""
-        return self.attention(x_NTD, None, state)
+        """`[N, T, D]` to `[N, T, D]`, and the state after it; with what `look_back` gives, where there is a past."""
+        return self.attention.go_on(x_NTD, state) if "place" in state else self.attention(x_NTD)
 
 
 Mixer = RecurrentMixer | SSRUMixer | ConvMixer | SelfAttentionMixer
@@ -162,6 +164,7 @@ class Decoder(nn.Module):
     def __init__(self, layers: list[DecoderLayer], last: nn.Module, summary: nn.Linear | None) -> None:
         super().__init__()
         self.layers, self.last, self.summary = nn.ModuleList(layers), last, summary
+        self.looks_back = any(isinstance(layer.mix, SelfAttentionMixer) for layer in layers)
 
     def start(self, memory: Memory) -> State:
         """The state before the first step. Keys in front: `memory.` for what depends on the source alone."""
@@ -172,18 +175,35 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             state |= _join(number, layer.start(memory))
+        if self.looks_back:
+            state["places"] = step.new_zeros(len(step), 0)
         return state
+
+    @staticmethod
+    def _past(state: State, x_NTD: Tensor) -> tuple[State, State]:
+        """The state, with room, and what the layers share of the past: nothing, if all is still to come."""
+        rows, steps, _ = x_NTD.shape
+        sentences = state["0.mix.shared.keys"].shape[0]
+        if state["places"].shape[1] == 0 and rows == sentences:
+            return state, {"places": torch.arange(steps, device=x_NTD.device).expand(rows, -1)}
+        state = with_room(state, steps)
+        return state, look_back(state["places"], sentences, steps, x_NTD.dtype)
 
     def forward(self, x_NTD: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
         """All steps at once or one at a time; N is B, or a multiple of it (hypotheses, sentence by sentence)."""
         weights: Tensor | None = None
+        past: State = {}
+        if self.looks_back:
+            state, past = self._past(state, x_NTD)
         after: State = {name: value for name, value in state.items() if name.startswith("memory.")}
         after["step"] = state["step"] + x_NTD.shape[1]
+        if self.looks_back:
+            after["places"] = past.pop("places")
         if self.summary is not None:
             summary_BD = state["memory.summary"]
             x_NTD = x_NTD + summary_BD.repeat_interleave(x_NTD.shape[0] // summary_BD.shape[0], dim=0)[:, None]
         for number, (layer, part) in enumerate(zip(self.layers, _parts(state, len(self.layers)), strict=True)):
-            x_NTD, looked, moved = layer(x_NTD, memory.mask_BS, part)
+            x_NTD, looked, moved = layer(x_NTD, memory.mask_BS, part | _under("mix.", past))
             after |= _under(f"{number}.", moved)
             weights = looked if looked is not None else weights
         shape = *x_NTD.shape[:2], memory.mask_BS.shape[1]

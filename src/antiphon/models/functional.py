@@ -118,10 +118,7 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         ctx.scale = query_BHTD.shape[3] ** -0.5
-        scores = (query_BHTD @ keys_BHSD.transpose(2, 3)).mul_(ctx.scale)
-        if added is not None:
-            scores += added
-        weights = softmax_(scores)
+        weights = _weights(query_BHTD, keys_BHSD, added)
         seen = weights if mask is None else weights * mask
         ctx.save_for_backward(query_BHTD, keys_BHSD, values_BHSD, added, mask, weights, seen)
         return seen @ values_BHSD, weights
@@ -142,6 +139,13 @@ class _Attend(torch.autograd.Function):
         return slope @ keys, slope.transpose(2, 3) @ query, for_values, for_added, None
 
 
+def _weights(query_BHTD: Tensor, keys_BHSD: Tensor, added: Tensor | None) -> Tensor:
+    scores = (query_BHTD @ keys_BHSD.transpose(2, 3)).mul_(query_BHTD.shape[3] ** -0.5)
+    if added is not None:
+        scores += added
+    return softmax_(scores)
+
+
 def attend(
     query_BHTD: Tensor, keys_BHSD: Tensor, values_BHSD: Tensor, added: Tensor | None, share: float, training: bool
 ) -> tuple[Tensor, Tensor]:
@@ -154,6 +158,9 @@ def attend(
         if training and round(share * 256):
             mask = kept(query_BHTD.new_empty(*query_BHTD.shape[:3], keys_BHSD.shape[2]), share)
         return _Attend.apply(query_BHTD, keys_BHSD, values_BHSD, added, mask)
+    if not torch.compiler.is_compiling() and not training:
+        weights = _weights(query_BHTD, keys_BHSD, added)
+        return weights @ values_BHSD, weights
     return attend_plainly(query_BHTD, keys_BHSD, values_BHSD, added, share, training)
 
 

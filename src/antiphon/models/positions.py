@@ -47,11 +47,11 @@ class Learned(nn.Module):
         return self.table(position)
 
 
-def rotate(x_BHTD: Tensor, start: int) -> Tensor:
-    """Rotary positions: pairs of features turned by an angle that grows with position (Su et al. 2021)."""
-    position = torch.arange(start, start + x_BHTD.shape[2], device=x_BHTD.device)
+def rotate(x_BHTD: Tensor, place: Tensor) -> Tensor:
+    """Rotary positions: pairs of features turned by an angle that grows with the place, `[T]` or `[B, 1, T]` (Su et
+    al. 2021)."""
     half = x_BHTD.shape[3] // 2
-    waves = sinusoids(position, 2 * half).view(-1, half, 2).to(x_BHTD.dtype)
+    waves = sinusoids(place, 2 * half).unflatten(-1, (half, 2)).to(x_BHTD.dtype)
     sine, cosine = waves[..., 0], waves[..., 1]
     first, second, rest = x_BHTD.split([half, half, x_BHTD.shape[3] - 2 * half], dim=3)
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine, rest], dim=3)
@@ -65,9 +65,9 @@ class T5Bias(nn.Module):
         self.causal, self.buckets, self.farthest = causal, buckets, farthest
         self.table = nn.Embedding(buckets, heads)
 
-    def forward(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        """Bias `[H, T, S]`; the last query stands at the last key."""
-        return self.table(self._bucket(_distances(queries, keys, device))).permute(2, 0, 1)
+    def forward(self, distance: Tensor) -> Tensor:
+        """Bias `[..., H, T, S]` for query place minus key place, `[..., T, S]`."""
+        return self.table(self._bucket(distance)).movedim(-1, -3)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         buckets, side = self.buckets, torch.zeros_like(distance)
@@ -90,12 +90,6 @@ class AlibiBias(nn.Module):
         super().__init__()
         self.register_buffer("slopes", 2.0 ** (-8.0 * torch.arange(1, heads + 1) / heads), persistent=False)
 
-    def forward(self, queries: int, keys: int, device: torch.device) -> Tensor:
-        """Bias `[H, T, S]`; the last query stands at the last key."""
-        return -self.slopes[:, None, None] * _distances(queries, keys, device).abs()
-
-
-def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Query position minus key position, `[T, S]`."""
-    start = keys - queries
-    return torch.arange(start, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    def forward(self, distance: Tensor) -> Tensor:
+        """Bias `[..., H, T, S]` for query place minus key place, `[..., T, S]`."""
+        return -self.slopes[:, None, None] * distance[..., None, :, :].abs()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -33,9 +30,6 @@ HALVINGS = 4
 
 SHARE = 1000
 """The fewest padded tokens of a batch that are worth a process of their own."""
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much CPU time a container may use in how long."""
 
 MOST = 8
 """The most processes that are chosen unasked: one of them adds up what the others found."""
@@ -67,17 +61,6 @@ def choose(settings: Training, batch_tokens: int, cores: int, most: int = MOST) 
     processes = max(1, min(cores, most, batch_tokens // SHARE))
     reason = f"{cores} core{'s' if cores > 1 else ''}, and {batch_tokens:,} tokens a batch to share"
     return Split(processes, cores // processes, reason)
-
-
-def cores(environment: Mapping[str, str], quota: Path = QUOTA) -> int:
-    """The cores that this process may use: no more than its container has, nor than `OMP_NUM_THREADS` says."""
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    if (wanted := environment.get("OMP_NUM_THREADS", "")).isdecimal():
-        limits.append(int(wanted))
-    with suppress(OSError, ValueError):
-        allowed, period = quota.read_text().split()
-        limits.append(math.ceil(int(allowed) / int(period)))
-    return max(1, min(limits))
 
 
 @dataclass(frozen=True)

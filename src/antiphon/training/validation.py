@@ -77,7 +77,7 @@ class Validator:
         return Outcome(forced.loss, scores, [(pair.source, refs[0], answer) for pair, refs, answer in shown])
 
     def _answers(self, model: Seq2Seq, poll: Callable[[], None]) -> list[str]:
-        predictor = Predictor(Bundle(model, self.task, self.config, {}, Path()))
+        predictor = Predictor(Bundle(model, self.task, self.config, {}, Path()), processes=1)
         inputs = (self.answered[row] for row in self.order)
         found = predictor.predict(inputs, settings=self.settings, batch_size=BUNCH, window=BUNCH)
         answers = [""] * len(self.order)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from antiphon.core.batch import Batch, Loss, Padded
 from antiphon.core.config import Config, read, to_dict
 from antiphon.core.errors import TrainingError
+from antiphon.core.machine import cores
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running
 from antiphon.training.checkpoint import State
@@ -59,7 +60,7 @@ def launch(config: Config, before: State | None = None) -> Local:
     if before is not None:
         split = Split(before.processes if able else 1, before.threads)
     else:
-        split = running.choose(config.training, config.data.batch_tokens or 4096, running.cores(os.environ), most)
+        split = running.choose(config.training, config.data.batch_tokens or 4096, cores(os.environ), most)
     return Parallel(config.training, split) if split.processes > 1 else Local(config.training, split)
 
 
