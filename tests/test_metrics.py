@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import jiwer
+import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
@@ -101,7 +102,7 @@ def test_statistics_add_up() -> None:
         metric = metrics.get(name)
         if isinstance(metric, Pooled):
             continue
-        table = [metric.stats(hypothesis, refs) for hypothesis, refs in zip(hypotheses, references, strict=True)]
+        table = metrics.scoring.table(metric, hypotheses, references)
         assert metric.score(sum(table[1:], table[0])) == value(name, hypotheses, references)
         assert metric.score(table[0]) == pytest.approx(value(name, hypotheses[:1], references[:1]))
 
@@ -175,6 +176,32 @@ def test_exact_and_error_are_complements() -> None:
     assert value("error", hypotheses, references) == 60.0
     assert metrics.get("exact").higher_is_better
     assert not metrics.get("error").higher_is_better
+
+
+def test_macro_f1_is_that_of_scikit_learn() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(1)
+    said, meant = (draw.choice(["yes", "no", "not  known", "may be"], 200, p=p).tolist()
+                   for p in ([0.4, 0.4, 0.1, 0.1], [0.6, 0.3, 0.05, 0.05]))  # fmt: skip
+    expected = sklearn.f1_score(meant, said, average="macro")
+    assert value("macro_f1", said, [[each] for each in meant]) == pytest.approx(100 * expected)
+    assert value("accuracy", said, [[each] for each in meant]) == value("exact", said, [[each] for each in meant])
+
+
+def test_macro_f1_of_strange_answers() -> None:
+    assert value("macro_f1", ["a", "b", "never seen"], [["a"], ["a", "b"], ["b"]]) == pytest.approx(
+        100 * (1 + 2 / 3) / 2
+    )
+    assert value("macro_f1", ["x"], [["a"]]) == 0.0
+    metric = additive("macro_f1")
+    assert [alone(metric, answer, ["a", "b"]) for answer in ("a", "b ", "c")] == [100.0, 100.0, 0.0]
+
+
+def test_macro_f1_compares_systems_over_the_same_classes() -> None:
+    references = [[each] for each in ("a", "b", "a", "c") * 10]
+    metric = additive("macro_f1")
+    first, second = (metrics.scoring.table(metric, said, references) for said in (["a"] * 40, ["z"] * 40))
+    assert first.shape == second.shape == (40, 9)
 
 
 def test_token_accuracy_counts_positions() -> None:

@@ -116,3 +116,10 @@ def test_no_pairs_are_no_crash() -> None:
 def test_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown task translate; did you mean translation\?"):
         propose(Config(task="translate"), Statistics.of(PHONES))
+
+
+def test_a_class_is_one_token() -> None:
+    pairs = [Pair(f"this is a question of number {n}", ["not sure", "yes"][n % 2]) for n in range(3000)]
+    config, _ = propose(Config(task="classification"), Statistics.of(pairs))
+    assert (config.data.target.tokenizer, config.decoding.max_length, config.decoding.beam) == ("label", 1, 1)
+    assert (config.training.metric, config.training.label_smoothing) == ("accuracy", 0.0)

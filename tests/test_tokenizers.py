@@ -18,7 +18,7 @@ from antiphon.core.config import Side
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.data.tokenizers import Subword, Tokenizer, Word, _escape, learn, load, reservoir
 
-KINDS = ["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese"]
+KINDS = ["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese", "label"]
 TEXTS = [
     f"the {adjective} {noun} {verb} over {number} lazy {noun}s, don't they?"
     for adjective in ("quick", "brown", "unbelievable", "smaller")

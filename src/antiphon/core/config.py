@@ -26,7 +26,7 @@ def part(kind: type, doc: str) -> Any:
     return field(default_factory=kind, metadata={"doc": doc})
 
 
-Tokenizer = Literal["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese"]
+Tokenizer = Literal["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese", "label"]
 Family = Literal["rnn", "lstm", "gru", "conv", "transformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 

@@ -68,7 +68,7 @@ def load(kind: str, files: dict[str, bytes]) -> Tokenizer:
             raise BundleError(f"a {kind} tokenizer needs this file", where=MODEL_FILE)
         return Subword(kind, files[MODEL_FILE])
     makers: dict[str, Callable[[], Tokenizer]] = {
-        "word": Word, "whitespace": Whitespace, "char": Char, "byte": Byte, "chinese": Chinese
+        "word": Word, "whitespace": Whitespace, "char": Char, "byte": Byte, "chinese": Chinese, "label": Label
     }  # fmt: skip
     if kind not in makers:
         raise ConfigError(f"unknown tokenizer {kind}", do=nearest(kind, [*makers, "bpe", "unigram"]))
@@ -98,6 +98,18 @@ class Whitespace(_Fixed):
 
     def decode(self, tokens: Iterable[str]) -> str:
         return " ".join(tokens)
+
+
+class Label(_Fixed):
+    """The whole text is one token, as the name of a class is."""
+
+    kind, exact = "label", True
+
+    def encode(self, text: str) -> list[str]:
+        return [text] if text else []
+
+    def decode(self, tokens: Iterable[str]) -> str:
+        return "".join(tokens)
 
 
 class Char(_Fixed):

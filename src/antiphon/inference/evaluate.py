@@ -31,6 +31,7 @@ _SUITABLE = {
     "dialogue": ("bleu", "distinct1", "distinct2"),
     "code": ("exact", "bleu"),
     "data-to-text": ("bleu", "chrf"),
+    "classification": ("accuracy", "macro_f1"),
 }
 _BATCH = 32  # pairs scored at once
 _LOGITS = 1 << 24  # log probabilities held at once

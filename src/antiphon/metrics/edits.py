@@ -102,6 +102,51 @@ class Exact:
 
 
 @dataclass(frozen=True)
+class MacroF1:
+    """The mean over classes of F1, 2 x right / (said + meant), per cent: rare classes count as much as frequent ones.
+
+    The classes are those of the references, so that two systems are judged over the same ones; any other answer is
+    wrong. A class that a resample neither says nor means does not count there. Among several references the answer's
+    own counts as meant, else the first.
+    """
+
+    name: str
+    classes: tuple[str, ...] = ()
+    higher_is_better: bool = True
+
+    @property
+    def signature(self) -> str:
+        """What is averaged."""
+        return "unit:class|average:macro|classes:references|case:mixed|space:collapsed|version:1"
+
+    def over(self, references: Sequence[Sequence[str]]) -> MacroF1:
+        """The metric over the classes of these references."""
+        found = {" ".join(reference.split()) for each in references for reference in each}
+        return MacroF1(self.name, tuple(sorted(found)))
+
+    def stats(self, hypothesis: str, references: Sequence[str]) -> Stats:
+        """`[3 * classes]`: by class whether it is said rightly, said, and meant."""
+        classes = self.classes or self.over([references]).classes
+        said, meant = " ".join(hypothesis.split()), [" ".join(reference.split()) for reference in references]
+        right = said if said in meant else meant[0]
+        counts = np.zeros((3, len(classes)))
+        if said in classes:
+            counts[:2, classes.index(said)] = float(said == right), 1.0
+        counts[2, classes.index(right)] = 1.0
+        return counts.reshape(-1)
+
+    def score(self, stats: Stats) -> float:
+        """The mean, 0 to 100."""
+        right, said, meant = stats.reshape(3, -1)
+        known = said + meant > 0
+        return float(100.0 * (2 * right[known] / (said + meant)[known]).mean()) if known.any() else 0.0
+
+    def sentence(self, stats: Stats) -> float:
+        """0 or 100."""
+        return 100.0 * float(stats.reshape(3, -1)[0].any())
+
+
+@dataclass(frozen=True)
 class TokenAccuracy:
     """Per cent of positions that hold the same token as the best reference; surplus and missing tokens are wrong.
 

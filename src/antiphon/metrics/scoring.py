@@ -38,6 +38,8 @@ _MAKERS: dict[str, Callable[[str, frozenset[str]], Metric | Pooled]] = {
     "cer": lambda name, on: edits.cer(name),
     "per": lambda name, on: edits.per(name),
     "exact": lambda name, on: edits.Exact(name),
+    "accuracy": lambda name, on: edits.Exact(name),
+    "macro_f1": lambda name, on: edits.MacroF1(name),
     "error": lambda name, on: edits.Exact(name, error=True),
     "token_accuracy": lambda name, on: edits.TokenAccuracy(name),
 }
@@ -71,6 +73,8 @@ def _tokenizer(name: str, options: frozenset[str]) -> str:
 def table(metric: Metric, hypotheses: Sequence[str], references: References) -> Stats:
     """The statistics `[N, K]` of every sentence."""
     lists = listed(hypotheses, references)
+    if isinstance(metric, edits.MacroF1):
+        metric = metric.over(lists)
     return np.array([metric.stats(hypothesis, refs) for hypothesis, refs in zip(hypotheses, lists, strict=True)])
 
 

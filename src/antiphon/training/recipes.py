@@ -13,7 +13,7 @@ from antiphon.core.config import Config, get, override
 from antiphon.core.errors import ConfigError, nearest
 from antiphon.data.corpus import Pair
 
-TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text")
+TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text", "classification")
 SAMPLE = 100_000
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
@@ -106,6 +106,8 @@ class Plan:
     def tokenizers(self) -> None:
         """How each side is cut, and whether both share one vocabulary."""
         found = {side: self._tokenizer(getattr(self.statistics, side)) for side in ("source", "target")}
+        if self.config.task == "classification":
+            found["target"] = "label", "the name of a class is one token"
         for side, (kind, reason) in found.items():
             self.propose(f"data.{side}.tokenizer", kind, reason)
         data = self.config.data
@@ -159,6 +161,8 @@ class Plan:
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
+        if self.config.task == "classification":
+            self.propose("model.decoder.layers", 1, "there is one token to say")
         self.propose("model.decoder.layers", (min(layers, 3) if modern else 2), "decoding is paid a layer at a time")
         self.propose("model.feedforward", 2 * (self.config.model.width or 0) if modern else 0,
                      "twice the width" if modern else "recurrent layers do without")  # fmt: skip
@@ -176,6 +180,8 @@ class Plan:
         tokens = self._tokens()
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
+        if self.config.task == "classification":
+            self.propose("training.label_smoothing", 0.0, "probabilities of few classes say how sure it is")
         self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
 
     def batches(self) -> None:
@@ -211,10 +217,13 @@ class Plan:
     def judging(self) -> None:
         """What validation looks at, and the search."""
         subwords = self.config.data.target.tokenizer in ("bpe", "unigram", "word", "chinese")
-        metric = {"translation": "chrf", "dialogue": "loss", "summarization": "loss"}.get(
+        metric = {"translation": "chrf", "dialogue": "loss", "summarization": "loss", "classification": "accuracy"}.get(
             self.config.task, "chrf" if subwords else "error"
         )
         self.propose("training.metric", metric, "judged on real answers" if metric != "loss" else "cheap and steady")
+        if self.config.task == "classification":
+            self.propose("decoding.max_length", 1, "the name of a class is one token")
+            self.propose("decoding.beam", 1, "the likeliest class")
         self.propose("decoding.beam", 5, "a little better than greedy")
 
     def _tokens(self) -> float:
