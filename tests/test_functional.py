@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from antiphon.core.batch import PAD
+from antiphon.models import functional
 from antiphon.models.functional import (
     add_dropout,
     attend,
+    attend_fused,
     attend_plainly,
+    attend_unseen,
     dropout,
     hide,
     join_heads,
@@ -185,7 +188,7 @@ def test_attention_is_torchs_and_its_plain_version(lengths: tuple[int, int]) -> 
         torch.manual_seed(2)
         leaves = [torch.randn(2, 3, size, 4, requires_grad=True) for size in (steps, length, length)]
         if kind == "torch":
-            context, weights = F.scaled_dot_product_attention(*leaves, attn_mask=added), None
+            context, weights = attend_fused(*leaves, added, 0.0, True), None
         else:
             context, weights = (attend if kind == "fast" else attend_plainly)(*leaves, added, 0.0, True)
         loss = (context * torch.arange(4)).sum()
@@ -194,6 +197,14 @@ def test_attention_is_torchs_and_its_plain_version(lengths: tuple[int, int]) -> 
         assert weights is None or torch.allclose(weights @ leaves[2], context, atol=1e-5)
     for fast, *others in zip(*results, strict=True):
         assert all(torch.allclose(fast, other, atol=1e-5) for other in others)
+
+
+def test_attention_without_weights_is_fused_off_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [torch.randn(2, 3, size, 4) for size in (3, 5, 5)]
+    assert torch.allclose(attend_unseen(*parts, None, 0.0, False), attend_fused(*parts, None, 0.0, False), atol=1e-6)
+    monkeypatch.setattr(functional, "attend_fused", lambda query, *rest: query)
+    elsewhere = [part.to("meta") for part in parts]
+    assert attend_unseen(*elsewhere, None, 0.0, False) is elsewhere[0]
 
 
 @pytest.mark.parametrize("length", [5, 17])

@@ -19,6 +19,7 @@ from antiphon.models.functional import (
     activation,
     add_dropout,
     attend,
+    attend_unseen,
     dropout,
     hide,
     join_heads,
@@ -217,7 +218,7 @@ class SelfAttention(nn.Module):
         if self.bias is not None:
             bias = self.bias(distance)
             added = bias if added is None else bias + added
-        context, _ = attend(query, keys, values, added, self.share, self.training)
+        context = attend_unseen(query, keys, values, added, self.share, self.training)
         return self.output(join_heads(context, dtype))
 
 

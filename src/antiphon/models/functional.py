@@ -164,6 +164,24 @@ def attend(
     return attend_plainly(query_BHTD, keys_BHSD, values_BHSD, added, share, training)
 
 
+def attend_unseen(
+    query_BHTD: Tensor, keys_BHSD: Tensor, values_BHSD: Tensor, added: Tensor | None, share: float, training: bool
+) -> Tensor:
+    """The context of `attend` where nobody asks for the weights: on a GPU they are never written to memory (Dao et al.
+    2022)."""
+    if query_BHTD.device.type == "cpu":
+        return attend(query_BHTD, keys_BHSD, values_BHSD, added, share, training)[0]
+    return attend_fused(query_BHTD, keys_BHSD, values_BHSD, added, share, training)
+
+
+def attend_fused(
+    query_BHTD: Tensor, keys_BHSD: Tensor, values_BHSD: Tensor, added: Tensor | None, share: float, training: bool
+) -> Tensor:
+    """PyTorch's kernel; on a CPU it is slower than ours."""
+    dropout_p = share if training else 0.0
+    return F.scaled_dot_product_attention(query_BHTD, keys_BHSD, values_BHSD, added, dropout_p)
+
+
 def attend_plainly(
     query_BHTD: Tensor, keys_BHSD: Tensor, values_BHSD: Tensor, added: Tensor | None, share: float, training: bool
 ) -> tuple[Tensor, Tensor]:
