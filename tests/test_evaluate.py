@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -316,3 +317,8 @@ def test_sources_that_are_too_long_are_told() -> None:
     assert any("not answered: source is longer than max_length=8" in note for note in found.notes)
     assert any("left out of the loss" in note for note in found.notes)
     assert found.answers[-1] == ""
+
+
+def test_lengths_of_few_sources_make_no_empty_bucket() -> None:
+    for lengths in itertools.product([1, 3, 6, 9, 12], repeat=5):
+        assert sum(bucket.count for bucket in by_length([], {}, lengths)) == 5

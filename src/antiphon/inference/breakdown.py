@@ -49,7 +49,7 @@ def by_length(metrics: Sequence[Metric], tables: Mapping[str, Stats], lengths: S
     starts = _quarters(values)
     quarter = np.searchsorted(starts, values, side="right") - 1
     buckets = []
-    for number in range(len(starts)):
+    for number in np.unique(quarter):  # where sources are few, nothing may lie between two starts
         rows = quarter == number
         low, high = int(values[rows].min()), int(values[rows].max())
         scores = {metric.name: metric.score(tables[metric.name][rows].sum(axis=0)) for metric in metrics}
