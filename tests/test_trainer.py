@@ -167,7 +167,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(*steps: int, gradient_only: bool = False) -> None:
         monkeypatch.setattr(Poisoned, "steps", steps)
         monkeypatch.setattr(Poisoned, "gradient_only", gradient_only)
-        monkeypatch.setattr(trainer, "Likelihood", Poisoned)
+        monkeypatch.setattr(trainer, "make_objective", lambda config, task: Poisoned(config.training))
         monkeypatch.setattr(trainer.Trainer, "_accumulate", accumulate)
 
     return make

@@ -45,14 +45,24 @@ class Seq2Seq:
         self.bundle_: Bundle | None = None
         self._predictor: Predictor | None = None
 
-    def fit(self, pairs: Any, valid: Any = None) -> Seq2Seq:
-        """Train on pairs: tuples, dicts, a DataFrame or a file; `valid` likewise, else a share is held out."""
+    def fit(
+        self, pairs: Any, valid: Any = None, *, start: str | Path | Seq2Seq | None = None, mix: Any = None
+    ) -> Seq2Seq:
+        """Train on pairs: tuples, dicts, a DataFrame or a file; `valid` likewise, else a share is held out.
+
+        `start` is a trained model to go on from: a bundle, a run, or a `Seq2Seq`. Its network and vocabularies stay.
+        `mix` are old pairs, of which each epoch takes a sample.
+        """
         from antiphon.inference.bundle import load
 
+        if isinstance(start, Seq2Seq):
+            with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
+                start.save(Path(folder) / "start")
+                return self.fit(pairs, valid, start=Path(folder) / "start", mix=mix)
         out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
         self.result_ = None
         try:
-            self.result_ = self._train(pairs, valid, out)
+            self.result_ = self._train(pairs, valid, out, start, mix)
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
             self._use(load(self.result_.bundle))
@@ -61,7 +71,7 @@ class Seq2Seq:
                 shutil.rmtree(out.parent, ignore_errors=True)
         return self
 
-    def _train(self, pairs: Any, valid: Any, out: Path) -> Result:
+    def _train(self, pairs: Any, valid: Any, out: Path, start: str | Path | None, mix: Any) -> Result:
         from contextlib import nullcontext
 
         from rich.console import Console
@@ -73,7 +83,10 @@ class Seq2Seq:
         named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed}
         given = {key: value for key, value in named.items() if value is not None} | (self.settings or {})
         with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
-            return fit(pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self))
+            return fit(
+                pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self), start=start,
+                mix=mix,
+            )  # fmt: skip
 
     def _use(self, bundle: Bundle) -> None:
         from antiphon.inference.predictor import Predictor

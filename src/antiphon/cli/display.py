@@ -131,7 +131,8 @@ class Panel(Observer):
         """The panel as it stands."""
         if self.now is None:
             return Text("the first batch …", style="dim")
-        parts: list[RenderableType] = [self._progress(self.now), self._loss(self.now), *self._scores()]
+        parts: list[RenderableType] = [self._progress(self.now), self._loss(self.now), *facts(self.now)]
+        parts += self._scores()
         if self.validations:
             parts += [Text(), *samples(self.validations, self.console.width, self.console.height - 8)]
         return Group(*parts)
@@ -165,6 +166,14 @@ class Panel(Observer):
         elif best is not None:
             line.append(f"  ★ best {measures(best, metric)} at step {best.step:,}", "green")
         return [line]
+
+
+def facts(now: StepEvent) -> Iterable[Text]:
+    """What the objective says of a step, on one line where it says something."""
+    line = Text("objective  ", style="dim")
+    for name, value in now.facts.items():
+        line.append(f" {name.replace('_', ' ')} ").append(f"{value:.3f}", "default")
+    return [line] if now.facts else []
 
 
 class Trace:

@@ -53,7 +53,7 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{sum(parameter.numel() for parameter in bundle.model.parameters()):,}"
     for name, text in (("source", task.source), ("target", task.target)):
         yield name, f"{text.side.tokenizer}, {len(text.vocabulary):,} tokens"
-    for name in ("data", "data_hash", "pairs", "steps", "minutes", "command"):
+    for name in ("data", "data_hash", "pairs", "trained_from", "steps", "minutes", "command"):
         if name in card:
             yield name.replace("_", " "), f"{card[name]:,}" if isinstance(card[name], int) else str(card[name])
     for score in card.get("scores") or ():

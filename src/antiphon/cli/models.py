@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from antiphon.cli.settings import assignments
 from antiphon.core import config
@@ -15,14 +17,20 @@ if TYPE_CHECKING:
     from antiphon.data.report import Report
     from antiphon.inference.predictor import Predictor
 
+Backward = Annotated[
+    str | None, Parameter(help="a model from targets to sources: ranks the candidates against dull answers")
+]
+"""What `--backward` means."""
 
-def predictor(names: str) -> Predictor:
-    """The model that a path names, or the ensemble of several with commas between."""
+
+def predictor(names: str, backward: str | None = None) -> Predictor:
+    """The model that a path names, or the ensemble of several with commas between; with a backward model's path, one
+    that ranks its candidates by that as well."""
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
 
     paths = [names] if Path(names).exists() else names.split(",")
-    return Predictor([load(Path(path)) for path in paths])
+    return Predictor([load(Path(path)) for path in paths], backward=load(Path(backward)) if backward else None)
 
 
 def searching(model: config.Config, words: Iterable[str]) -> config.Decoding:

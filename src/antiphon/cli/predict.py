@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from antiphon.cli.models import Backward
+
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
     from antiphon.inference.predictor import Answer
@@ -24,6 +26,7 @@ def predict(
     file: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     /,
     *settings: str,
+    backward: Backward = None,
     jsonl: Annotated[
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
@@ -49,7 +52,7 @@ def predict(
 
     if "=" in file and not Path(file).exists():
         settings, file = (file, *settings), "-"
-    guesser = predictor(model)
+    guesser = predictor(model, backward)
     chosen = searching(guesser.config, settings)
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
@@ -101,9 +104,16 @@ def record(source: str, answers: list[Answer]) -> str:
             "alignment": answer.alignment,
             "finished": answer.finished,
             "reason": answer.reason,
+            **_ranked(answer),
         }
         for answer in answers
     ]
     return json.dumps(
         {"source": source, "source_tokens": answers[0].source_tokens, "answers": rows}, ensure_ascii=False
     )
+
+
+def _ranked(answer: Answer) -> dict[str, float]:
+    """What decided besides the score, where something did."""
+    values = {"utility": answer.utility, "backward": answer.backward}
+    return {name: round(value, DIGITS) for name, value in values.items() if value is not None}

@@ -28,6 +28,12 @@ def train(
     task: Annotated[
         str | None, Parameter(help="what the pairs are for: transduction, translation, dialogue ...")
     ] = None,
+    from_: Annotated[
+        str | None, Parameter(name="--from", help="a trained model (bundle or run) to go on from with this data")
+    ] = None,
+    mix: Annotated[
+        str | None, Parameter(help="with --from: old pairs, a sample of which goes into every epoch (see data.mix)")
+    ] = None,
     config: Annotated[Path | None, Parameter(help="a TOML file of settings; key=value comes after it")] = None,
     show: Annotated[bool, Parameter(help="only show the settings that would be used, and why")] = False,
 ) -> int:
@@ -44,26 +50,33 @@ def train(
     configuration.override(configuration.Config(), given)
     console = Console()
     if show:
-        _show(console, data, valid, given)
+        _show(console, data, valid, given, from_, mix)
         return 0
     from antiphon.cli.display import watching
     from antiphon.training.start import fit
 
     with watching(console, given) as observer:
         command = shlex.join(["antiphon", *sys.argv[1:]])
-        result = fit(data, out=out, valid=valid, assignments=given, observers=[observer], command=command)
+        result = fit(
+            data, out=out, valid=valid, assignments=given, observers=[observer], command=command, start=from_, mix=mix
+        )
     return concluded(console, result)
 
 
-def _show(console: Console, data: str, valid: str | None, given: dict[str, Any]) -> None:
+def _show(
+    console: Console, data: str, valid: str | None, given: dict[str, Any], start: str | None, mix: str | None
+) -> None:
     """The recipe for this data; nothing is trained or written."""
     from antiphon.cli.display import recipe
     from antiphon.training import recipes
+    from antiphon.training.finetuning import Start
+    from antiphon.training.finetuning import settings as wished
     from antiphon.training.start import Sources
 
-    wanted = configuration.override(configuration.Config(), given)
-    pairs, _ = Sources.keep(Path(), data, valid, None, wanted.data).open(wanted)
-    _, choices = recipes.propose(wanted, recipes.Statistics.of(pairs))
+    wanted = wished(given, Start.open(start) if start is not None else None, mixed=mix is not None)
+    sources = Sources.keep(Path(), data, valid, None, wanted.data, mix)
+    pairs, _ = sources.open(wanted)
+    _, choices = recipes.propose(wanted, sources.looked_at(wanted, pairs), trained=start is not None)
     console.print(recipe(choices, given))
 
 

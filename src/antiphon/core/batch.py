@@ -5,6 +5,7 @@ Letters in names are axes: B batch, S source length, T target length, D width, V
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -144,13 +145,18 @@ class Steps:
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum and what it is over. Only the trainer divides, so accumulation and uneven batches are exact."""
+    """A sum and what it is over. Only the trainer divides, so accumulation and uneven batches are exact.
+
+    `sums` are further sums over the same pairs, by name, of what is only logged.
+    """
 
     total: Tensor
     count: int
+    sums: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Loss) -> Loss:
-        return Loss(self.total + other.total, self.count + other.count)
+        sums = {name: self.sums.get(name, 0.0) + other.sums.get(name, 0.0) for name in {**self.sums, **other.sums}}
+        return Loss(self.total + other.total, self.count + other.count, sums)
 
 
 def pad(sequences: list[list[int]], value: int = PAD) -> Padded:

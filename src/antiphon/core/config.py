@@ -47,6 +47,28 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """How training pairs are changed at random in each epoch; nothing else ever is."""
+
+    share: float = setting(0.5, "share of the training pairs that an epoch changes; the others stay as they are")
+    drop: float = setting(0.0, "rate at which a word (or character) of the source is left out")
+    swap: float = setting(0.0, "rate at which one changes places with the next")
+    replace: float = setting(0.0, "rate at which one becomes another that is drawn by frequency")
+    mask: float = setting(0.0, "rate at which one becomes an unknown one")
+    insert: float = setting(0.0, "rate at which another is put before one")
+    typos: float = setting(0.0, "rate at which a letter of the source is mistyped")
+    casing: float = setting(0.0, "rate at which a source is put in lower case or capitals")
+    punctuation: float = setting(0.0, "rate at which a source loses the punctuation at its end")
+    synonyms: str = setting("", "wordnet, or a file of groups of synonyms or of word vectors")
+    synonym_rate: float = setting(0.1, "rate at which a word that has synonyms becomes one of them")
+    switchout: float = setting(0.0, "temperature of SwitchOut on both sides (Wang et al. 2018); 0 turns it off")
+    reverse: Literal["none", "source", "target", "both"] = setting(
+        "none", "side whose order is reversed, told to the model by a tag (Sánchez-Cartagena et al. 2021)"
+    )
+    reverse_rate: float = setting(0.5, "rate at which a pair is reversed, where reverse is set")
+
+
+@dataclass(frozen=True)
 class Data:
     """Where pairs come from and what is done with odd ones."""
 
@@ -60,6 +82,9 @@ class Data:
     too_long: Literal["truncate", "skip", "error"] = setting("truncate", "what to do with a sequence over max_length")
     valid: float = setting(0.05, "share of the sources held out when no validation file is given")
     batch_tokens: int | None = setting(None, "padded source and target tokens a batch")
+    augment: Augment = part(Augment, "random changes of training pairs")
+    extend: bool = setting(False, "with a model to start from: add tokens that its vocabularies lack, at their end")
+    mix: float = setting(0.5, "with old data to mix in: its share of the pairs of an epoch")
 
 
 @dataclass(frozen=True)
@@ -138,6 +163,14 @@ class Training:
     coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
+    objective: Literal["likelihood", "self-critical", "minimum-risk", "unlikelihood"] = setting(
+        "likelihood", "what is minimized: likelihood alone, with a reward of whole answers, or with unlikelihood"
+    )
+    reward: str = setting("", "self-critical, minimum-risk: a metric, several joined by +, or constant (the control)")
+    mix: float = setting(0.1, "self-critical, minimum-risk: share of likelihood in the loss")
+    samples: int = setting(5, "minimum-risk: answers drawn for each source")
+    risk_sharpness: float = setting(0.005, "minimum-risk: power of the chances of drawn answers (Shen et al. 2016)")
+    unlikelihood: float = setting(1.0, "unlikelihood: its weight beside likelihood (Welleck et al. 2020)")
     ema: float = setting(0.0, "decay of the moving average of weights; 0 turns it off")
     average: int = setting(0, "average the last k validated weights at the end; 0 or 1 turns it off")
     epochs: int | None = setting(None, "most passes over the data")
@@ -151,6 +184,7 @@ class Training:
     processes: int | None = setting(None, "CPU: processes that share each batch, each with 1,000 tokens or more")
     threads: int | None = setting(None, "CPU threads of each process; cores / processes where not given")
     seed: int = setting(1, "every random choice follows from it")
+    l2_start: float = setting(0.0, "with a model to start from: L2 pull of all weights towards its own")
 
 
 @dataclass(frozen=True)
@@ -171,6 +205,10 @@ class Decoding:
     min_length: int = setting(0, "fewest tokens, end mark not counted")
     max_length: int | None = setting(None, "most tokens; learned from the training pairs where not given")
     seed: int = setting(1, "sampling: the same seed gives the same answers")
+    risk: str = setting("", "minimum Bayes risk: metric whose mean against all candidates decides, such as chrf")
+    samples: int = setting(32, "draws to choose from by risk or a backward model, where sample is set; else the beam")
+    backward_weight: float = setting(0.5, "weight of a backward model's score (MMI-bidi, Li et al. 2016)")
+    length_reward: float = setting(0.0, "with a backward model: added for each token of the answer")
 
 
 @dataclass(frozen=True)
@@ -287,6 +325,9 @@ def _check_values(config: Config, where: str) -> None:
         value = get(config, key)
         if value is not None and not 0 <= value < 1:
             raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
+    for key in _RATES:
+        if not 0 <= get(config, key) <= 1:
+            raise ConfigError(f"{key} must be from 0 to 1", where=where, got=get(config, key), do="set it to 0 or 0.1")
     for key in _COUNTS:
         value = get(config, key)
         if value is not None and value < 1:
@@ -324,13 +365,20 @@ def _check_values(config: Config, where: str) -> None:
 
 _SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
 _SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
-_SHARES += ["data.valid", "training.beta1", "training.beta2"]
+_SHARES += ["data.valid", "training.beta1", "training.beta2", "training.mix"]
+_RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
+_RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
 _POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
+_POSITIVE += ["training.risk_sharpness", "training.unlikelihood"]
 _NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
 _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
+_NATURAL += ["training.l2_start", "data.augment.switchout"]
+_SHARES += ["data.mix"]
 _NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
+_NATURAL += ["decoding.backward_weight"]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
-_COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length"]
+_COUNTS += ["training.samples"]
+_COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
 _COUNTS += ["data.source.max_length", "data.target.max_length"]

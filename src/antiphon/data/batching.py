@@ -17,7 +17,7 @@ from antiphon.core.errors import DataError
 from antiphon.data.columns import Pair
 from antiphon.data.store import Example, Field, Store, prepare
 
-__all__ = ["Example", "Loader", "Store", "collate", "mix", "padding", "plan", "prepare"]
+__all__ = ["Example", "Loader", "Store", "collate", "epoch_plan", "mix", "mixed_in", "padding", "plan", "prepare"]
 
 HANG = 30.0
 """Seconds without a batch after which a worker process is taken for dead."""
@@ -40,6 +40,26 @@ def plan(
     cuts = _cuts(source[order], target[order], batch_tokens)
     batches = [order[start:end] for start, end in pairwise(cuts)]
     return [batches[number] for number in draw.permutation(len(batches))]
+
+
+def epoch_plan(store: Store, batch_tokens: int, seed: int, epoch: int, share: float) -> list[np.ndarray]:
+    """The batches of one epoch of a store; of what is mixed in, a new sample that is `share` of the epoch's pairs.
+
+    Where there is less of it than that, all of it is taken, once. Depends on the arguments alone.
+    """
+    source, target = store.source_lengths, store.target_lengths
+    if not store.old:
+        return plan(source, target, batch_tokens, seed, epoch)
+    new = len(store) - store.old
+    draw = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, epoch, 1])
+    sample = draw.choice(store.old, mixed_in(new, store.old, share), replace=False)
+    rows = np.concatenate([np.arange(new), new + np.sort(sample)])
+    return [rows[batch] for batch in plan(source[rows], target[rows], batch_tokens, seed, epoch)]
+
+
+def mixed_in(new: int, old: int, share: float) -> int:
+    """How many of so many old pairs are mixed into so many new ones, to be `share` of both together."""
+    return min(old, round(new * share / (1 - share)))
 
 
 def _cuts(source: np.ndarray, target: np.ndarray, batch_tokens: int) -> list[int]:

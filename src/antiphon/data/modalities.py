@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from antiphon.core.batch import BOS, EOS, PAD
 from antiphon.core.config import Side
@@ -100,6 +100,15 @@ class Text:
         """The text up to the end mark; an unknown token reads `<unk>`."""
         return self.tokenizer.decode(self.tokens(ids, extra))
 
+    def extended(self, texts: Iterable[str], size: int | None = None, tags: Iterable[str] = ()) -> Text:
+        """The same cuts and ids, and after these the tokens of the texts that the vocabulary lacks, and the tags.
+
+        `min_count` and `size` limit them as in learning. A subword tokenizer learns no new pieces: what it lacks are
+        pieces that it knew but never saw, and runs of characters that it does not know, each as one token.
+        """
+        counts = count_tokens(self.tokenizer, _Cleaned(texts, self.side))
+        return replace(self, vocabulary=self.vocabulary.extended(counts, size, self.side.min_count, tags))
+
     def files(self, prefix: str) -> dict[str, bytes]:
         """What `load` needs, by file names that begin with `prefix.`."""
         about = json.dumps({"kind": self.tokenizer.kind, "name": self.name, "too_long": self.too_long}).encode()
@@ -127,7 +136,7 @@ class Text:
         """
         if side.tokenizer is None:
             raise ConfigError(f"data.{name or 'source'}.tokenizer is not chosen", do="set it, or call recipes.propose")
-        _check_sampling(side, name)
+        check_sampling(side, name)
         cleaned = _Cleaned(list(texts) if isinstance(texts, Iterator) else texts, side)
         tokenizer = tokenizers.learn(side.tokenizer, cleaned, size=side.vocabulary, side=side)
         counts = count_tokens(tokenizer, cleaned)
@@ -135,7 +144,8 @@ class Text:
         return cls(tokenizer, Vocabulary.build(counts, side.vocabulary, side.min_count, always), side, name, too_long)
 
 
-def _check_sampling(side: Side, name: str) -> None:
+def check_sampling(side: Side, name: str) -> None:
+    """Refuse subword sampling with a tokenizer that has one way to cut, and a strength that is out of range."""
     setting = f"data.{name or 'source'}.sampling"
     if side.sampling and side.tokenizer not in ("bpe", "unigram"):
         raise ConfigError(f"{setting} needs a bpe or unigram tokenizer", got=side.tokenizer, do="set it to 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,13 +63,55 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Store:
-    """All examples of a corpus; `texts` has the raw pairs where they are to be cut anew in every epoch."""
+class Joined:
+    """Two fields as one, each staying where it is."""
 
-    source: Field
-    target: Field
-    copy: Field | None = None
-    texts: Field | None = None
+    first: Field
+    second: Field
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((*self.first, *self.second))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each sequence."""
+        return np.concatenate([self.first.lengths, self.second.lengths])
+
+    def row(self, number: int) -> np.ndarray:
+        """One sequence."""
+        border = len(self.first)
+        return self.first.row(number) if number < border else self.second.row(number - border)
+
+    def pad(self, rows: np.ndarray) -> Padded:
+        """The chosen sequences `[B, L]`, in their order."""
+        late = rows >= len(self.first)
+        chosen = ((self.first, ~late, rows), (self.second, late, rows - len(self.first)))
+        parts = [(torch.from_numpy(np.flatnonzero(mine)), field.pad(places[mine]))
+                 for field, mine, places in chosen if mine.any()]  # fmt: skip
+        width = max(part.values.shape[1] for _, part in parts)
+        values = torch.full((len(rows), width), PAD)
+        lengths = torch.zeros(len(rows), dtype=torch.int64)
+        for index, part in parts:
+            values[index, : part.values.shape[1]] = part.values
+            lengths[index] = part.lengths_B
+        return Padded(values, lengths)
+
+
+@dataclass(frozen=True)
+class Store:
+    """All examples of a corpus; `texts` has the raw pairs where they are to be cut anew in every epoch.
+
+    The last `old` of them are there to be mixed in: an epoch takes a sample of these.
+    """
+
+    source: Field | Joined
+    target: Field | Joined
+    copy: Field | Joined | None = None
+    texts: Field | Joined | None = None
+    old: int = 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -99,6 +141,17 @@ class Store:
             raise DataError("this store kept no texts", do="prepare it with keep_text=True")
         source, target, context = json.loads(self.texts.row(number).tobytes())
         return Pair(source, target, (), context)
+
+
+def join(new: Store, old: Store) -> Store:
+    """All of `new`, and after them those of `old` to be mixed in; both have the same fields."""
+    fields = zip((new.source, new.target, new.copy, new.texts), (old.source, old.target, old.copy, old.texts),
+                 strict=True)  # fmt: skip
+    both = [Joined(first, second) if isinstance(first, Field) and isinstance(second, Field) else None
+            for first, second in fields]  # fmt: skip
+    assert both[0] is not None
+    assert both[1] is not None
+    return Store(both[0], both[1], both[2], both[3], len(old))
 
 
 def prepare(

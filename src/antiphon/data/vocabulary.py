@@ -42,6 +42,15 @@ class Vocabulary:
         known = sum(count for token, count in counts.items() if token in self.index)
         return known / max(1, sum(counts.values()))
 
+    def extended(
+        self, counts: Mapping[str, int], size: int | None = None, min_count: int = 1, always: Iterable[str] = ()
+    ) -> Vocabulary:
+        """The same ids, and after them the tokens it lacks, as `build` chooses them, up to `size` tokens in all."""
+        lacking = {token: count for token, count in counts.items() if token not in self.index}
+        new = Vocabulary.build(lacking, None, min_count, (token for token in always if token not in self.index))
+        room = None if size is None else max(0, size - len(self))
+        return Vocabulary((*self.tokens, *new.tokens[len(SPECIAL) :][:room]))
+
     def to_json(self) -> str:
         """The vocabulary as a JSON list, one token a line."""
         return json.dumps(list(self.tokens), ensure_ascii=False, indent=0)

@@ -222,6 +222,7 @@ LINES = (
     ("data", "Training data"),
     ("data_hash", "SHA-256 of the data"),
     ("pairs", "Training pairs"),
+    ("trained_from", "Trained from"),
     ("steps", "Optimizer steps"),
     ("minutes", "Minutes of training"),
     ("command", "Command"),
@@ -233,7 +234,8 @@ LINES = (
 def model_card(config: Config, card: Mapping[str, Any], parameters: int) -> str:
     """README.md of a bundle: data and its hash, scores, command, licence and settings. It may be edited by hand."""
     model, plain = config.model, _plain(card)
-    known = {"licence": "not stated: the owner of the data decides, write it here", **plain}
+    known = {"licence": "not stated: the owner of the data decides, write it here", "trained_from": "fresh weights"}
+    known |= plain
     shape = (
         f"{model.encoder.kind} encoder, {model.decoder.kind} decoder, width {model.width}, {parameters:,} parameters"
     )

@@ -6,8 +6,9 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.constraints import Constraint, Phrase
 from antiphon.inference.helpers import Helpers, possible
+from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
 from antiphon.inference.search import Hypothesis, search
 from antiphon.inference.task import Source, Task
 from antiphon.models.seq2seq import Seq2Seq
@@ -42,6 +44,8 @@ class Answer:
     `confidence` is the geometric mean of all token probabilities, end mark included. `weights` `[tokens, source
     tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
     source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
+    `utility` is the mean of `decoding.risk` against all candidates, `backward` the score that a backward model gives
+    the source, where there was one.
     """
 
     text: str
@@ -55,27 +59,39 @@ class Answer:
     finished: bool = True
     repeated: bool = False
     reason: str = ""
+    utility: float | None = None
+    backward: float | None = None
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One input on its way: its number, what the model reads (None: `reason` says why nothing), and constraints."""
+    """One input on its way: its number, what the model reads (None: `reason` says why nothing), constraints, and
+    the `pair` as it was given."""
 
     number: int
     source: Source | None
     constraint: Constraint
     reason: str = ""
+    pair: Pair | None = None
+
+
+_Find = Callable[[Sequence[_Job]], list[list[Hypothesis]]]
 
 
 class Predictor:
     """Answers with a model, or with several of one task as an ensemble.
+
+    With a `backward` model, which was trained to answer the targets with the sources, the candidates of the search are
+    ranked again against dull answers (`antiphon.inference.rerank.Mutual`).
 
     `report` counts what was odd in the latest pass of `predict` and is complete when that pass is: empty inputs,
     inputs that were cut, answers without an end, sentences decoded twice because of a near tie. On a CPU, batches are
     decoded by `processes` side by side; unless told, one a core, where there is enough to do and this is Linux.
     """
 
-    def __init__(self, bundles: Bundle | Sequence[Bundle], *, processes: int | None = None) -> None:
+    def __init__(
+        self, bundles: Bundle | Sequence[Bundle], *, backward: Bundle | None = None, processes: int | None = None
+    ) -> None:
         bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
         if not bundles:
             raise ConfigError("there is no model to predict with")
@@ -85,11 +101,14 @@ class Predictor:
         self.processes = processes or cores(os.environ)
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
+        self.backward = backward
         self.report = Report()
         for other in bundles[1:]:
             if replace(other.task, length=self.task.length).files() != self.task.files():
                 where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
                 raise ConfigError("models that answer together need the same vocabularies", where=where)
+        if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
+            raise ConfigError("the backward model wants context that the model does not", got=", ".join(missing))
 
     def predict(
         self,
@@ -111,15 +130,19 @@ class Predictor:
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
         settings = settings or self.config.decoding
+        window, chooser = window or batch_size * WINDOW, ranker(settings, self.backward)
+        if chooser is not None:
+            batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
+        find = partial(self._find, settings=settings, chooser=chooser)
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked))
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
         try:
-            while chunk := list(itertools.islice(jobs, window or batch_size * WINDOW)):
+            while chunk := list(itertools.islice(jobs, window)):
                 if helpers is None and (count := self._helpers(len(chunk))) > 1:
-                    helpers = Helpers(lambda batch: self._search(batch, settings), count)
-                yield from self._window(chunk, settings, batch_size, banned, report, helpers)
+                    helpers = Helpers(find, count)
+                yield from self._window(chunk, find, batch_size, banned, report, helpers)
         finally:
             if helpers is not None:
                 helpers.close()
@@ -128,8 +151,9 @@ class Predictor:
 
     def _helpers(self, sentences: int) -> int:
         """Processes that are worth their making."""
-        device = next(self.models[0].parameters()).device
-        return min(self.processes, sentences // SHARE) if device.type == "cpu" and possible() else 1
+        models = [*self.models, *([self.backward.model] if self.backward else [])]
+        on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
+        return min(self.processes, sentences // SHARE) if on_cpu and possible() else 1
 
     @staticmethod
     def _with_constraints(
@@ -163,7 +187,8 @@ class Predictor:
         unknown = source.ids.count(UNK)
         if unknown and not self.task.copy:
             report.add("unknown token in the input", place, text, times=unknown)
-        return _Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts))
+        pair = Pair(item, "") if isinstance(item, str) else Pair(item.source, "", (), item.context)
+        return _Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts), pair)
 
     def _constraint(self, prefix: str, required: Sequence[str], banned: Sequence[str], source: Source) -> Constraint:
         def known(text: str) -> Phrase:
@@ -180,17 +205,19 @@ class Predictor:
         )
 
     def _window(
-        self, jobs: list[_Job], settings: Decoding, batch_size: int, banned: Sequence[str], report: Report,
+        self, jobs: list[_Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
         batches = list(_batches(jobs, most))[::-1]
-        each = helpers.map(batches) if helpers else ((n, self._search(b, settings)) for n, b in enumerate(batches))
+        each = helpers.map(batches) if helpers else ((n, find(b)) for n, b in enumerate(batches))
         for number, answered in each:
             for job, found in zip(batches[number], answered, strict=True):
-                found = self._reword(job, found, settings, banned, report)
+                found = self._reword(job, found, find, banned, report)
+                if isinstance(found[0], Ranked) and found[0].reason:
+                    report.add(found[0].reason, f"input {job.number + 1}")
                 answers[job.number] = [self._answer(job, hypothesis) for hypothesis in found]
         for job in jobs:
             mine = answers[job.number]
@@ -199,6 +226,26 @@ class Predictor:
             if mine[0].repeated:
                 report.add("decoded again alone because of a near tie", f"input {job.number + 1}")
             yield mine
+
+    def _find(self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None) -> list[list[Hypothesis]]:
+        """What the search finds; where there is a choice to make, the best of all its candidates."""
+        if chooser is None:
+            return self._search(jobs, settings)
+        found = self._search(jobs, replace(settings, n_best=pool(settings)))
+        ranked = chooser.rank([self._candidates(job, mine) for job, mine in zip(jobs, found, strict=True)])
+        answers: list[list[Hypothesis]] = []
+        for job, (best, close) in zip(jobs, ranked, strict=True):
+            if close and len(jobs) > 1:
+                [again] = self._find([job], settings, chooser)
+                answers.append([replace(hypothesis, repeated=True) for hypothesis in again])
+            else:
+                answers.append(list(best))
+        return answers
+
+    def _candidates(self, job: _Job, found: list[Hypothesis]) -> Candidates:
+        assert job.source is not None
+        assert job.pair is not None
+        return Candidates(job.pair, found, [self.task.answer(each.tokens, job.source.extra) for each in found])
 
     def _search(self, jobs: Sequence[_Job], settings: Decoding) -> list[list[Hypothesis]]:
         sources = [job.source for job in jobs if job.source is not None]
@@ -219,7 +266,7 @@ class Predictor:
         return min(ends, default=1 << 20)
 
     def _reword(
-        self, job: _Job, found: list[Hypothesis], settings: Decoding, banned: Sequence[str], report: Report
+        self, job: _Job, found: list[Hypothesis], find: _Find, banned: Sequence[str], report: Report
     ) -> list[Hypothesis]:
         """Bans are on tokens, but a tokenizer may spell one word in many ways: ban each spelling that turns up."""
         if not banned or job.source is None:
@@ -231,7 +278,7 @@ class Predictor:
                 return found
             constraint = replace(job.constraint, banned=(*job.constraint.banned, *sorted(spelled)))
             job = replace(job, constraint=constraint)
-            [found] = self._search([job], settings)
+            [found] = find([job])
         report.add("a banned word could not be avoided", f"input {job.number + 1}")
         return found
 
@@ -247,7 +294,8 @@ class Predictor:
         assert job.source is not None
         weights = found.weights[: len(found.tokens)]
         real = weights[:, :-1] if weights.shape[1] > 1 else weights
-        reasons = [job.reason, "" if found.finished else "no end mark within the longest length"]
+        ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
+        reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
         return Answer(
             text=self.task.answer(found.tokens, job.source.extra),
             score=found.score,
@@ -260,6 +308,8 @@ class Predictor:
             finished=found.finished,
             repeated=found.repeated,
             reason="; ".join(filter(None, reasons)),
+            utility=ranked.utility,
+            backward=ranked.backward,
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from antiphon.core.batch import EOS, PAD, UNK, Batch, pad
 from antiphon.core.config import Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.corpus import Pair, Texts
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
@@ -35,6 +36,10 @@ class LengthModel:
     def limit(self, source_length: int) -> int:
         """Most tokens, end mark not counted."""
         return max(1, math.ceil(1.1 * (self.slope * source_length + self.offset)) + 2)
+
+    def join(self, other: LengthModel) -> LengthModel:
+        """A line on or above both."""
+        return LengthModel(max(self.slope, other.slope), max(self.offset, other.offset))
 
     @staticmethod
     def learn(source_lengths: np.ndarray, target_lengths: np.ndarray) -> LengthModel:
@@ -73,7 +78,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Task:
-    """Both sides of the pairs. `context` names the columns that are put before the source as tags."""
+    """Both sides of the pairs. `context` names the columns that are put before the source as tags; `augment` changes
+    pairs that are encoded with a seed, which are those of training, and is kept in no file."""
 
     name: str
     source: Text
@@ -82,12 +88,14 @@ class Task:
     context: tuple[str, ...]
     length: LengthModel
     shared: bool = False
+    augment: Augmenter | None = None
 
     @staticmethod
     def learn(pairs: Iterable[Pair], config: Config) -> Task:
         """Learns tokenizers, vocabularies and lengths from pairs that can be gone through several times."""
         data = config.data
         tags = sorted({tag for pair in pairs for tag in _tags(pair, data.context)}) if data.context else []
+        tags += [REVERSED] if data.augment.reverse != "none" else []
         if data.shared:
             both = Text.learn(Texts(pairs, ("source", "target")), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
@@ -101,6 +109,18 @@ class Task:
         lengths = [task._lengths(pair) for pair in islice(pairs, MEASURED)]
         measured = np.array([both for both in lengths if both is not None] or [(1, 1)])
         return task.with_lengths(measured[:, 0], measured[:, 1])
+
+    def extended(self, pairs: Iterable[Pair], sizes: tuple[int | None, int | None] = (None, None)) -> Task:
+        """The same ids, and after them the tokens of these pairs that the vocabularies lack, up to `sizes` in all.
+
+        Goes through the pairs several times.
+        """
+        tags = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
+        if self.shared:
+            source = self.source.extended(Texts(pairs, ("source", "target")), sizes[0], tags)
+            return replace(self, source=source, target=replace(self.target, vocabulary=source.vocabulary))
+        source = self.source.extended(Texts(pairs, ["source"]), sizes[0], tags)
+        return replace(self, source=source, target=self.target.extended(Texts(pairs, ["target"]), sizes[1]))
 
     def with_lengths(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> Task:
         """The same with limits that cover pairs of these lengths (end marks counted), such as those of a `Store`."""
@@ -128,7 +148,9 @@ class Task:
         return Source(tokens, ids, [*[PAD] * len(tags), *words, EOS], extra)
 
     def encode(self, pair: Pair, *, seed: int | None = None, report: Report | None = None) -> Example:
-        """A pair as ids for training."""
+        """A pair as ids for training; with a seed, changed and cut at random as the settings ask."""
+        if seed is not None and self.augment is not None:
+            pair = self.augment(pair, seed)
         source = self.read(pair, seed=None if seed is None else 2 * seed, report=report)
         cut = self.target.cut(pair.target, seed=None if seed is None else 2 * seed + 1)
         tokens = self.target.fit(cut, report=report, example=pair.target)
@@ -203,7 +225,7 @@ def _tags(pair: Pair, context: Sequence[str]) -> list[str]:
         raise DataError(
             what, where=repr(pair.source[:60]), do="give it with every input, in a table or as Pair.context"
         )
-    return [f"<{name}:{pair.context[name]}>" for name in context]
+    return [REVERSED] * (REVERSED_KEY in pair.context) + [f"<{name}:{pair.context[name]}>" for name in context]
 
 
 def _one_side(config: Config) -> Side:

@@ -22,7 +22,8 @@ from antiphon.training.observers import Result
 UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
-DATA = {"train": "training", "store": "training", "valid": "validation", "held_out": "validation"}
+DATA = {"train": "training", "mixed": "old", "store": "training", "valid": "validation", "held_out": "validation"}
+DATA |= {"synonyms": "synonym"}
 """The hashes in `data.json`, and what they are of."""
 
 
@@ -88,6 +89,12 @@ def ended(out: Path, state: State, config: Config) -> Result:
     bundle_path = out / "best" if state.best is not None else None
     return Result(out, "finished", state.step, state.epoch, config.training.metric or "loss", state.best,
                   state.best_step, state.scores, bundle_path, state.seconds, state.skipped)  # fmt: skip
+
+
+def fingerprint_bundle(manifest: Mapping[str, Any]) -> str:
+    """The SHA-256 of a bundle's files by their hashes in its manifest; a `training/` folder does not count."""
+    files = {name: item["sha256"] for name, item in manifest["files"].items() if not name.startswith("training/")}
+    return hashlib.sha256(folders.dump_json(files)).hexdigest()
 
 
 def fingerprint(store: Store) -> str:

@@ -13,26 +13,33 @@ from antiphon.core.errors import BundleError
 from antiphon.inference.bundle import WEIGHTS_FILE, tensors
 from antiphon.training import optimizers
 from antiphon.training.optimizers import Flat
-from antiphon.training.regularizers import Average, Last, penalize
+from antiphon.training.regularizers import Average, Last, penalize, pull
 
 OPTIMIZER, AVERAGE, LAST = "training/optimizer.safetensors", "training/average.safetensors", "training/last.safetensors"
+START = "training/start.safetensors"
 
 
 class Learner:
-    """Turns summed gradients into better weights. The model must be on its device already."""
+    """Turns summed gradients into better weights. The model must be on its device already.
 
-    def __init__(self, model: nn.Module, settings: Training) -> None:
+    `start` has the weights that `training.l2_start` pulls towards; checkpoints hold them too.
+    """
+
+    def __init__(self, model: nn.Module, settings: Training, start: Mapping[str, Tensor] | None = None) -> None:
         self.model, self.settings = model, settings
         self.flat = Flat(model)
         self.optimizer = optimizers.make(self.flat, settings)
         self.average = Average(self.flat, settings.ema) if settings.ema else None
         self.last = Last(settings.average)
+        self.start = self._here(start or {}) if settings.l2_start else {}
 
     def ready(self, count: int) -> float:
         """Make the summed gradient that of the mean loss plus penalties, clipped; gives its norm before clipping."""
-        if self.settings.l1 or self.settings.l2:
+        if self.settings.l1 or self.settings.l2 or self.start:
             self.flat.gradient.div_(max(1, count))
             penalize(self.flat, self.settings)
+            if self.start:
+                pull(self.model, self.start, self.settings.l2_start)
             count = 1
         return optimizers.clip(self.flat.gradient, self.settings.clip, max(1, count))
 
@@ -65,6 +72,8 @@ class Learner:
             files[AVERAGE] = save({"weights": self.average.weights, "updates": updates})
         if self.last.kept:
             files[LAST] = save({str(number): weights for number, weights in enumerate(self.last.kept)})
+        if self.start:
+            files[START] = save(self.start)
         return files
 
     def restore(self, files: Mapping[str, bytes]) -> None:
@@ -79,6 +88,12 @@ class Learner:
             self.average.updates = int(values["updates"])
         kept = load(files[LAST]) if LAST in files else {}
         self.last.kept = [kept[str(number)].to(self.flat.weights.device) for number in range(len(kept))]
+        if START in files:
+            self.start = self._here(load(files[START]))
+
+    def _here(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A copy on the model's device."""
+        return {name: tensor.to(self.flat.weights.device, copy=True) for name, tensor in weights.items()}
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor]) -> None:

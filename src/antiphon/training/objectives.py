@@ -11,11 +11,16 @@ from torch import Tensor
 
 from antiphon.core.batch import BOS, Batch, Loss, Padded
 from antiphon.core.config import Training
+from antiphon.core.errors import ConfigError
 from antiphon.models.heads import coverage_loss
 from antiphon.models.seq2seq import Seq2Seq
 
 STEPWISE = ("rnn", "lstm", "gru", "ssru")
 """Decoders that read one token after another anyway, so that scheduled sampling can be exact."""
+
+
+SEQUENCE_LEVEL = ("self-critical", "minimum-risk")
+"""Objectives that draw whole answers and score them."""
 
 
 class Objective(Protocol):
@@ -25,6 +30,18 @@ class Objective(Protocol):
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
         """The loss of each player."""
+
+    def begin(self, model: Seq2Seq, files: Mapping[str, bytes] | None) -> None:
+        """The model as training begins; when it goes on, the files of its checkpoint too."""
+        return None
+
+    def files(self) -> dict[str, bytes]:
+        """What a checkpoint must keep of it."""
+        return {}
+
+    def facts(self, loss: Loss) -> dict[str, float]:
+        """What is logged of a step with this loss, by name."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,7 @@ class Fed(Batch):
         return Fed(plain.source, plain.target, plain.context, self.inputs.rows(index))
 
 
-class Likelihood:
+class Likelihood(Objective):
     """Cross-entropy of the right token (maximum likelihood), with label smoothing where asked for.
 
     Adds scheduled sampling and R-Drop as the settings say.
@@ -63,6 +80,58 @@ class Likelihood:
         if self.r_drop:
             return {"model": r_drop(model, batch, self.r_drop, self.smoothing, self.coverage)}
         return {"model": model.loss(batch, smoothing=self.smoothing, coverage=self.coverage)}
+
+
+class Unlikelihood(Objective):
+    """Likelihood, and `weight` times unlikelihood of what the target had before and does not have here."""
+
+    players: tuple[str, ...] = ("model",)
+
+    def __init__(self, settings: Training) -> None:
+        if settings.r_drop:
+            raise ConfigError("training.objective=unlikelihood has no R-Drop", do="leave out training.r_drop")
+        self.smoothing, self.weight = settings.label_smoothing or 0.0, settings.unlikelihood
+        self.coverage, self.sampling = settings.coverage, settings.scheduled_sampling
+
+    def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
+        model = models["model"]
+        if self.sampling:
+            batch = sampled(model, batch, self.sampling * min(1.0, progress))
+        steps, memory = model(batch)
+        loss = model.head.loss(steps, memory, batch.labels_BT, self.smoothing)
+        against = unlikelihood(model.log_probs(steps, memory), batch.target)
+        total = loss.total + self.weight * against
+        if self.coverage:
+            total = total + self.coverage * coverage_loss(steps, batch.labels_BT)
+        return {"model": Loss(total, loss.count, {"unlikelihood": float(against.detach())})}
+
+    def facts(self, loss: Loss) -> dict[str, float]:
+        """Nats of unlikelihood a target token, without its weight."""
+        return {"unlikelihood": loss.sums["unlikelihood"] / max(1, loss.count)}
+
+
+def unlikelihood(log_probs_BTV: Tensor, target: Padded) -> Tensor:
+    """Sum over the target's steps of -log(1 - p(c)), for each token c that was before and is not the right one.
+
+    The token level of Welleck et al. (2020). A token that was before several times counts once.
+    """
+    labels_BT, length = target.values, target.values.shape[1]
+    same_BTT = labels_BT[:, :, None] == labels_BT[:, None]
+    place = torch.arange(length, device=labels_BT.device)
+    before_TT = place < place[:, None]
+    first_BT = ~(same_BTT & before_TT).any(2)
+    against_BTT = before_TT & ~same_BTT & first_BT[:, None] & target.mask_BL[:, :, None]
+    chances_BTT = log_probs_BTV.gather(2, labels_BT[:, None].expand(-1, length, -1)).exp()
+    return -(1 - chances_BTT).clamp_min(LEAST).log().masked_fill(~against_BTT, 0.0).sum()
+
+
+LEAST = 1e-5
+"""The least chance that something else comes, so that its logarithm stays finite."""
+
+
+def token_level(settings: Training) -> Objective:
+    """The objective of the settings, where it needs the batch alone."""
+    return Unlikelihood(settings) if settings.objective == "unlikelihood" else Likelihood(settings)
 
 
 def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, coverage: float) -> Loss:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class StepEvent:
     gradient_norm: float
     eta_seconds: float | None
     skipped: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """What the objective says of the step besides its loss."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ValidationEvent:
 
 @dataclass(frozen=True)
 class Note:
-    """Something a person should know: `kind` is data, choice, split, skip, rollback, save, resume or stop."""
+    """Something a person should know: `kind` is data, choice, start, split, skip, rollback, save, resume or stop."""
 
     kind: str
     text: str

@@ -81,11 +81,14 @@ class Choice:
     reason: str
 
 
-def propose(config: Config, statistics: Statistics) -> tuple[Config, list[Choice]]:
-    """The configuration with every open field filled, and the choices made, in order. What is set stays."""
+def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
+    """The configuration with every open field filled, and the choices made, in order. What is set stays.
+
+    With `trained` the weights are those of a trained model, which is to get used to these pairs.
+    """
     if config.task not in TASKS:
         raise ConfigError(f"unknown task {config.task}", where="task", do=nearest(config.task, TASKS))
-    plan = Plan(config, statistics)
+    plan = FineTuning(config, statistics) if trained else Plan(config, statistics)
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
         step()
     return plan.config, plan.choices
@@ -93,6 +96,8 @@ def propose(config: Config, statistics: Statistics) -> tuple[Config, list[Choice
 
 class Plan:
     """A configuration being filled in, part by part; later parts read what earlier ones chose."""
+
+    most_epochs = 120
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         self.config, self.statistics, self.choices = config, statistics, list[Choice]()
@@ -195,24 +200,30 @@ class Plan:
         recurrent = "transformer" not in (model.encoder.kind, model.decoder.kind)
         rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
         rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
-        self.propose("training.rate", rate, f"suits {training.optimizer} at this width")
+        self._rate(rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
         step_tokens = (self.config.data.batch_tokens or 1) * training.accumulate
         steps = max(1, math.ceil(self._tokens() / step_tokens * 1.05))
         if training.steps is None and training.epochs is None and training.minutes is None:
             passes = BUDGET / max(1e-9, self.seconds_per_token() * self._tokens())
-            affordable = max(1, min(120, round(passes)))
+            affordable = max(1, min(self.most_epochs, round(passes)))
             hours = f"about {1 / (6 * passes):.1f} hours on two cores; training.minutes=N stops sooner"
             reason = f"about {affordable * steps:,} steps; "
             reason += "ten minutes on two cores, or less" if passes >= 0.5 else hours
             self.propose("training.epochs", affordable, reason)
         epochs = self.config.training.epochs or 10
         total = training.steps or steps * epochs
-        self.propose("training.warmup", max(1, min(1000, total // 20)), "a twentieth of the run, at most 1,000 steps")
+        self._warmup(total)
         every = math.ceil(epochs / 40)
         often = max(1, min(steps * every, total // 8, 2000))
         reason = f"every {every} epochs" if every > 1 else "once an epoch"
         self.propose("training.validate_every", often, reason if often == steps * every else "often enough to see")
+
+    def _rate(self, rate: float, reason: str) -> None:
+        self.propose("training.rate", rate, reason)
+
+    def _warmup(self, steps: int) -> None:
+        self.propose("training.warmup", max(1, min(1000, steps // 20)), "a twentieth of the run, at most 1,000 steps")
 
     def judging(self) -> None:
         """What validation looks at, and the search."""
@@ -242,6 +253,19 @@ class Plan:
         output = width * min(self.config.data.target.vocabulary or 0, 50 * self.statistics.target.character_kinds)
         weights = layers * (8 * width**2 + 2 * width * inner) / 2 + output / 2
         return 6 * weights / 150e9 + 7e-6 * layers * (width / 128) ** 0.5
+
+
+class FineTuning(Plan):
+    """The plan for a trained model: it keeps its network and its tokenizers, and needs smaller and fewer steps."""
+
+    most_epochs = 60
+
+    def _rate(self, rate: float, reason: str) -> None:
+        self.propose("training.rate", rate / 2, "half of what fresh weights want: these are good, and forget")
+
+    def _warmup(self, steps: int) -> None:
+        reason = "a fiftieth of the run, at most 200 steps: only the optimizer is new"
+        self.propose("training.warmup", max(1, min(200, steps // 50)), reason)
 
 
 def _length(side: SideStatistics, kind: str | None) -> float:

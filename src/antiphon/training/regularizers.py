@@ -1,12 +1,12 @@
-"""What keeps weights modest: L1 and L2 penalties, and averages of weights over time."""
+"""What keeps weights modest: L1 and L2 penalties, a pull to where they started, and averages of them over time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from antiphon.core.config import Training
 from antiphon.training.optimizers import Flat
@@ -20,6 +20,19 @@ def penalize(flat: Flat, settings: Training) -> None:
         gradient.add_(weights.sign(), alpha=settings.l1)
     if settings.l2:
         gradient.add_(weights, alpha=settings.l2)
+
+
+def pull(model: nn.Module, start: Mapping[str, Tensor], weight: float) -> None:
+    """Add the gradient of `weight * sum (w - start)^2 / 2` over all weights that training started from.
+
+    L2-SP (Li et al. 2018), in translation Miceli Barone et al. 2017. `start` has the tensors by name; rows that were
+    added to a vocabulary have none there, and are free.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            old = start[name]
+            rows = slice(len(old)) if old.ndim else ...
+            parameter.grad[rows].add_(parameter.data[rows] - old, alpha=weight)
 
 
 class Average:

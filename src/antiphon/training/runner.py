@@ -21,7 +21,7 @@ from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.core.machine import probe
 from antiphon.data.batching import mix
 from antiphon.models.seq2seq import Seq2Seq
-from antiphon.training.objectives import Objective
+from antiphon.training.objectives import SEQUENCE_LEVEL, Objective
 from antiphon.training.optimizers import Flat
 from antiphon.training.twin import Twin
 
@@ -52,6 +52,8 @@ def choose(settings: Training, batch_tokens: int, cores: int, most: int = MOST) 
 
     `most` is the most processes that can be.
     """
+    if settings.objective in SEQUENCE_LEVEL:
+        return Split(1, settings.threads or cores, "one process draws and scores the answers")
     if most == 1:
         return Split(1, settings.threads or cores, "batches are shared on the CPU alone, and under Unix")
     if settings.processes:
@@ -187,7 +189,7 @@ class Local:
         torch.stack([loss.total for loss in losses.values()]).sum().backward()
         for twin in self.twins.values():
             twin.teach()
-        return {name: Loss(loss.total.detach().double(), loss.count) for name, loss in losses.items()}
+        return {name: replace(loss, total=loss.total.detach().double()) for name, loss in losses.items()}
 
     def shares(self, step: Step) -> list[Step]:
         """The whole step."""

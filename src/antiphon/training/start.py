@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import threading
@@ -14,16 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, Data, override, read
-from antiphon.core.errors import AntiphonError, BundleError, DataError, TrainingError
-from antiphon.data.batching import padding, plan
+from antiphon.core.config import Config, Data, read
+from antiphon.core.errors import AntiphonError, BundleError, ConfigError, DataError, TrainingError
+from antiphon.data import augment, synonyms
+from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Corpus, Pair, group_references, named_files, open_pairs, overlap, split
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
-from antiphon.data.store import Store, prepare
+from antiphon.data.store import Store, join, prepare
 from antiphon.inference.task import Task
 from antiphon.training import recipes
 from antiphon.training.checkpoint import Checkpoints
+from antiphon.training.finetuning import Start, settings
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Result
 from antiphon.training.trainer import SAVE_SECONDS, train
@@ -36,7 +39,8 @@ HELD_OUT = 10_000
 def fit(
     data: Any, *, out: str | os.PathLike[str], valid: Any = None, parallel: Any = None,
     assignments: Mapping[str, Any] | None = None, task: str | None = None, observers: Sequence[Any] = (),
-    command: str = "", save_seconds: float = SAVE_SECONDS,
+    command: str = "", save_seconds: float = SAVE_SECONDS, start: str | os.PathLike[str] | None = None,
+    mix: Any = None,
 ) -> Result:  # fmt: skip
     """Train a model on pairs in the new run folder `out`, with proposed settings where none are given.
 
@@ -44,25 +48,30 @@ def fit(
     share of the sources is held out. `assignments` are settings by dotted name; `command` goes on the model card. Pairs
     that come from memory are kept in the run as JSONL, so that it can be resumed. Observers are told each choice, each
     line of the data report, and then what the trainer tells. A checkpoint is written at each validation, and at least
-    every `save_seconds`. Raises `AntiphonError`; a signal is no error but
-    `Result.interrupted`.
+    every `save_seconds`. `start` is a trained model to go on from (a bundle or a run): its network, tokenizers,
+    vocabularies and search stay, and settings that contradict it are a `ConfigError`. `mix` is old data, read as `data`
+    is, of which every epoch takes a new sample (Chu et al. 2017), as much as `data.mix` says. Raises `AntiphonError`; a
+    signal is no error but `Result.interrupted`.
     """
-    config = override(Config(), {**({"task": task} if task else {}), **(assignments or {})})
+    origin = Start.open(start) if start is not None else None
+    config = settings({**({"task": task} if task else {}), **(assignments or {})}, origin, mixed=mix is not None)
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)
     try:
         with interruptible():
-            sources = Sources.keep(run, data, valid, parallel, config.data)
+            sources = Sources.keep(run, data, valid, parallel, config.data, mix)
             for line in sources.lost:
                 audience.note("data", line)
             train_part, valid_part = sources.open(config)
-            config = _propose(config, train_part, audience)
+            config = _propose(config, sources.looked_at(config, train_part), audience, origin)
             runner = launch(config)
-            learned = Task.learn(train_part, config)
-            store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
-            learned = learned.with_lengths(store.source_lengths, store.target_lengths)
-            facts = {**sources.facts(config), "data": sources.names(), "command": command or _command(assignments)}
+            learned, config = _task(config, origin, train_part, audience)
+            learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+            store = _mixed(sources, config, learned, store, held_out, audience)
+            learned = _measured(learned, store, started=origin is not None)
+            facts = {**sources.facts(config), "data": sources.names(), **(origin.facts() if origin else {}),
+                     "command": command or _command(assignments, origin)}  # fmt: skip
     except BaseException as error:
         if runner is not None:
             runner.close()
@@ -71,13 +80,15 @@ def fit(
             return _stopped(run, error.number, config, audience)
         raise
     return train(config, learned, store, held_out, run, observers=observers, facts=facts,
-                 notes=audience.notes, save_seconds=save_seconds, runner=runner)  # fmt: skip
+                 notes=audience.notes, save_seconds=save_seconds, runner=runner,
+                 start=origin.weights if origin else None)  # fmt: skip
 
 
 def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
     """Go on with a run from its newest checkpoint that is whole; a finished run is left untouched.
 
-    The data is read anew and must be as it was. Raises `AntiphonError`.
+    The data is read anew and must be as it was; so must a model that the run started from, if there is no checkpoint
+    yet. Raises `AntiphonError`.
     """
     run = Path(run)
     config, facts = _read_run(run)
@@ -91,13 +102,15 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
             sources = Sources.recall(run, facts)
             same_data(facts, sources.facts(config), run)
             train_part, valid_part = sources.open(config)
-            learned = Task.load(found.files, config) if found else Task.learn(train_part, config)
-            store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
-            learned = learned.with_lengths(store.source_lengths, store.target_lengths)
+            origin = Start.recall(facts, run) if found is None and "start" in facts else None
+            learned = Task.load(found.files, config) if found else _task(config, origin, train_part, audience)[0]
+            learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+            store = _mixed(sources, config, learned, store, held_out, audience)
+            learned = _measured(learned, store, started="start" in facts)
     except Stopped as error:
         return _stopped(run, error.number, config, audience)
     return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
-                 save_seconds=save_seconds)  # fmt: skip
+                 save_seconds=save_seconds, start=origin.weights if origin else None)  # fmt: skip
 
 
 def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
@@ -116,7 +129,7 @@ def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
 class Sources:
     """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target.
 
-    `lost` says what was left out when pairs in memory were written down.
+    `lost` says what was left out when pairs in memory were written down; `mix` is old data to be mixed in.
     """
 
     run: Path
@@ -124,13 +137,14 @@ class Sources:
     valid: tuple[str, ...]
     copied: tuple[str, ...]
     lost: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
 
     @classmethod
-    def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data) -> Sources:
+    def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data, mix: Any = None) -> Sources:
         """Note the files; write what is in memory to `data/` of the run."""
-        found: dict[str, tuple[str, ...]] = {"train": (), "valid": ()}
+        found: dict[str, tuple[str, ...]] = {"train": (), "valid": (), "mix": ()}
         copied, lost = [], list[str]()
-        for name, value, other in (("train", data, parallel), ("valid", valid, None)):
+        for name, value, other in (("train", data, parallel), ("valid", valid, None), ("mix", mix, None)):
             if value is None:
                 continue
             files = named_files(value, other)
@@ -139,28 +153,45 @@ class Sources:
                 _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings))
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
-        return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost))
+        return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost), found["mix"])
 
     @classmethod
     def recall(cls, run: Path, facts: Mapping[str, Any]) -> Sources:
         """What `keep` found, from `data.json`."""
         try:
-            values = [tuple(str(part) for part in facts["files"][name]) for name in ("train", "valid", "copied")]
+            files = {"mix": (), **facts["files"]}
+            train, valid, copied, mix = (tuple(map(str, files[name])) for name in ("train", "valid", "copied", "mix"))
         except (KeyError, TypeError):
             raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
-        return cls(run, *values)
+        return cls(run, train, valid, copied, mix=mix)
 
     def names(self) -> str:
         """The training files by name alone: a model card goes to other people."""
-        return ", ".join(Path(path).name for path in self.train)
+        new, old = (", ".join(Path(path).name for path in paths) for paths in (self.train, self.mix))
+        return f"{new}; mixed in: {old}" if old else new
 
     def facts(self, config: Config) -> dict[str, Any]:
         """For `data.json`: the files and their hashes."""
         files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
+        files |= {"mix": list(self.mix)} if self.mix else {}
         facts = {"files": files, "train": self._corpus("train", config.data).fingerprint()}
         if self.valid:
             facts["held_out"] = self._corpus("valid", config.data).fingerprint()
+        if self.mix:
+            facts["mixed"] = self._corpus("mix", config.data).fingerprint()
+        if config.data.augment.synonyms:
+            facts["synonyms"] = synonyms.fingerprint(config.data.augment.synonyms)
         return facts
+
+    def old(self, config: Config) -> Corpus | None:
+        """The pairs to be mixed in, if there are any."""
+        return self._corpus("mix", config.data) if self.mix else None
+
+    def looked_at(self, config: Config, train_part: Corpus) -> recipes.Statistics:
+        """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
+        found = recipes.Statistics.of(train_part)
+        many = sum(1 for _ in old) if (old := self.old(config)) else 0
+        return replace(found, pairs=found.pairs + mixed_in(found.pairs, many, config.data.mix))
 
     def open(self, config: Config) -> tuple[Corpus, Corpus]:
         """The training and the held-out pairs."""
@@ -170,15 +201,16 @@ class Sources:
         return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
 
     def _corpus(self, name: str, settings: Data) -> Corpus:
-        paths = self.train if name == "train" else self.valid
+        paths = {"train": self.train, "valid": self.valid, "mix": self.mix}[name]
         if name in self.copied:
             return open_pairs(self.run / paths[0], replace(settings, columns=()))
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
 
 
-def _command(assignments: Mapping[str, Any] | None) -> str:
+def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str:
     """What the model card gives as the command, where none was given."""
-    return " ".join(["antiphon train DATA", *(f"{key}={value}" for key, value in (assignments or {}).items())])
+    words = ["antiphon train DATA", *([f"--from {origin.name}"] if origin else [])]
+    return " ".join([*words, *(f"{key}={value}" for key, value in (assignments or {}).items())])
 
 
 def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
@@ -192,23 +224,57 @@ def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
         raise DataError(f"cannot keep the pairs: {error.strerror}", where=path, do="free some space") from None
 
 
-def _propose(config: Config, pairs: Corpus, audience: Audience) -> Config:
-    config, choices = recipes.propose(config, recipes.Statistics.of(pairs))
+def _propose(config: Config, found: recipes.Statistics, audience: Audience, origin: Start | None) -> Config:
+    config, choices = recipes.propose(config, found, trained=origin is not None)
     audience.tell("proposed", choices)
     for choice in choices:
         audience.note("choice", f"{choice.key} = {choice.value}: {choice.reason}")
+    if origin is not None:
+        audience.note("start", f"going on from {origin.lineage()}")
     return config
+
+
+def _task(config: Config, origin: Start | None, pairs: Corpus, audience: Audience) -> tuple[Task, Config]:
+    """What turns pairs into ids, learned or from the start, and the configuration with the sizes that came of it."""
+    if origin is None:
+        return Task.learn(pairs, config), config
+    task, config, lines = origin.task(config, pairs)
+    for line in lines:
+        audience.note("start", line)
+    return task, config
+
+
+def _mixed(
+    sources: Sources, config: Config, task: Task, store: Store, held_out: list[Pair], audience: Audience
+) -> Store:
+    """The store with the old pairs at its end, and all that was odd about them told."""
+    if (pairs := sources.old(config)) is None:
+        return store
+    report, size = Report(), max(len(task.source.vocabulary), len(task.target.vocabulary))
+    old = prepare(pairs, partial(task.encode, report=report), sources.run / "data/old", report=report,
+                  keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
+    many = f"{mixed_in(len(store), len(old), config.data.mix):,} of {len(old):,} pairs in each epoch"
+    for line in (many, *pairs.report.lines(), *report.lines(), *overlap(pairs, held_out).lines()):
+        audience.note("data", f"old data: {line}")
+    return join(store, old)
+
+
+def _measured(task: Task, store: Store, *, started: bool) -> Task:
+    """The task with limits that cover the pairs of a store, and what a model that was started from was used to."""
+    measured = task.with_lengths(store.source_lengths, store.target_lengths)
+    return replace(measured, length=measured.length.join(task.length)) if started else measured
 
 
 def _encode(
     run: Path, config: Config, task: Task, train_part: Corpus, valid_part: Corpus, audience: Audience
-) -> tuple[Store, list[Pair]]:
-    """Both parts checked and encoded, and all that was odd about them told."""
+) -> tuple[Task, Store, list[Pair]]:
+    """The task as it changes training pairs, both parts checked and encoded, and all that was odd about them told."""
+    task = _augmented(config, task, train_part)
     report, held_out_report = Report(), Report()
     encode = partial(task.encode, report=report)
-    sampling = bool(config.data.source.sampling or config.data.target.sampling)
+    anew = bool(config.data.source.sampling or config.data.target.sampling or task.augment)
     size = None if task.copy else max(len(task.source.vocabulary), len(task.target.vocabulary))
-    store = prepare(train_part, encode, run / "data", keep_text=sampling, ids_below=size, report=report)
+    store = prepare(train_part, encode, run / "data", keep_text=anew, ids_below=size, report=report)
     held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
     if not held_out:
         raise DataError("no pair is left to validate with", where=valid_part.name)
@@ -218,7 +284,33 @@ def _encode(
         for line in lines:
             audience.note("data", f"{name} data: {line}")
     audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
-    return store, held_out
+    for line in _effects(config, task, store):
+        audience.note("data", f"training data: {line}")
+    return task, store, held_out
+
+
+def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
+    """The task with the changes of training pairs that the settings ask for."""
+    changed = augment.learn(pairs, config.data, task.source.tokenizer, task.target.tokenizer)
+    if changed and "reverse" in changed.changes and augment.REVERSED not in task.source.vocabulary.index:
+        do = "take data.augment.reverse=none, or train anew"
+        raise ConfigError(f"the model to go on from has no {augment.REVERSED} in its vocabulary", do=do)
+    return replace(task, augment=changed)
+
+
+def _effects(config: Config, task: Task, store: Store) -> Iterator[str]:
+    """How many pairs each kind of augmentation changes, and examples, from a sample; nothing where there is none."""
+    if store.texts is None:
+        return
+    rows = random.Random(config.training.seed).sample(range(len(store)), min(augment.SAMPLE, len(store)))
+    pairs = [store.pair(row) for row in sorted(rows)]
+    if task.augment:
+        yield from augment.effects(task.augment, pairs, len(store))
+    for name, side in (("source", task.source), ("target", task.target)):
+        if side.side.sampling:
+            cuts = [[Pair(" ".join(side.cut(getattr(pair, name), seed=seed)), "") for seed in (None, number)]
+                    for number, pair in enumerate(pairs)]  # fmt: skip
+            yield augment.effect(f"subword sampling of the {name}", [(old, new) for old, new in cuts], len(store))
 
 
 def _padded(config: Config, store: Store) -> float:

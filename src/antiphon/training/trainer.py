@@ -18,7 +18,7 @@ import torch
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, TrainingError
-from antiphon.data.batching import Loader, mix, plan
+from antiphon.data.batching import Loader, epoch_plan, mix
 from antiphon.data.corpus import Pair
 from antiphon.data.modalities import TooLong
 from antiphon.data.store import Example, Store
@@ -31,10 +31,10 @@ from antiphon.training.checkpoint import STATE, Checkpoints, Found, State, insis
 from antiphon.training.identity import begin, ended, fingerprint, fingerprint_pairs, resumable
 from antiphon.training.initial import make_model
 from antiphon.training.learner import Learner
-from antiphon.training.objectives import Likelihood, Objective
 from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
 from antiphon.training.optimizers import rate_at
 from antiphon.training.regularizers import lent
+from antiphon.training.reinforcement import make_objective
 from antiphon.training.runner import Arithmetic, Interrupted, Local, OutOfMemory, Signals, Step, arithmetic
 from antiphon.training.validation import Outcome, Validator
 from antiphon.training.workers import launch
@@ -49,7 +49,7 @@ SAVE_SECONDS = 300.0
 def train(
     config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, *, observers: Sequence[Any] = (),
     resume: bool = False, facts: Mapping[str, Any] | None = None, save_seconds: float = SAVE_SECONDS, workers: int = 0,
-    notes: Sequence[Note] = (), runner: Local | None = None,
+    notes: Sequence[Note] = (), runner: Local | None = None, start: Mapping[str, torch.Tensor] | None = None,
 ) -> Result:  # fmt: skip
     """Train a model on a store of examples, judged by held-out pairs, in the run folder `out`.
 
@@ -57,7 +57,7 @@ def train(
     are kept in `data.json`; with `resume` they must be as they were, and so must the settings. The run goes on from the
     newest checkpoint that verifies; a finished one is left untouched. Killed at any moment and resumed, it ends with
     the same bits as uninterrupted, on the same machine with the same versions - but for `training.minutes`, where the
-    clock decides the learning rate and the end. `runner` is what `workers.launch` gave, where it was called before.
+    clock decides the learning rate and the end. `runner` is that of `workers.launch`, `start` weights to begin with.
 
     Raises `ConfigError`, `DataError`, `TrainingError` or `BundleError`. A signal is no error: see `Result.interrupted`.
     """
@@ -80,7 +80,7 @@ def train(
         try:
             trainer = Trainer(config, task, store, valid, out, audience, log, signals, runner)
             trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
-            return trainer.run(found)
+            return trainer.run(found, start)
         except BaseException:
             if not Checkpoints(out).all():
                 shutil.rmtree(out, ignore_errors=True)  # there is nothing to go on from
@@ -96,9 +96,8 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.config, self.settings, self.task, self.store, self.out = config, config.training, task, store, out
         self.audience, self.log, self.signals, self.runner = audience, log, signals, runner
-        self.objective: Objective = Likelihood(self.settings)
-        self.validator = Validator(config, task, valid)
-        self.valid_pairs = len(valid)
+        self.objective = make_objective(config, task)
+        self.validator, self.valid_pairs = Validator(config, task, valid), len(valid)
         self.checkpoints = Checkpoints(out)
         self.state = State()
         self.save_seconds, self.workers = SAVE_SECONDS, 0
@@ -106,12 +105,12 @@ class Trainer:
         self.unsaved_best: tuple[dict[str, bytes], dict[str, Any]] | None = None
         self.budget = Budget(self.settings)
 
-    def run(self, found: Found | None) -> Result:
+    def run(self, found: Found | None, start: Mapping[str, torch.Tensor] | None = None) -> Result:
         """Train to the end or to a signal."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         try:
             with torch.random.fork_rng(devices=[]):
-                self._prepare(found)
+                self._prepare(found, start)
                 return self._finish(self._loop())
         finally:
             torch.set_num_threads(threads)
@@ -119,17 +118,17 @@ class Trainer:
 
     # The beginning
 
-    def _prepare(self, found: Found | None) -> None:
+    def _prepare(self, found: Found | None, start: Mapping[str, torch.Tensor] | None) -> None:
         self.saved = time.monotonic()
         self.checkpoints.sweep()
         self._set_machine(found.state if found else None)
-        self.model, lines = make_model(self.config, self.task, fresh=found is None)
-        self.model.to(self.runner.device)
-        self.learner = Learner(self.model, self.settings)
+        self.model, lines = make_model(self.config, self.task, fresh=found is None, start=start)
+        self.learner = Learner(self.model.to(self.runner.device), self.settings, start)
         self.models = {"model": self.model}
         if found is not None:
             self.learner.restore(found.files)
             self.state = found.state
+        self.objective.begin(self.model, found.files if found else None)
         self.runner.begin(self.config, self.model, self.learner.flat, self.state.precision)
         self.budget.start(self.state.seconds)
         self._announce(found)
@@ -185,8 +184,8 @@ class Trainer:
             groups.close()
 
     def _plan(self) -> list[np.ndarray]:
-        lengths = self.store.source_lengths, self.store.target_lengths
-        return plan(*lengths, self.config.data.batch_tokens or 4096, self.settings.seed, self.state.epoch)
+        tokens, share = self.config.data.batch_tokens or 4096, self.config.data.mix
+        return epoch_plan(self.store, tokens, self.settings.seed, self.state.epoch, share)
 
     def _groups(self) -> Generator[list[Batch]]:
         """The batches of each optimizer step, epoch after epoch, from the state's place on."""
@@ -227,7 +226,7 @@ class Trainer:
         seconds, tokens = time.perf_counter() - wall, sum(batch.tokens for batch in batches)
         self.audience.tell("step", StepEvent(
             state.step, epoch, self.budget.epoch_steps, nats, tokens, tokens / seconds, self.runner.seconds() - cpu,
-            rate, norm, self.budget.eta(state), state.skipped,
+            rate, norm, self.budget.eta(state), state.skipped, self.objective.facts(loss),
         ))  # fmt: skip
 
     def _advance(self) -> None:
@@ -323,7 +322,7 @@ class Trainer:
     # Saving
 
     def _card(self, scores: Mapping[str, Score]) -> dict[str, Any]:
-        known = {key: self.facts[key] for key in ("data", "command") if key in self.facts}
+        known = {key: self.facts[key] for key in ("data", "command", "trained_from") if key in self.facts}
         hashed = self.facts.get("train", self.facts.get("store", ""))
         spent = {"steps": self.state.step, "minutes": round(self.budget.elapsed() / 60, 2)}
         return {**known, "data_hash": hashed, "pairs": len(self.store), **spent, "scores": list(scores.values())}
@@ -350,7 +349,8 @@ class Trainer:
             bundle.write_folder(self.out / "best", files, facts=bundle.facts(card))
             self.unsaved_best = None
         card = self._card({})
-        self.checkpoints.save(self.state, {**self._contents(card), **self.learner.files()}, bundle.facts(card))
+        files = self._contents(card) | self.learner.files() | self.objective.files()
+        self.checkpoints.save(self.state, files, bundle.facts(card))
 
     # The end
 

@@ -14,6 +14,7 @@ from antiphon.data.corpus import Pair, group_references
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.evaluate import LIKELIHOODS, teacher_forced
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.rerank import ranker
 from antiphon.inference.task import Task
 from antiphon.metrics import Score
 from antiphon.models.seq2seq import Seq2Seq
@@ -55,6 +56,7 @@ class Validator:
         grouped = group_references(pairs)
         self.answered = grouped[:: math.ceil(len(grouped) / (ANSWERED if self.by_answers else SHOWN))]
         self.order = sorted(range(len(self.answered)), key=lambda row: len(self.answered[row].source))
+        ranker(config.decoding, None)  # what is wrong with decoding.risk is said before training, not after
         self.settings = quick(config.decoding)
         self.batches = [task.batch(rows) for rows in bunches(pairs, config.data.batch_tokens or 4096)]
 
@@ -88,7 +90,7 @@ class Validator:
 
 def quick(settings: Decoding) -> Decoding:
     """Greedy search with the limits of these settings."""
-    return replace(settings, beam=1, groups=1, n_best=1, sample=False)
+    return replace(settings, beam=1, groups=1, n_best=1, sample=False, risk="")
 
 
 def polled(items: Iterable[T], poll: Callable[[], None]) -> Iterator[T]:

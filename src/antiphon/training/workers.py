@@ -34,7 +34,7 @@ from antiphon.core.machine import cores
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running
 from antiphon.training.checkpoint import State
-from antiphon.training.objectives import Likelihood, Objective
+from antiphon.training.objectives import Objective, token_level
 from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local, OutOfMemory, Split, Step
 
@@ -114,7 +114,7 @@ class Worker:
         if "memory" in values:
             return OutOfMemory(*values["memory"])
         found = values["losses"].items()
-        return {name: Loss(torch.tensor(total, dtype=torch.float64), count) for name, (total, count) in found}
+        return {name: Loss(torch.tensor(total, dtype=torch.float64), *rest) for name, (total, *rest) in found}
 
     def _lost(self) -> TrainingError:
         with suppress(subprocess.TimeoutExpired):
@@ -268,7 +268,7 @@ class Share:
         self.flat = Flat(model)
         rows = seen(memory, self.flat.weights.dtype, values["processes"])
         self.flat.use(rows[0], rows[values["rank"]])
-        self.local, self.objective, self.models = Local(config.training), Likelihood(config.training), {"model": model}
+        self.local, self.objective, self.models = Local(config.training), token_level(config.training), {"model": model}
         self.local.begin(config, model, self.flat, values["precision"])
 
     def __call__(self, step: Step) -> dict[str, Any]:
@@ -278,7 +278,7 @@ class Share:
             losses = self.local.accumulate(self.objective, self.models, step)
         except OutOfMemory as error:
             return {"memory": (error.size, error.rows), "seconds": time.process_time()}
-        found = {name: (float(loss.total), loss.count) for name, loss in losses.items()}
+        found = {name: (float(loss.total), loss.count, dict(loss.sums)) for name, loss in losses.items()}
         return {"losses": found, "seconds": time.process_time()}
 
 
