@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from peers.corpus import WORK, available, prepare
-from peers.install import PEERS, drive, tell
+from peers.install import PEERS, drive, spread, tell
 from training import MODELS
 
 ENGINES: dict[str, tuple[str, int]] = {
@@ -97,13 +97,10 @@ def summary(runs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> dict[str,
     answers = runs[0]["answers"]
     words = sum(len(line.split()) + 1 for line in answers) / len(answers)
     told: dict[str, Any] = {"bleu": round(bleu(answers), 1), "tokens": round(words, 1)}
-    told["peak_mb"] = max(each["peak_mb"] for each in runs)
-    for rate in ("wall_rate", "cpu_rate"):
-        values = [each[rate] for each in runs]
-        told |= {f"{rate}_best": round(max(values)), f"{rate}_median": round(median(values))}
-        if ours:
-            told[f"ours_{rate}"] = round(median(a[rate] / b[rate] for a, b in zip(ours, runs, strict=True)), 2)
+    told |= spread(runs)
     if ours:
+        for rate in ("wall_rate", "cpu_rate"):
+            told[f"ours_{rate}"] = round(median(a[rate] / b[rate] for a, b in zip(ours, runs, strict=True)), 2)
         same = sum(a == b for a, b in zip(answers, ours[0]["answers"], strict=True))
         told["same_as_ours"] = round(same / len(answers), 3)
     return told

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from peers.corpus import available, prepare
-from peers.install import drive, tell
+from peers.install import drive, spread, tell
 
 MODELS: dict[str, dict[str, Any]] = {
     "t128": {"kind": "transformer", "layers": 4, "width": 128, "feedforward": 256, "heads": 4},
@@ -77,17 +77,8 @@ def compare(model: str, threads: int, given: argparse.Namespace) -> dict[str, An
     whole = {name: found for name, found in runs.items() if name not in failed}
     return {
         "model": model, "threads": threads, "missing": failed,
-        "results": {name: summary(found) for name, found in whole.items()}, "ratios": ratios(whole), "runs": whole,
+        "results": {name: spread(found) for name, found in whole.items()}, "ratios": ratios(whole), "runs": whole,
     }  # fmt: skip
-
-
-def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Best and median of the rounds, and the most memory."""
-    told = {"peak_mb": max(run["peak_mb"] for run in runs)}
-    for rate in ("wall_rate", "cpu_rate"):
-        values = [run[rate] for run in runs]
-        told |= {f"{rate}_best": round(max(values)), f"{rate}_median": round(median(values))}
-    return told
 
 
 def ratios(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from antiphon.data.corpus import open_pairs
@@ -13,7 +15,7 @@ from antiphon.inference.predictor import Predictor
 from antiphon.inference.task import Task
 from antiphon.models.seq2seq import build
 from antiphon.training.start import fit
-from runs import SMALL, words
+from runs import SMALL, light, words
 
 QUICK = {key: SMALL[key] for key in SMALL if key.startswith("training.") or key == "data.batch_tokens"}
 STILL = {**QUICK, "training.steps": 1, "training.rate": 1e-30}
@@ -33,6 +35,14 @@ def trained(folder: Path, **more: Any) -> Path:
     changes = {name.replace("__", "."): value for name, value in more.items()}
     fit(words(60), out=folder, assignments={**SMALL, **kinds, "training.steps": 40, **changes})
     return folder
+
+
+@pytest.fixture(scope="module", name="start")
+def shared_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small trained model; nobody may change it."""
+    with pytest.MonkeyPatch.context() as patch:
+        light(patch)
+        yield trained(tmp_path_factory.mktemp("start") / "general")
 
 
 def raw(folder: Path, config: Any, pairs: list[tuple[str, str]] | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,20 @@ from antiphon.training.finetuning import Start
 from antiphon.training.start import fit, resume
 from antiphon.training.validation import Validator
 from runs import Recorder, configured, light, outcome, words
-from starts import QUICK, SHORT, STILL, copies, raw, trained, weights
+from starts import (
+    QUICK,
+    SHORT,
+    STILL,
+    copies,
+    raw,
+    shared_start,  # noqa: F401
+    weights,
+)
 
 
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A small trained model; nobody may change it."""
-    with pytest.MonkeyPatch.context() as patch:
-        light(patch)
-        yield trained(tmp_path_factory.mktemp("start") / "general")
 
 
 # A vocabulary that grows

@@ -128,7 +128,7 @@ def rewarded(model: Seq2Seq, task: Task) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_the_reward_rises_and_not_by_a_constant_one(kind: str, start: dict[str, Tensor], tmp_path: Path) -> None:
-    more = {**LEARN, "training__steps": STEPS, "training__mix": 0.0, "training__rate": 0.001}
+    more = {**LEARN, "training__steps": STEPS, "training__likelihood": 0.0, "training__rate": 0.001}
     found = {}
     for reward in ("cer", "constant"):
         settings = {**KINDS[kind], **more, "training__reward": reward}

@@ -105,7 +105,7 @@ def test_answers_can_be_learned_from_and_dropout_comes_back() -> None:
 
 # The gradient
 
-TINY: dict[str, Any] = {"decoding__max_length": 1, "model__dropout": 0.0, "training__mix": 0.0}
+TINY: dict[str, Any] = {"decoding__max_length": 1, "model__dropout": 0.0, "training__likelihood": 0.0}
 PAIR = [("ab", "ab"), ("ba", "a")] * 6
 
 
@@ -181,12 +181,14 @@ def test_a_constant_reward_strengthens_whatever_is_drawn_and_leaves_risk_alone()
 
 
 def test_likelihood_has_its_share() -> None:
-    objective, model, task = made(configured("gru", **KINDS["minimum-risk"], model__dropout=0.0, training__mix=0.25))
+    objective, model, task = made(
+        configured("gru", **KINDS["minimum-risk"], model__dropout=0.0, training__likelihood=0.25)
+    )
     batch, nats = some(task), Likelihood(objective.settings)
     torch.manual_seed(4)
     mixed = objective({"model": model}, batch, 0.0)["model"]
     torch.manual_seed(4)
-    objective.mix = 0.0
+    objective.share = 0.0
     alone = objective({"model": model}, batch, 0.0)["model"]
     likelihood = nats({"model": model}, batch, 0.0)["model"]
     torch.testing.assert_close(mixed.total, 0.75 * alone.total + 0.25 * likelihood.total)
@@ -339,7 +341,7 @@ def test_accumulation_and_splitting_are_exact(kind: str, monkeypatch: pytest.Mon
     ({"objective": "minimum-risk", "reward": "cer", "samples": 1}, "set training.samples to 2 or more"),
     ({"objective": "unlikelihood", "r_drop": 1.0}, "has no R-Drop"),
     ({"objective": "policy"}, "training.objective.*got 'policy'"),
-    ({"mix": 1.0}, "training.mix must be at least 0 and below 1"),
+    ({"likelihood": 1.0}, "training.likelihood must be at least 0 and below 1"),
     ({"risk_sharpness": 0.0}, "training.risk_sharpness must be above 0"),
     ({"unlikelihood": -1.0}, "training.unlikelihood must be above 0"),
     ({"samples": 0}, "training.samples must be at least 1"),

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,22 @@ from antiphon.training.recipes import Statistics, propose
 from antiphon.training.start import fit, resume
 from antiphon.training.validation import Validator
 from runs import Recorder, configured, light, outcome, words
-from starts import FAMILIES, QUICK, SHORT, STILL, answers, copies, raw, trained, weights
+from starts import (
+    FAMILIES,
+    QUICK,
+    SHORT,
+    STILL,
+    answers,
+    copies,
+    raw,
+    shared_start,  # noqa: F401
+    weights,
+)
 
 
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A small trained model; nobody may change it."""
-    with pytest.MonkeyPatch.context() as patch:
-        light(patch)
-        yield trained(tmp_path_factory.mktemp("start") / "general")
 
 
 # What stays

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 PEERS = Path(__file__).parent
@@ -48,6 +50,15 @@ def last_line(text: str) -> str:
     """What an error came to."""
     lines = [line for line in text.strip().splitlines() if line.strip()]
     return lines[-1].strip()[:200] if lines else "it said nothing"
+
+
+def spread(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of several runs of one contender: the most memory, and the best and the median of each rate."""
+    told = {"peak_mb": max(run["peak_mb"] for run in runs)}
+    for rate in ("wall_rate", "cpu_rate"):
+        values = [run[rate] for run in runs]
+        told |= {f"{rate}_best": round(max(values)), f"{rate}_median": round(median(values))}
+    return told
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -167,7 +167,7 @@ class Training:
         "likelihood", "what is minimized: likelihood alone, with a reward of whole answers, or with unlikelihood"
     )
     reward: str = setting("", "self-critical, minimum-risk: a metric, several joined by +, or constant (the control)")
-    mix: float = setting(0.1, "self-critical, minimum-risk: share of likelihood in the loss")
+    likelihood: float = setting(0.1, "self-critical, minimum-risk: share of likelihood in the loss")
     samples: int = setting(5, "minimum-risk: answers drawn for each source")
     risk_sharpness: float = setting(0.005, "minimum-risk: power of the chances of drawn answers (Shen et al. 2016)")
     unlikelihood: float = setting(1.0, "unlikelihood: its weight beside likelihood (Welleck et al. 2020)")
@@ -365,7 +365,7 @@ def _check_values(config: Config, where: str) -> None:
 
 _SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
 _SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
-_SHARES += ["data.valid", "training.beta1", "training.beta2", "training.mix"]
+_SHARES += ["data.valid", "training.beta1", "training.beta2", "training.likelihood"]
 _RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
 _RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
 _POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]

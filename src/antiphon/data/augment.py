@@ -117,6 +117,7 @@ class Side:
 
     @classmethod
     def learn(cls, texts: Iterable[str], tokenizer: Tokenizer) -> Side:
+        """From the texts of a side, gone through twice, and the tokenizer that cuts it."""
         looked = list(islice(iter(texts), SPACED))
         spaced = 2 * sum(len(text.split()) > 1 for text in looked) > len(looked)
         units: Tokenizer = Whitespace() if spaced and tokenizer.kind not in ("char", "byte") else Char()

@@ -88,6 +88,7 @@ class Longest:
 
     @classmethod
     def of(cls, words: Iterable[str]) -> Longest:
+        """From the words to cut at."""
         kept = frozenset(words)
         return cls(kept, max(map(len, kept), default=1))
 

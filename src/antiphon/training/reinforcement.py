@@ -49,7 +49,7 @@ def make_objective(config: Config, task: Task) -> Objective:
 
 
 class SequenceLevel(Objective):
-    """(1 - mix) times what a subclass makes of drawn answers and their rewards, plus mix times likelihood.
+    """(1 - share) times what a subclass makes of drawn answers and their rewards, plus share times likelihood.
 
     Sums are over sources; the count is of target tokens, as for likelihood. Answers are drawn, scored and learned from
     without dropout, so that the gradient is that of the distribution that they were drawn from; likelihood keeps it.
@@ -61,7 +61,7 @@ class SequenceLevel(Objective):
 
     def __init__(self, config: Config, task: Task) -> None:
         settings = config.training
-        self.settings, self.mix, self.likelihood = settings, settings.mix, Likelihood(settings)
+        self.settings, self.share, self.likelihood = settings, settings.likelihood, Likelihood(settings)
         self.task, self.most, self.reward = task, config.decoding.max_length, Reward(settings.reward, task)
 
     def begin(self, model: Seq2Seq, files: Mapping[str, bytes] | None) -> None:
@@ -81,8 +81,8 @@ class SequenceLevel(Objective):
             answers, memory_N = self.answers(model, batch)
             rewards_BS = self.reward(batch, answers).view(-1, self.drawn)
             total, sums = self.learn(model, memory_N, batch, answers, rewards_BS)
-        if self.mix:
-            total = (1 - self.mix) * total + self.mix * self.likelihood(models, batch, progress)["model"].total
+        if self.share:
+            total = (1 - self.share) * total + self.share * self.likelihood(models, batch, progress)["model"].total
         return {"model": Loss(total, batch.count, sums)}
 
     def answers(self, model: Seq2Seq, batch: Batch) -> tuple[Padded, Memory]:
