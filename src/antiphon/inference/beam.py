@@ -6,59 +6,21 @@ step, then K), V vocabulary, S source.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps, of_sentence, pad
+from antiphon.core.batch import BOS, EOS, PAD, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
 from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.scoring import Model, Referee, average, coverage
 from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
 
 BEAM = 5
 """Hypotheses kept where the settings leave it open."""
-
-
-class Model(Protocol):
-    """What search needs of a model; `antiphon.models.Seq2Seq` is one."""
-
-    @property
-    def target_size(self) -> int:
-        """Tokens in the target vocabulary."""
-        ...
-
-    def encode(self, source: Padded, copy_BS: Tensor | None = None) -> Memory:
-        """Source to memory."""
-        ...
-
-    def start(self, memory: Memory) -> State:
-        """The state before the first step."""
-        ...
-
-    def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
-        """The next steps."""
-        ...
-
-    def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
-        """Log probabilities of the next token."""
-        ...
-
-
-def average(log_probs: list[Tensor]) -> Tensor:
-    """The log of the mean probability."""
-    if len(log_probs) == 1:
-        return log_probs[0]
-    return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))
-
-
-def coverage(looks_S: Tensor, weight: float) -> Tensor:
-    """weight * sum over the source of log min(attention so far, 1) (Wu et al. 2016)."""
-    return weight * looks_S.double().clamp(1e-9, 1).log().sum(-1)
 
 
 @dataclass
@@ -118,9 +80,11 @@ class Beams:
         self.best_AN = torch.full((rows, settings.n_best), -INF, dtype=torch.float64, device=device)
         self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.ends, self.steps = Ends(), list[Step]()
+        self.referee = Referee(models, source, copy_BS)
         self.remembers = bool(settings.no_repeat) or any(item.banned for item in constraints)
         ruled = self.remembers or any(item.prefix or item.required for item in constraints) or copy_BS is not None
-        self.plain = not (ruled or settings.sample or settings.groups > 1)
+        self.together = not (settings.sample or settings.groups > 1 or any(item.required for item in constraints))
+        self.plain = self.together and not ruled
 
     def run(self) -> None:
         """Search every sentence to its end."""
@@ -160,7 +124,9 @@ class Beams:
             self._forbid_marks(log_probs_NV, step)
             return log_probs_NV
 
-        return quick(self.totals_AR, log_probs, self.room_AG[:, 0], self.slots)
+        choice = quick(self.totals_AR, log_probs, self.room_AG[:, 0], self.slots)
+        rows = torch.arange(self.tokens_AR.shape[1], device=self.tokens_AR.device)
+        return self._settle(choice, lambda place: log_probs(place * len(rows) + rows), step)
 
     def _choose(self, steps: list[Steps], step: int) -> Choice:
         log_probs = self._log_probs(steps).view(*self.tokens_AR.shape, -1)
@@ -168,7 +134,33 @@ class Beams:
         self._last_step(log_probs, step)
         choice = self._select(log_probs, step)
         self._give_up(log_probs, step)
+        return self._settle(choice, log_probs.__getitem__, step) if self.together else choice
+
+    def _settle(self, choice: Choice, log_probs: Callable[[int], Tensor], step: int) -> Choice:
+        """The choice with near ties between all continuations of a sentence decided by the referee.
+
+        `log_probs` gives those of the next token, `[R, V]`, of the sentence in that place.
+        """
+        margin, room_A = MARGIN * (step + 1) ** 0.5, self.room_AG[:, 0]
+        for place in (choice.gaps_A < margin).nonzero().flatten().tolist():
+            log_probs_RV, room = log_probs(place), int(room_A[place])
+            size = log_probs_RV.shape[1]
+            totals_RV = self.totals_AR[place, :, None] + log_probs_RV.double()
+            past = [self._past(place, row) for row in range(len(totals_RV))]
+            best = self.referee.best(int(self.active_A[place]), past, totals_RV, room, margin)
+            choice.parents_AK[place, :room], choice.tokens_AK[place, :room] = best // size, best % size
+            choice.log_probs_AK[place, :room] = log_probs_RV.flatten()[best]
+            choice.totals_AK[place, :room], choice.gaps_A[place] = totals_RV.flatten()[best], INF
         return choice
+
+    def _past(self, place: int, row: int) -> list[int]:
+        """The tokens of a hypothesis until now."""
+        sentence, tokens = int(self.active_A[place]), []
+        for record in reversed(self.steps):
+            [at] = np.flatnonzero(record.active_A == sentence)
+            tokens.append(int(record.tokens_AK[at, row]))
+            row = record.parents_AK[at, row]
+        return tokens[::-1]
 
     def _forbid_marks(self, log_probs: Tensor, step: int) -> None:
         log_probs[..., PAD] = log_probs[..., BOS] = -INF

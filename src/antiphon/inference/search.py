@@ -23,8 +23,9 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, Padded, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.beam import BEAM, Beams, Model, average, coverage
+from antiphon.inference.beam import BEAM, Beams
 from antiphon.inference.constraints import Constraint
+from antiphon.inference.scoring import Model, average, coverage
 from antiphon.inference.selection import INF, MARGIN
 
 
