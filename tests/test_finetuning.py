@@ -161,7 +161,7 @@ def test_mixing_forgets_less_and_resumes_exactly(start: Path, tmp_path: Path) ->
     fit(copies(), out=tmp_path / "alone", assignments=settings, start=start)
     fit(copies(), out=tmp_path / "mixed", assignments=settings, start=start, mix=words(40), observers=[seen])
     assert loss(tmp_path / "mixed") < 0.9 * loss(tmp_path / "alone")
-    assert any("old data: 40 of 40 pairs" in note.text for note in seen.notes)
+    assert any("mixed-in data: 40 of 40 pairs" in note.text for note in seen.notes)
     assert "mixed in: mix.jsonl" in (tmp_path / "mixed" / "best" / "README.md").read_text()
     fit(copies(), out=tmp_path / "parts", assignments=settings, start=start, mix=words(40), observers=[Recorder(9)])
     resume(tmp_path / "parts")
@@ -173,7 +173,7 @@ def test_a_changed_old_file_is_refused_at_a_resume(start: Path, tmp_path: Path) 
     file.write_text("".join(f"{a}\t{b}\n" for a, b in words(40)))
     fit(copies(), out=tmp_path / "run", assignments=SHORT, start=start, mix=file, observers=[Recorder(3)])
     file.write_text("".join(f"{a}\t{b}\n" for a, b in words(41)))
-    with pytest.raises(DataError, match="the old data has changed"):
+    with pytest.raises(DataError, match="the mixed-in data has changed"):
         resume(tmp_path / "run")
 
 
@@ -206,11 +206,6 @@ def test_what_agrees_or_is_free_may_be_said(start: Path) -> None:
 def test_some_settings_need_a_start(given: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs a model to start from"):
         fit(copies(), out=tmp_path / "run", assignments=given)
-
-
-def test_old_data_needs_a_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mixing needs a model to start from"):
-        fit(copies(), out=tmp_path / "run", mix=words())
 
 
 def test_frozen_vectors_do_not_grow(tmp_path: Path) -> None:

@@ -32,8 +32,11 @@ def train(
         str | None, Parameter(name="--from", help="a trained model (bundle or run) to go on from with this data")
     ] = None,
     mix: Annotated[
-        str | None, Parameter(help="with --from: old pairs, a sample of which goes into every epoch (see data.mix)")
+        str | None, Parameter(help="other pairs, old or made, a sample of which goes into every epoch (see data.mix)")
     ] = None,
+    teacher: Annotated[
+        tuple[str, ...], Parameter(help="a model whose expectations are learned; several are an ensemble")
+    ] = (),
     config: Annotated[Path | None, Parameter(help="a TOML file of settings; key=value comes after it")] = None,
     show: Annotated[bool, Parameter(help="only show the settings that would be used, and why")] = False,
 ) -> int:
@@ -50,7 +53,7 @@ def train(
     configuration.override(configuration.Config(), given)
     console = Console()
     if show:
-        _show(console, data, valid, given, from_, mix)
+        _show(console, data, valid, given, from_, mix, teacher)
         return 0
     from antiphon.cli.display import watching
     from antiphon.training.start import fit
@@ -58,22 +61,25 @@ def train(
     with watching(console, given) as observer:
         command = shlex.join(["antiphon", *sys.argv[1:]])
         result = fit(
-            data, out=out, valid=valid, assignments=given, observers=[observer], command=command, start=from_, mix=mix
-        )
+            data, out=out, valid=valid, assignments=given, observers=[observer], command=command, start=from_, mix=mix,
+            teachers=teacher,
+        )  # fmt: skip
     return concluded(console, result)
 
 
 def _show(
-    console: Console, data: str, valid: str | None, given: dict[str, Any], start: str | None, mix: str | None
-) -> None:
+    console: Console, data: str, valid: str | None, given: dict[str, Any], start: str | None, mix: str | None,
+    teachers: tuple[str, ...] = (),
+) -> None:  # fmt: skip
     """The recipe for this data; nothing is trained or written."""
     from antiphon.cli.display import recipe
     from antiphon.training import recipes
+    from antiphon.training.distillation import taught
     from antiphon.training.finetuning import Start
-    from antiphon.training.finetuning import settings as wished
     from antiphon.training.start import Sources
+    from antiphon.training.start import settings as wished
 
-    wanted = wished(given, Start.open(start) if start is not None else None, mixed=mix is not None)
+    wanted = wished(taught(given, teachers), Start.open(start) if start is not None else None)
     sources = Sources.keep(Path(), data, valid, None, wanted.data, mix)
     pairs, _ = sources.open(wanted)
     _, choices = recipes.propose(wanted, sources.looked_at(wanted, pairs), trained=start is not None)

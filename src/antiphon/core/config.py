@@ -84,7 +84,8 @@ class Data:
     batch_tokens: int | None = setting(None, "padded source and target tokens a batch")
     augment: Augment = part(Augment, "random changes of training pairs")
     extend: bool = setting(False, "with a model to start from: add tokens that its vocabularies lack, at their end")
-    mix: float = setting(0.5, "with old data to mix in: its share of the pairs of an epoch")
+    mix: float = setting(0.5, "with other data to mix in: its share of the pairs of an epoch")
+    mix_tag: str = setting("", "a tag, without brackets, before the sources of data that is mixed in")
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,16 @@ class Training:
     coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
-    objective: Literal["likelihood", "self-critical", "minimum-risk", "unlikelihood"] = setting(
-        "likelihood", "what is minimized: likelihood alone, with a reward of whole answers, or with unlikelihood"
+    objective: Literal["likelihood", "self-critical", "minimum-risk", "unlikelihood", "distillation"] = setting(
+        "likelihood", "what is minimized: likelihood, alone or with rewards, unlikelihood or what teachers expect"
     )
     reward: str = setting("", "self-critical, minimum-risk: a metric, several joined by +, or constant (the control)")
-    likelihood: float = setting(0.1, "self-critical, minimum-risk: share of likelihood in the loss")
+    likelihood: float = setting(0.1, "self-critical, minimum-risk, distillation: share of likelihood in the loss")
     samples: int = setting(5, "minimum-risk: answers drawn for each source")
     risk_sharpness: float = setting(0.005, "minimum-risk: power of the chances of drawn answers (Shen et al. 2016)")
     unlikelihood: float = setting(1.0, "unlikelihood: its weight beside likelihood (Welleck et al. 2020)")
+    teachers: tuple[str, ...] = setting((), "distillation: models to learn from, of the student's vocabularies")
+    temperature: float = setting(1.0, "distillation: what logits of teachers and student are divided by")
     ema: float = setting(0.0, "decay of the moving average of weights; 0 turns it off")
     average: int = setting(0, "average the last k validated weights at the end; 0 or 1 turns it off")
     epochs: int | None = setting(None, "most passes over the data")
@@ -369,7 +372,7 @@ _SHARES += ["data.valid", "training.beta1", "training.beta2", "training.likeliho
 _RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
 _RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
 _POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
-_POSITIVE += ["training.risk_sharpness", "training.unlikelihood"]
+_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature"]
 _NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
 _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
 _NATURAL += ["training.l2_start", "data.augment.switchout"]

@@ -35,7 +35,7 @@ from antiphon.data.formats import (
 )
 from antiphon.data.report import Report
 
-__all__ = ["Corpus", "Odd", "Overlap", "Pair", "Report", "Texts", "fault", "group_references", "open_pairs"]
+__all__ = ["Chain", "Corpus", "Odd", "Overlap", "Pair", "Report", "Texts", "fault", "group_references", "open_pairs"]
 __all__ += ["named_files", "overlap", "read_lines", "split"]
 
 _TABLES = {".csv": csv_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": jsonl_rows, ".parquet": parquet_rows}
@@ -78,6 +78,16 @@ class Texts:
 
     def __iter__(self) -> Iterator[str]:
         return (getattr(pair, side) for pair in self.pairs for side in self.sides)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The pairs of several corpora one after another, as often as they are gone through."""
+
+    parts: Sequence[Iterable[Pair]]
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (pair for part in self.parts for pair in part)
 
 
 def open_pairs(data: Any, settings: Data, *, parallel: Any = None, need_target: bool = True) -> Corpus:

@@ -22,6 +22,8 @@ from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference.files import dump_json, load_json
 
 TASK_FILE = "task.json"
+TAG_KEY = "\0tag"
+"""Where a pair's context holds a tag of its own; no column can be called that."""
 MEASURED = 1000
 """Pairs that the length model is learned from at first; `Task.with_lengths` takes all of them."""
 
@@ -96,6 +98,7 @@ class Task:
         data = config.data
         tags = sorted({tag for pair in pairs for tag in _tags(pair, data.context)}) if data.context else []
         tags += [REVERSED] if data.augment.reverse != "none" else []
+        tags += [tag_of(data.mix_tag)] if data.mix_tag else []
         if data.shared:
             both = Text.learn(Texts(pairs, ("source", "target")), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
@@ -110,12 +113,15 @@ class Task:
         measured = np.array([both for both in lengths if both is not None] or [(1, 1)])
         return task.with_lengths(measured[:, 0], measured[:, 1])
 
-    def extended(self, pairs: Iterable[Pair], sizes: tuple[int | None, int | None] = (None, None)) -> Task:
+    def extended(
+        self, pairs: Iterable[Pair], sizes: tuple[int | None, int | None] = (None, None), tags: Sequence[str] = ()
+    ) -> Task:
         """The same ids, and after them the tokens of these pairs that the vocabularies lack, up to `sizes` in all.
 
-        Goes through the pairs several times.
+        `tags` are further ones of the source. Goes through the pairs several times.
         """
-        tags = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
+        found = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
+        tags = [*found, *tags]
         if self.shared:
             source = self.source.extended(Texts(pairs, ("source", "target")), sizes[0], tags)
             return replace(self, source=source, target=replace(self.target, vocabulary=source.vocabulary))
@@ -225,7 +231,20 @@ def _tags(pair: Pair, context: Sequence[str]) -> list[str]:
         raise DataError(
             what, where=repr(pair.source[:60]), do="give it with every input, in a table or as Pair.context"
         )
-    return [REVERSED] * (REVERSED_KEY in pair.context) + [f"<{name}:{pair.context[name]}>" for name in context]
+    own = [
+        tag for key, tag in ((REVERSED_KEY, REVERSED), (TAG_KEY, pair.context.get(TAG_KEY, ""))) if key in pair.context
+    ]
+    return own + [f"<{name}:{pair.context[name]}>" for name in context]
+
+
+def tag_of(name: str) -> str:
+    """A tag's token."""
+    return f"<{name}>"
+
+
+def tagged(pair: Pair, name: str) -> Pair:
+    """The pair with a tag before its source, which is as it stands in no text."""
+    return replace(pair, context={**pair.context, TAG_KEY: tag_of(name)})
 
 
 def _one_side(config: Config) -> Side:

@@ -74,7 +74,7 @@ def mean_chances(teachers: Sequence[Projection], part: slice, least: int, temper
 def soft_cross_entropy(
     student: Projection, teachers: Sequence[Projection], *, temperature: float = 1.0, rows: int = ROWS
 ) -> Tensor:
-    """Sum over rows of the cross-entropy of the student's softmax against the mean of the teachers' (Hinton et al. 2015).
+    """Sum over rows of the cross-entropy of the student's softmax against the mean of the teachers' (Hinton et al.).
 
     All logits are divided by the temperature. Never holds more than about `rows` x V probabilities of each. No gradient
     flows to the teachers. Rows must be real tokens; padding is left out beforehand.

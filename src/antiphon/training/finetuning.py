@@ -16,7 +16,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.modalities import Text, check_sampling
 from antiphon.inference.bundle import Bundle, load, tensors
-from antiphon.inference.task import Task
+from antiphon.inference.task import Task, tag_of
 from antiphon.training.identity import fingerprint_bundle
 
 SIDE = ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "vectors")
@@ -81,12 +81,10 @@ class Start:
         given, known = override(Config(), dict(assignments)), self.bundle.config
         kept = {key for key in assignments if decided(key, given.data.extend and get(given, key) is not None)}
         for key in sorted(kept):
-            if get(given, key) not in (None, get(known, key)):
-                do = "leave it out, or train without a start"
-                if key in {f"data.{side}.{name}" for side in ("source", "target") for name in GROWING}:
-                    do += "; data.extend=true adds tokens"
-                what = f"{key} is {_shown(get(known, key))} in the model to start from"
-                raise ConfigError(what, where=self.path, got=_shown(get(given, key)), do=do)
+            do = "leave it out, or train without a start"
+            if key in {f"data.{side}.{name}" for side in ("source", "target") for name in GROWING}:
+                do += "; data.extend=true adds tokens"
+            agree(key, given, known, "the model to start from", self.path, do)
         kinds = ("source", "target", "shared", "context")
         data = replace(Data(), **{name: getattr(known.data, name) for name in kinds})
         base = replace(Config(), task=known.task, data=data, model=known.model, decoding=known.decoding)
@@ -117,7 +115,8 @@ class Start:
             got = f"{get(config, keys[0])} and {get(config, keys[1])}"
             raise ConfigError("data.shared=true needs one vocabulary for both sides", got=got, do="make them equal")
         limits = [get(config, key) if get(config, key) != get(self.bundle.config, key) else None for key in keys]
-        grown = task.extended(pairs, (limits[0], limits[1]))
+        tags = [tag_of(config.data.mix_tag)] if config.data.mix_tag else []
+        grown = task.extended(pairs, (limits[0], limits[1]), tags)
         sizes = {key: max(get(config, key) or 0, len(text.vocabulary))
                  for key, text in zip(keys, (grown.source, grown.target), strict=True)}  # fmt: skip
         return grown, override(config, sizes), list(_added(task, grown))
@@ -133,11 +132,17 @@ def decided(key: str, extend: bool) -> bool:
     return key in ("task", "data.shared", "data.context")
 
 
-def settings(assignments: Mapping[str, Any], start: Start | None, *, mixed: bool = False) -> Config:
-    """The configuration of a run as far as it is known before its data is; `mixed` if old data is to be mixed in."""
+def agree(key: str, given: Config, known: Config, whose: str, where: Any, do: str) -> None:
+    """Refuse a given setting that is another one in a model that decides it; an open one agrees."""
+    if get(given, key) not in (None, get(known, key)):
+        what = f"{key} is {_shown(get(known, key))} in {whose}"
+        raise ConfigError(what, where=where, got=_shown(get(given, key)), do=do)
+
+
+def settings(assignments: Mapping[str, Any], start: Start | None) -> Config:
+    """The configuration of a run as far as it is known before its data is."""
     config = override(Config(), dict(assignments)) if start is None else start.settings(assignments)
-    wanted = {key: bool(get(config, key)) for key in ("data.extend", "training.l2_start")} | {"mixing": mixed}
-    for what in (what for what, given in wanted.items() if given and start is None):
+    for what in (key for key in ("data.extend", "training.l2_start") if get(config, key) and start is None):
         raise ConfigError(f"{what} needs a model to start from", do="give one with --from, or fit(start=...)")
     return config
 

@@ -22,8 +22,8 @@ from antiphon.training.observers import Result
 UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
-DATA = {"train": "training", "mixed": "old", "store": "training", "valid": "validation", "held_out": "validation"}
-DATA |= {"synonyms": "synonym"}
+DATA = {"train": "training data", "mixed": "mixed-in data", "store": "training data", "valid": "validation data"}
+DATA |= {"held_out": "validation data", "synonyms": "synonym data", "teachers": "teacher"}
 """The hashes in `data.json`, and what they are of."""
 
 
@@ -79,9 +79,9 @@ def same_data(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> N
     """Refuse data that is not what the run began with."""
     for key, what in DATA.items():
         if key in now and before.get(key) != now[key]:
-            raise DataError(f"the {what} data has changed since this run began", where=out,
+            raise DataError(f"the {what} has changed since this run began", where=out,
                             got=f"sha256 {str(now[key])[:12]}, was {str(before.get(key))[:12]}",
-                            do="restore the data, or train into another folder")  # fmt: skip
+                            do="restore it, or train into another folder")  # fmt: skip
 
 
 def ended(out: Path, state: State, config: Config) -> Result:

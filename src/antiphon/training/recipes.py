@@ -84,11 +84,13 @@ class Choice:
 def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
     """The configuration with every open field filled, and the choices made, in order. What is set stays.
 
-    With `trained` the weights are those of a trained model, which is to get used to these pairs.
+    With `trained` the weights are those of a trained model, which is to get used to these pairs. With teachers they are
+    those of a student, which is to be light.
     """
     if config.task not in TASKS:
         raise ConfigError(f"unknown task {config.task}", where="task", do=nearest(config.task, TASKS))
-    plan = FineTuning(config, statistics) if trained else Plan(config, statistics)
+    kind = FineTuning if trained else Student if config.training.teachers else Plan
+    plan = kind(config, statistics)
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
         step()
     return plan.config, plan.choices
@@ -266,6 +268,21 @@ class FineTuning(Plan):
     def _warmup(self, steps: int) -> None:
         reason = "a fiftieth of the run, at most 200 steps: only the optimizer is new"
         self.propose("training.warmup", max(1, min(200, steps // 50)), reason)
+
+
+class Student(Plan):
+    """The plan for a model that has teachers: it is to answer fast, and learns from what they found out."""
+
+    def network(self) -> None:
+        """A light decoder; its encoder, which reads a source once, is as deep as ever."""
+        self.propose("model.decoder.kind", "ssru", "a step costs little, and as much however long the answer is")
+        self.propose("model.decoder.layers", 1, "the decoder is paid for each token; the encoder knows most")
+        super().network()
+
+    def judging(self) -> None:
+        """A greedy search."""
+        self.propose("decoding.beam", 1, "after a teacher's answers greedy loses little (Kim and Rush 2016)")
+        super().judging()
 
 
 def _length(side: SideStatistics, kind: str | None) -> float:

@@ -26,7 +26,8 @@ from antiphon.inference.bundle import tensors
 from antiphon.inference.task import Task
 from antiphon.metrics import Metric, Pooled
 from antiphon.models.seq2seq import Seq2Seq
-from antiphon.training.objectives import Likelihood, Objective, token_level
+from antiphon.training.distillation import from_settings
+from antiphon.training.objectives import Likelihood, Objective
 
 INITIAL = "training/initial.safetensors"
 """The weights that training began with, as a file of a checkpoint."""
@@ -45,7 +46,7 @@ def make_objective(config: Config, task: Task) -> Objective:
         case "minimum-risk":
             return MinimumRisk(config, task)
         case _:
-            return token_level(config.training)
+            return from_settings(config.training, task)
 
 
 class SequenceLevel(Objective):

@@ -19,14 +19,15 @@ from antiphon.core.config import Config, Data, read
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError, DataError, TrainingError
 from antiphon.data import augment, synonyms
 from antiphon.data.batching import mixed_in, padding, plan
-from antiphon.data.corpus import Corpus, Pair, group_references, named_files, open_pairs, overlap, split
+from antiphon.data.corpus import Chain, Corpus, Pair, group_references, named_files, open_pairs, overlap, split
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Store, join, prepare
-from antiphon.inference.task import Task
-from antiphon.training import recipes
+from antiphon.inference.task import Task, tag_of, tagged
+from antiphon.training import distillation, finetuning, recipes
 from antiphon.training.checkpoint import Checkpoints
-from antiphon.training.finetuning import Start, settings
+from antiphon.training.distillation import Teachers, taught, teaching
+from antiphon.training.finetuning import Start
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Result
 from antiphon.training.trainer import SAVE_SECONDS, train
@@ -40,7 +41,7 @@ def fit(
     data: Any, *, out: str | os.PathLike[str], valid: Any = None, parallel: Any = None,
     assignments: Mapping[str, Any] | None = None, task: str | None = None, observers: Sequence[Any] = (),
     command: str = "", save_seconds: float = SAVE_SECONDS, start: str | os.PathLike[str] | None = None,
-    mix: Any = None,
+    mix: Any = None, teachers: Sequence[str | os.PathLike[str]] = (),
 ) -> Result:  # fmt: skip
     """Train a model on pairs in the new run folder `out`, with proposed settings where none are given.
 
@@ -49,12 +50,15 @@ def fit(
     that come from memory are kept in the run as JSONL, so that it can be resumed. Observers are told each choice, each
     line of the data report, and then what the trainer tells. A checkpoint is written at each validation, and at least
     every `save_seconds`. `start` is a trained model to go on from (a bundle or a run): its network, tokenizers,
-    vocabularies and search stay, and settings that contradict it are a `ConfigError`. `mix` is old data, read as `data`
-    is, of which every epoch takes a new sample (Chu et al. 2017), as much as `data.mix` says. Raises `AntiphonError`; a
+    vocabularies and search stay, and settings that contradict it are a `ConfigError`. `mix` is other data, read as
+    `data` is, of which every epoch takes a new sample (Chu et al. 2017), as much as `data.mix` says. `teachers` are
+    trained models: the student takes over their tokenizers and vocabularies, and learns from their distributions unless
+    `training.objective` says otherwise. Raises `AntiphonError`; a
     signal is no error but `Result.interrupted`.
     """
     origin = Start.open(start) if start is not None else None
-    config = settings({**({"task": task} if task else {}), **(assignments or {})}, origin, mixed=mix is not None)
+    given = taught({**({"task": task} if task else {}), **(assignments or {})}, teachers)
+    config = settings(given, origin)
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)
@@ -66,11 +70,12 @@ def fit(
             train_part, valid_part = sources.open(config)
             config = _propose(config, sources.looked_at(config, train_part), audience, origin)
             runner = launch(config)
-            learned, config = _task(config, origin, train_part, audience)
+            learned, config = _task(config, origin, train_part, sources.old(config), audience)
             learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             store = _mixed(sources, config, learned, store, held_out, audience)
             learned = _measured(learned, store, started=origin is not None)
             facts = {**sources.facts(config), "data": sources.names(), **(origin.facts() if origin else {}),
+                     **teaching(config.training.teachers),
                      "command": command or _command(assignments, origin)}  # fmt: skip
     except BaseException as error:
         if runner is not None:
@@ -103,7 +108,11 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
             same_data(facts, sources.facts(config), run)
             train_part, valid_part = sources.open(config)
             origin = Start.recall(facts, run) if found is None and "start" in facts else None
-            learned = Task.load(found.files, config) if found else _task(config, origin, train_part, audience)[0]
+            learned = (
+                Task.load(found.files, config)
+                if found
+                else _task(config, origin, train_part, sources.old(config), audience)[0]
+            )
             learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             store = _mixed(sources, config, learned, store, held_out, audience)
             learned = _measured(learned, store, started="start" in facts)
@@ -129,7 +138,7 @@ def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
 class Sources:
     """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target.
 
-    `lost` says what was left out when pairs in memory were written down; `mix` is old data to be mixed in.
+    `lost` says what was left out when pairs in memory were written down; `mix` is other data to be mixed in.
     """
 
     run: Path
@@ -179,6 +188,8 @@ class Sources:
             facts["held_out"] = self._corpus("valid", config.data).fingerprint()
         if self.mix:
             facts["mixed"] = self._corpus("mix", config.data).fingerprint()
+        if config.training.objective == "distillation":
+            facts["teachers"] = distillation.fingerprint(config.training.teachers)
         if config.data.augment.synonyms:
             facts["synonyms"] = synonyms.fingerprint(config.data.augment.synonyms)
         return facts
@@ -205,6 +216,15 @@ class Sources:
         if name in self.copied:
             return open_pairs(self.run / paths[0], replace(settings, columns=()))
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
+
+
+def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
+    """The configuration of a run as far as it is known before its data is."""
+    config = finetuning.settings(assignments, origin)
+    if config.training.objective == "distillation" or config.training.teachers:
+        found = Teachers.open(config.training.teachers, config.training.objective == "distillation")
+        return config if origin else found.settings(assignments)
+    return config
 
 
 def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str:
@@ -234,10 +254,14 @@ def _propose(config: Config, found: recipes.Statistics, audience: Audience, orig
     return config
 
 
-def _task(config: Config, origin: Start | None, pairs: Corpus, audience: Audience) -> tuple[Task, Config]:
-    """What turns pairs into ids, learned or from the start, and the configuration with the sizes that came of it."""
+def _task(
+    config: Config, origin: Start | None, pairs: Corpus, mixed: Corpus | None, audience: Audience
+) -> tuple[Task, Config]:
+    """What turns pairs into ids, learned or a trained model's, and the configuration with the sizes that came of it."""
+    if origin is None and config.training.teachers:
+        return Teachers.open(config.training.teachers).task(config), config
     if origin is None:
-        return Task.learn(pairs, config), config
+        return Task.learn(Chain((pairs, mixed)) if mixed else pairs, config), config
     task, config, lines = origin.task(config, pairs)
     for line in lines:
         audience.note("start", line)
@@ -247,15 +271,19 @@ def _task(config: Config, origin: Start | None, pairs: Corpus, audience: Audienc
 def _mixed(
     sources: Sources, config: Config, task: Task, store: Store, held_out: list[Pair], audience: Audience
 ) -> Store:
-    """The store with the old pairs at its end, and all that was odd about them told."""
+    """The store with the other pairs at its end, and all that was odd about them told."""
     if (pairs := sources.old(config)) is None:
         return store
     report, size = Report(), max(len(task.source.vocabulary), len(task.target.vocabulary))
-    old = prepare(pairs, partial(task.encode, report=report), sources.run / "data/old", report=report,
+    if (name := config.data.mix_tag) and tag_of(name) not in task.source.vocabulary.index:
+        do = "take data.mix_tag= (none), or data.extend=true with --from"
+        raise ConfigError(f"the vocabulary that is kept has no tag {tag_of(name)}", do=do)
+    marked = (tagged(pair, name) for pair in pairs) if name else pairs
+    old = prepare(marked, partial(task.encode, report=report), sources.run / "data/old", report=report,
                   keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
     many = f"{mixed_in(len(store), len(old), config.data.mix):,} of {len(old):,} pairs in each epoch"
     for line in (many, *pairs.report.lines(), *report.lines(), *overlap(pairs, held_out).lines()):
-        audience.note("data", f"old data: {line}")
+        audience.note("data", f"mixed-in data: {line}")
     return join(store, old)
 
 

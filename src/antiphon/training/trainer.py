@@ -322,7 +322,7 @@ class Trainer:
     # Saving
 
     def _card(self, scores: Mapping[str, Score]) -> dict[str, Any]:
-        known = {key: self.facts[key] for key in ("data", "command", "trained_from") if key in self.facts}
+        known = {key: self.facts[key] for key in ("data", "command", "trained_from", "taught_by") if key in self.facts}
         hashed = self.facts.get("train", self.facts.get("store", ""))
         spent = {"steps": self.state.step, "minutes": round(self.budget.elapsed() / 60, 2)}
         return {**known, "data_hash": hashed, "pairs": len(self.store), **spent, "scores": list(scores.values())}

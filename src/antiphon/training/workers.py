@@ -34,7 +34,8 @@ from antiphon.core.machine import cores
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running
 from antiphon.training.checkpoint import State
-from antiphon.training.objectives import Objective, token_level
+from antiphon.training.distillation import from_settings
+from antiphon.training.objectives import Objective
 from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local, OutOfMemory, Split, Step
 
@@ -268,7 +269,11 @@ class Share:
         self.flat = Flat(model)
         rows = seen(memory, self.flat.weights.dtype, values["processes"])
         self.flat.use(rows[0], rows[values["rank"]])
-        self.local, self.objective, self.models = Local(config.training), token_level(config.training), {"model": model}
+        self.local, self.objective, self.models = (
+            Local(config.training),
+            from_settings(config.training),
+            {"model": model},
+        )
         self.local.begin(config, model, self.flat, values["precision"])
 
     def __call__(self, step: Step) -> dict[str, Any]:
