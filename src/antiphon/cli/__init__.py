@@ -10,6 +10,8 @@ COMMANDS = {
     "demo": "Learn to pronounce English in a few minutes, and show it.",
     "train": "Train a model on a file of pairs.",
     "resume": "Go on with an interrupted training, exactly where it stopped.",
+    "distill": "Train a light student on what slower models answer.",
+    "synthesize": "Make training pairs of text by a model's answers.",
     "predict": "Answer lines of text with a trained model.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",

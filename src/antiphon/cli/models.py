@@ -29,8 +29,13 @@ def predictor(names: str, backward: str | None = None) -> Predictor:
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
 
-    paths = [names] if Path(names).exists() else names.split(",")
-    return Predictor([load(Path(path)) for path in paths], backward=load(Path(backward)) if backward else None)
+    bundles = [load(Path(path)) for path in model_paths(names)]
+    return Predictor(bundles, backward=load(Path(backward)) if backward else None)
+
+
+def model_paths(names: str) -> list[str]:
+    """The model that a path names, or several with commas between."""
+    return [names] if Path(names).exists() else names.split(",")
 
 
 def searching(model: config.Config, words: Iterable[str]) -> config.Decoding:

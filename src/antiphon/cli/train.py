@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from antiphon.cli.settings import assignments, from_file
 from antiphon.core import config as configuration
+from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.training.observers import Result
@@ -37,6 +38,18 @@ def train(
     teacher: Annotated[
         tuple[str, ...], Parameter(help="a model whose expectations are learned; several are an ensemble")
     ] = (),
+    back_translate: Annotated[
+        str | None, Parameter(help="a model from targets to sources that makes pairs of --text, to be mixed in")
+    ] = None,
+    self_train: Annotated[
+        str | None, Parameter(help="a model from sources to targets that makes pairs of --text, to be mixed in")
+    ] = None,
+    text: Annotated[
+        str | None, Parameter(help="text without its other side, a line each; see --back-translate")
+    ] = None,
+    way: Annotated[
+        Literal["beam", "sample", "noise"] | None, Parameter(help="the best answers, drawn ones, or noisy sources")
+    ] = None,
     config: Annotated[Path | None, Parameter(help="a TOML file of settings; key=value comes after it")] = None,
     show: Annotated[bool, Parameter(help="only show the settings that would be used, and why")] = False,
 ) -> int:
@@ -51,20 +64,43 @@ def train(
     """
     given = {**(from_file(config) if config else {}), **({"task": task} if task else {}), **assignments(settings)}
     configuration.override(configuration.Config(), given)
-    console = Console()
+    console, made = Console(), _made(back_translate, self_train, text, way, mix)
     if show:
         _show(console, data, valid, given, from_, mix, teacher)
         return 0
+    from antiphon.cli.answering import answering, stopped
     from antiphon.cli.display import watching
-    from antiphon.training.start import fit
+    from antiphon.training.distillation import taught
+    from antiphon.training.start import Stopped, fit
+    from antiphon.training.synthetic import learn_from_text
 
-    with watching(console, given) as observer:
-        command = shlex.join(["antiphon", *sys.argv[1:]])
-        result = fit(
-            data, out=out, valid=valid, assignments=given, observers=[observer], command=command, start=from_, mix=mix,
-            teachers=teacher,
-        )  # fmt: skip
+    given, command = taught(given, teacher), shlex.join(["antiphon", *sys.argv[1:]])
+    try:
+        with answering(console) as progress, watching(console, given) as observer:
+            common: dict[str, Any] = {"out": out, "valid": valid, "assignments": given, "observers": [observer],
+                                      "command": command, "start": from_}  # fmt: skip
+            if made is None:
+                result = fit(data, mix=mix, **common)
+            else:
+                result = learn_from_text(data, **made, way=way, progress=progress, **common)
+    except Stopped as error:
+        return stopped(console, error)
     return concluded(console, result)
+
+
+def _made(back: str | None, forth: str | None, text: str | None, way: str | None, mix: str | None) -> Any:
+    """Which model makes which side of pairs of which text; None where no text was given."""
+    by = [name for name in (back, forth) if name is not None]
+    if not by and text is None and way is None:
+        return None
+    if len(by) != 1 or text is None:
+        do = "give --text with one of --back-translate and --self-train"
+        raise ConfigError("text alone needs one model that makes its other side", where="train", do=do)
+    if mix is not None:
+        raise ConfigError(
+            "--mix and --text cannot go together", where="train", do="use antiphon synthesize, then --mix"
+        )
+    return {"by": by[0], "side": "source" if forth is None else "target", "text": text}
 
 
 def _show(

@@ -120,12 +120,14 @@ class Predictor:
         prefixes: Iterable[str] | None = None,
         required: Iterable[Sequence[str]] | None = None,
         banned: Sequence[str] = (),
+        first: int = 0,
     ) -> Iterator[list[Answer]]:
         """The answers to each input, best first, in the order of the inputs.
 
         `window` inputs at a time are read, sorted by length and decoded in batches of `batch_size`; the answers do
         not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
         along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
+        `first` is the number of the first input where earlier ones were answered before: sampling depends on it.
         """
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
@@ -136,7 +138,7 @@ class Predictor:
         find = partial(self._find, settings=settings, chooser=chooser)
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
-        jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked))
+        jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked, first))
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
         try:
             while chunk := list(itertools.islice(jobs, window)):

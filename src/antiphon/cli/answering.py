@@ -1,0 +1,70 @@
+"""How far a model is with answering many texts, which may take as long as training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from antiphon.cli.display import PLAIN_SECONDS, clock, meter
+
+if TYPE_CHECKING:
+    from antiphon.training.start import Stopped
+
+REDRAW = 0.25
+"""Seconds between pictures on a terminal."""
+
+
+@contextmanager
+def answering(console: Console) -> Iterator[Progress]:
+    """What tells of progress: a line that moves on a terminal, and one every now and then elsewhere."""
+    if not console.is_terminal or console.is_jupyter:
+        yield Progress(lambda line: console.print(line, soft_wrap=True, highlight=False), PLAIN_SECONDS)
+        return
+    live = Live(console=console, transient=True, refresh_per_second=4)
+
+    def show(line: Text) -> None:
+        live.start()
+        live.update(line)
+
+    try:
+        yield Progress(show, REDRAW, live.stop)
+    finally:
+        live.stop()
+
+
+class Progress:
+    """Says how many inputs have been answered, how fast, and how long still; `end` is called after the last."""
+
+    def __init__(self, say: Callable[[Text], None], every: float, end: Callable[[], None] = lambda: None) -> None:
+        self.say, self.every, self.end = say, every, end
+        self.begun: tuple[int, float] | None = None
+        self.last = 0.0
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if self.begun is None:
+            self.begun, self.last = (done - 1, now), now
+        if now - self.last >= self.every:
+            self.last = now
+            self.say(self.line(done, of, now))
+        if done >= of:
+            self.end()
+
+    def line(self, done: int, of: int, now: float) -> Text:
+        """One line."""
+        assert self.begun is not None
+        speed = (done - self.begun[0]) / max(1e-9, now - self.begun[1])
+        line = Text.assemble(("answering  ", "dim"), meter(done, of), f" {done:,} of {of:,}")
+        return line.append(f", {speed:,.0f} a second, {clock((of - done) / speed)} left", "dim")
+
+
+def stopped(console: Console, error: Stopped) -> int:
+    """What to tell when a signal ended the answering, and the exit code."""
+    console.print("stopped; the same command goes on where it was", highlight=False)
+    return 128 + error.number

@@ -1,0 +1,57 @@
+"""`antiphon synthesize`: from lines of text to pairs whose other side a model has made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from antiphon.cli.settings import assignments
+
+Ways = Literal["beam", "sample", "noise"]
+"""What `--way` may say."""
+
+
+def synthesize(
+    model: str,
+    text: str,
+    /,
+    *settings: str,
+    out: Annotated[Path, Parameter(help="the JSONL file of pairs; an unfinished one is gone on with")],
+    as_: Annotated[
+        Literal["source", "target"], Parameter(name="--as", help="what answers become of a pair", show_default=True)
+    ] = "target",
+    way: Annotated[
+        Ways, Parameter(help="the best answer, a drawn one, or the best with noise on the source", show_default=True)
+    ] = "beam",
+) -> int:
+    """Make pairs of text: a model answers each line, and its answer becomes the target, or the source, of a pair.
+
+    `antiphon train PAIRS --mix OUT` learns from them. Answers that are empty or have no end are left out and counted.
+
+    Parameters
+    ----------
+    model
+        A bundle or a run; several with commas between them answer together, as an ensemble.
+    text
+        A file with a text a line.
+    settings
+        How to search, as key=value: beam=5, top_k=10, seed=2 and so on.
+    """
+    from antiphon.cli.answering import answering, stopped
+    from antiphon.cli.models import model_paths
+    from antiphon.training.start import Stopped, interruptible
+    from antiphon.training.synthetic import from_text
+
+    console = Console(stderr=True)
+    chosen = assignments(settings, "decoding")
+    try:
+        with answering(console) as progress, interruptible():
+            made = from_text(model_paths(model), text, out, as_, way, decoding=chosen, progress=progress)
+    except Stopped as error:
+        return stopped(console, error)
+    for line in made.lines():
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0

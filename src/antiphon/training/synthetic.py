@@ -1,0 +1,156 @@
+"""Learning from answers: sequence-level distillation, back-translation and self-training, each as one call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from antiphon.core.config import Config, Data, override
+from antiphon.core.errors import ConfigError
+from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
+from antiphon.inference.bundle import load
+from antiphon.inference.predictor import Predictor
+from antiphon.inference.synthesis import Made, Making, synthesize
+from antiphon.training.distillation import fingerprint, taught
+from antiphon.training.finetuning import Start
+from antiphon.training.identity import claim
+from antiphon.training.observers import Audience, Result
+from antiphon.training.start import HELD_OUT, fit, interruptible, settings
+
+Level = Literal["sequence", "word", "both"]
+"""What is learned of a teacher: its answers, its distributions, or its distributions over its answers."""
+
+Side = Literal["source", "target"]
+"""What an answer becomes of a new pair."""
+
+Way = Literal["beam", "sample", "noise"]
+"""The best answer, a drawn one, or the best one with noise on the new pair's source."""
+
+NOISE, TAG = 0.1, "synthetic"
+"""The rate of `noise` (Edunov et al. 2018), and the tag before back-translated sources (Caswell et al. 2019)."""
+
+
+def silent(done: int, of: int) -> None:
+    """Tells nothing."""
+
+
+Progress = Callable[[int, int], None]
+"""Is called with how many inputs have been answered, and of how many."""
+
+
+def distill(
+    teachers: Sequence[str | os.PathLike[str]], data: Any, *, out: str | os.PathLike[str], level: Level = "sequence",
+    nearest: str = "", valid: Any = None, assignments: Mapping[str, Any] | None = None,
+    observers: Sequence[Any] = (), command: str = "", progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """Train a student, light where nothing else is set, on what teachers make of pairs (Kim and Rush 2016).
+
+    The teachers, one or an ensemble, answer the sources with their own search; the answers go to `OUT.answers.jsonl`,
+    and an interrupted making goes on there. With `nearest`, a metric, the answer of the beam that is nearest to the
+    reference is taken. The student is judged by held-out pairs as they are, whose sources the teachers do not answer.
+    Data, settings, observers and errors are as in `fit`.
+    """
+    objective = "likelihood" if level == "sequence" else "distillation"
+    out, given = Path(out), taught({"training.objective": objective, **(assignments or {})}, teachers)
+    if nearest and level == "word":
+        raise ConfigError("the nearest answer is asked for, but no answers are learned from", do="leave out one")
+    wanted = settings(given, None)
+    if level == "word":
+        return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command)
+    _free(out)
+    with interruptible():
+        corpus = open_pairs(data, wanted.data)
+        kept, held_out = _split(corpus, wanted) if valid is None else (corpus, open_pairs(valid, wanted.data))
+        pairs, judged = group_references(kept), group_references(held_out)
+        known = {"data": corpus.fingerprint(), "asked": _digest(pair.source for pair in pairs)}
+        making = Making(nearest=nearest, seed=wanted.training.seed)
+        made = _made(wanted.training.teachers, pairs, beside(out), making, known, {}, len(pairs), progress)
+    _tell(observers, [*corpus.report.lines(), *made.lines()])
+    return fit(open_pairs(made.path, Data()), out=out, valid=judged, assignments=given, observers=observers,
+               command=command)  # fmt: skip
+
+
+def learn_from_text(
+    data: Any, *, by: str | os.PathLike[str], text: Any, side: Side, out: str | os.PathLike[str],
+    way: Way | None = None, valid: Any = None, assignments: Mapping[str, Any] | None = None,
+    observers: Sequence[Any] = (), command: str = "", start: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Result:  # fmt: skip
+    """Train on pairs, and on pairs that a model makes of text that has no other side.
+
+    With `side="source"` the text is targets, and `by` a model from targets to sources: back-translation (Sennrich et
+    al. 2016), the made sources behind a tag unless `data.mix_tag` says otherwise. With `side="target"` it is sources:
+    self-training, by default with noise on them (He et al. 2020). What is made goes to `OUT.answers.jsonl`, and
+    `data.mix` of each epoch's pairs come from there. `text` is a file of lines, or strings; the rest is as in `fit`.
+    """
+    given = dict(assignments or {})
+    if side == "source":
+        given.setdefault("data.mix_tag", TAG)
+    config = settings(taught(given), Start.open(start) if start is not None else None)
+    _free(Path(out))
+    with interruptible():
+        made = from_text([by], text, beside(Path(out)), side, way or ("beam" if side == "source" else "noise"),
+                         seed=config.training.seed, progress=progress)  # fmt: skip
+    _tell(observers, made.lines())
+    return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command, start=start,
+               mix=open_pairs(made.path, Data()))  # fmt: skip
+
+
+def from_text(
+    by: Sequence[str | os.PathLike[str]], text: Any, out: Path, side: Side, way: Way, *,
+    decoding: Mapping[str, Any] | None = None, seed: int = 1, progress: Progress = silent,
+) -> Made:  # fmt: skip
+    """Pairs whose one side is a text, a line each, and whose other side is a model's answer to it, as JSONL."""
+    lines = (lambda: read_lines(text)) if isinstance(text, str | os.PathLike) else list(text).__iter__
+    count = sum(1 for _ in lines())
+    changes = {"decoding.sample": way == "sample", "decoding.seed": seed, **(decoding or {})}
+    making = Making(side, NOISE if way == "noise" else 0.0, seed=seed)
+    inputs = (Pair(line, "") for line in lines())
+    return _made([str(path) for path in by], inputs, out, making, {"asked": _digest(lines())}, changes, count, progress)
+
+
+def beside(run: Path) -> Path:
+    """Where answers for a run go: it is not there yet."""
+    return run.with_name(f"{run.name}.answers.jsonl")
+
+
+def _made(
+    paths: Sequence[str], inputs: Iterable[Pair], out: Path, making: Making, known: Mapping[str, Any],
+    changes: Mapping[str, Any], count: int, progress: Progress,
+) -> Made:  # fmt: skip
+    predictor = Predictor([load(Path(path)) for path in paths])
+    if predictor.task.context and not isinstance(inputs, list):
+        do = "take a model without data.context"
+        raise ConfigError("a model that reads context columns cannot answer plain text", where=paths[0], do=do)
+    decoding = override(predictor.config, dict(changes)).decoding
+    known = {**known, "models": fingerprint(paths)}
+    return synthesize(predictor, inputs, out, making, settings=decoding, known=known,
+                      told=lambda done: progress(done, count))  # fmt: skip
+
+
+def _split(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:
+    """The training and the held-out part, as `fit` would make them."""
+    return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
+
+
+def _free(run: Path) -> None:
+    """Refuse a run folder that cannot be had now, and not after hours of answering."""
+    claim(run)
+    shutil.rmtree(run)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(text).encode())
+    return digest.hexdigest()
+
+
+def _tell(observers: Sequence[Any], lines: Iterable[str]) -> None:
+    for line in lines:
+        Audience(list(observers)).note("data", line)
