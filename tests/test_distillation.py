@@ -68,8 +68,8 @@ def apart(model: Seq2Seq, teacher: Path) -> float:
 
 
 def networks(kind: str = "gru") -> tuple[Seq2Seq, list[Seq2Seq]]:
-    """A student and two teachers, without dropout."""
-    wise = configured("lstm", model__width=24, model__dropout=0.0).model
+    """A student without dropout, and two teachers that forget theirs."""
+    wise = configured("lstm", model__width=24, model__dropout=0.4).model
     return build(configured(kind, model__dropout=0.0).model, 11, 12, seed=1), [
         build(wise, 11, 12, seed=seed) for seed in (5, 6)
     ]

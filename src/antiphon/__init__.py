@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
     from antiphon.training.start import fit
+    from antiphon.training.synthetic import distill
 
 __version__ = "0.1.0"
-__all__ = ["AntiphonError", "Pair", "Predictor", "Seq2Seq", "__version__", "fit", "load"]
+__all__ = ["AntiphonError", "Pair", "Predictor", "Seq2Seq", "__version__", "distill", "fit", "load"]
 
 # oneDNN compiles each new shape of a matrix product, and a batch brings forty. It keeps the code of the last 1,024, and
 # PyTorch as many again, which is a gigabyte; these are enough for the layers of one batch, which share their shapes.
@@ -27,6 +28,7 @@ _HOMES = {
     "Pair": "data.corpus",
     "Predictor": "inference.predictor",
     "Seq2Seq": "estimator",
+    "distill": "training.synthetic",
     "fit": "training.start",
     "load": "inference.bundle",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,23 +46,34 @@ class Seq2Seq:
         self._predictor: Predictor | None = None
 
     def fit(
-        self, pairs: Any, valid: Any = None, *, start: str | Path | Seq2Seq | None = None, mix: Any = None
+        self,
+        pairs: Any,
+        valid: Any = None,
+        *,
+        start: str | Path | Seq2Seq | None = None,
+        mix: Any = None,
+        teacher: str | Path | Seq2Seq | Sequence[str | Path | Seq2Seq] = (),
     ) -> Seq2Seq:
         """Train on pairs: tuples, dicts, a DataFrame or a file; `valid` likewise, else a share is held out.
 
         `start` is a trained model to go on from: a bundle, a run, or a `Seq2Seq`. Its network and vocabularies stay.
-        `mix` are old pairs, of which each epoch takes a sample.
+        `mix` are other pairs, of which each epoch takes a sample. `teacher`, one such model or several, is what is
+        learned from beside the pairs; its vocabularies are taken over.
         """
         from antiphon.inference.bundle import load
 
-        if isinstance(start, Seq2Seq):
+        teachers = [teacher] if isinstance(teacher, str | Path | Seq2Seq) else list(teacher)
+        if self.out is not None and any(isinstance(model, Seq2Seq) for model in teachers):
+            do = "save it, and give its path"
+            raise ConfigError("a run that can be resumed needs its teacher on disk", where="fit", do=do)
+        if any(isinstance(model, Seq2Seq) for model in (start, *teachers)):
             with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
-                start.save(Path(folder) / "start")
-                return self.fit(pairs, valid, start=Path(folder) / "start", mix=mix)
+                paths = [_on_disk(model, Path(folder) / str(number)) for number, model in enumerate((start, *teachers))]
+                return self.fit(pairs, valid, start=paths[0], mix=mix, teacher=[path for path in paths[1:] if path])
         out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
         self.result_ = None
         try:
-            self.result_ = self._train(pairs, valid, out, start, mix)
+            self.result_ = self._train(pairs, valid, out, start, mix, teachers)
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
             self._use(load(self.result_.bundle))
@@ -71,7 +82,9 @@ class Seq2Seq:
                 shutil.rmtree(out.parent, ignore_errors=True)
         return self
 
-    def _train(self, pairs: Any, valid: Any, out: Path, start: str | Path | None, mix: Any) -> Result:
+    def _train(
+        self, pairs: Any, valid: Any, out: Path, start: Any, mix: Any, teachers: Sequence[Any]
+    ) -> Result:  # fmt: skip
         from contextlib import nullcontext
 
         from rich.console import Console
@@ -85,7 +98,7 @@ class Seq2Seq:
         with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
             return fit(
                 pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self), start=start,
-                mix=mix,
+                mix=mix, teachers=teachers,
             )  # fmt: skip
 
     def _use(self, bundle: Bundle) -> None:
@@ -156,6 +169,14 @@ class Seq2Seq:
     def __repr__(self) -> str:
         given = {name: value for name, value in self.get_params().items() if value != DEFAULTS[name]}
         return f"Seq2Seq({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def _on_disk(model: str | Path | Seq2Seq | None, path: Path) -> str | Path | None:
+    """Where a model is, saved there if it was in memory alone."""
+    if not isinstance(model, Seq2Seq):
+        return model
+    model.save(path)
+    return path
 
 
 DEFAULTS: dict[str, Any] = {

@@ -27,6 +27,9 @@ from antiphon.inference.files import dump_json, write_file
 from antiphon.inference.predictor import Answer, Predictor
 from antiphon.metrics import Metric, Pooled, get
 
+WINDOW = 512
+"""Inputs whose answers are written down together: as many may be lost."""
+
 Told = Callable[[int], None]
 """Is called with the number of inputs that have been answered so far."""
 
@@ -185,7 +188,7 @@ def _lines(
             waiting.append(pair)
             yield pair
 
-    found = predictor.predict(noting(), settings=settings, first=first)
+    found = predictor.predict(noting(), settings=settings, window=WINDOW, first=first)
     for number, answers in enumerate(found, first):
         yield json.dumps(making(number, waiting.popleft(), answers), ensure_ascii=False).encode() + b"\n"
         told(number + 1)

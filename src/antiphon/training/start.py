@@ -59,6 +59,8 @@ def fit(
     origin = Start.open(start) if start is not None else None
     given = taught({**({"task": task} if task else {}), **(assignments or {})}, teachers)
     config = settings(given, origin)
+    if config.data.mix_tag and mix is None:
+        raise ConfigError("data.mix_tag is for data that is mixed in, and there is none", do="give it with --mix")
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)
@@ -220,10 +222,14 @@ class Sources:
 
 def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
     """The configuration of a run as far as it is known before its data is."""
-    config = finetuning.settings(assignments, origin)
+    config, kept = finetuning.settings(assignments, origin), origin.bundle.task if origin else None
     if config.training.objective == "distillation" or config.training.teachers:
         found = Teachers.open(config.training.teachers, config.training.objective == "distillation")
-        return config if origin else found.settings(assignments)
+        config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
+    tag = tag_of(config.data.mix_tag) if config.data.mix_tag else None
+    if tag and kept and not config.data.extend and tag not in kept.source.vocabulary.index:
+        do = "leave out data.mix_tag, or take data.extend=true with --from"
+        raise ConfigError(f"the vocabulary that is kept has no tag {tag}", do=do)
     return config
 
 
@@ -275,10 +281,7 @@ def _mixed(
     if (pairs := sources.old(config)) is None:
         return store
     report, size = Report(), max(len(task.source.vocabulary), len(task.target.vocabulary))
-    if (name := config.data.mix_tag) and tag_of(name) not in task.source.vocabulary.index:
-        do = "take data.mix_tag= (none), or data.extend=true with --from"
-        raise ConfigError(f"the vocabulary that is kept has no tag {tag_of(name)}", do=do)
-    marked = (tagged(pair, name) for pair in pairs) if name else pairs
+    marked = (tagged(pair, config.data.mix_tag) for pair in pairs) if config.data.mix_tag else pairs
     old = prepare(marked, partial(task.encode, report=report), sources.run / "data/old", report=report,
                   keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
     many = f"{mixed_in(len(store), len(old), config.data.mix):,} of {len(old):,} pairs in each epoch"

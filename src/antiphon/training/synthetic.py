@@ -84,12 +84,13 @@ def learn_from_text(
     """Train on pairs, and on pairs that a model makes of text that has no other side.
 
     With `side="source"` the text is targets, and `by` a model from targets to sources: back-translation (Sennrich et
-    al. 2016), the made sources behind a tag unless `data.mix_tag` says otherwise. With `side="target"` it is sources:
-    self-training, by default with noise on them (He et al. 2020). What is made goes to `OUT.answers.jsonl`, and
-    `data.mix` of each epoch's pairs come from there. `text` is a file of lines, or strings; the rest is as in `fit`.
+    al. 2016), with fresh weights behind a tag, unless `data.mix_tag` says otherwise. With `side="target"` it is
+    sources: self-training, by default with noise on them (He et al. 2020). What is made goes to `OUT.answers.jsonl`,
+    and `data.mix` of each epoch's pairs come from there. `text` is a file of lines, or strings; the rest is as in
+    `fit`.
     """
     given = dict(assignments or {})
-    if side == "source":
+    if side == "source" and start is None:
         given.setdefault("data.mix_tag", TAG)
     config = settings(taught(given), Start.open(start) if start is not None else None)
     _free(Path(out))
