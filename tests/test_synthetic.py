@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,10 @@ from antiphon.__main__ import main
 from antiphon.core.config import override
 from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.data.corpus import Pair
+from antiphon.data.store import Example
 from antiphon.inference import bundle
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.task import Task
 from antiphon.training.start import fit, resume
 from antiphon.training.synthetic import beside, distill, from_text, learn_from_text
 from antiphon.training.validation import Validator
@@ -148,18 +151,23 @@ def test_the_three_ways_differ(good: Path, tmp_path: Path) -> None:
     assert [row["target"] for row in found["sample"]] != [row["target"] for row in found["beam"]]
 
 
-def test_a_tag_is_before_the_sources_that_are_mixed_in_alone(tmp_path: Path) -> None:
-    given = {**STILL, **OURS, "training.steps": 1, "data.mix_tag": "made", "data.source.sampling": 0.1,
+def test_a_tag_is_before_the_sources_that_are_mixed_in_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {**STILL, **OURS, "training.steps": 2, "data.mix_tag": "made", "data.source.sampling": 0.1,
              "data.source.tokenizer": "bpe", "data.target.tokenizer": "char", "data.source.vocabulary": 30}  # fmt: skip
-    more = [("fg", "gf"), ("ff", "ff")]
-    fit([(f"{a} {b}", b) for a, b in words(60)], out=tmp_path / "run", assignments=given, mix=more)
-    task = bundle.load(tmp_path / "run").task
-    from antiphon.inference.task import tagged
+    more, encode, seen = [("fg", "gf"), ("ff", "ff")], Task.encode, set[tuple[str, bool, bool]]()
 
-    pair = Pair("a b", "b")
-    assert task.encode(tagged(pair, "made")).source[1:] == task.encode(pair).source
-    assert task.source.vocabulary.tokens[task.encode(tagged(pair, "made"), seed=3).source[0]] == "<made>"
-    assert {"f", "g"} <= set(task.target.vocabulary.tokens)
+    def watched(task: Task, pair: Pair, **options: Any) -> Example:
+        example = encode(task, pair, **options)
+        first = task.source.vocabulary.tokens[example.source[0]]
+        seen.add((pair.source, first == "<made>", options.get("seed") is not None))
+        return example
+
+    monkeypatch.setattr(Task, "encode", watched)
+    fit([(f"{a} {b}", b) for a, b in words(60)], out=tmp_path / "run", assignments=given, mix=more)
+    assert {tag for source, tag, _ in seen if source in ("fg", "ff")} == {True}
+    assert {tag for source, tag, _ in seen if source not in ("fg", "ff")} == {False}
+    assert ("fg", True, True) in seen
+    assert {"f", "g"} <= set(bundle.load(tmp_path / "run").task.target.vocabulary.tokens)
 
 
 # What cannot be
