@@ -23,14 +23,22 @@ class Projection(NamedTuple):
     weight_VD: Tensor
     bias_V: Tensor
 
-    def logits(self, part: slice, least: int, temperature: float) -> Tensor:
-        """Of some rows, in fp32 at least, divided by the temperature; rows of zeros fill up to `least`."""
-        product = torch.mm(whole(self.hidden_ND[part], least), self.weight_VD.T).add_(self.bias_V)
-        return product.to(torch.promote_types(product.dtype, torch.float32)).div_(temperature)
+    def logits(self, part: slice, least: int, temperature: float, product: Tensor, out: Tensor) -> Tensor:
+        """Of some rows, divided by the temperature, in `out`; rows of zeros fill up to `least`.
+
+        `product` is a buffer of the weight's kind, and may be `out` itself.
+        """
+        rows = whole(self.hidden_ND[part], least)
+        made = torch.mm(rows, self.weight_VD.T, out=product[: len(rows)]).add_(self.bias_V)
+        logits = made if product is out else out[: len(rows)].copy_(made)
+        return logits if temperature == 1 else logits.div_(temperature)
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """The gradient is made in the forward pass, while both distributions are at hand."""
+    """The gradient is made in the forward pass, while both distributions are in the cache.
+
+    Chunks share three buffers: fresh ones cost more in page faults than the mathematics done in them.
+    """
 
     @staticmethod
     def forward(
@@ -40,19 +48,23 @@ class _SoftCrossEntropy(torch.autograd.Function):
         student = Projection(hidden_ND, weight_VD, bias_V)
         exact, dtype = torch.promote_types(hidden_ND.dtype, torch.float32), hidden_ND.dtype
         sizes = [block for block in BLOCKS if block <= rows] or [rows]
+        shape, least = (sizes[0], len(weight_VD)), sizes[-1]
+        first, second, third = (hidden_ND.new_empty(shape, dtype=exact) for _ in range(3))
+        product = None if dtype == exact else hidden_ND.new_empty(shape)
         hidden_gradient, total = torch.empty_like(hidden_ND), hidden_ND.new_zeros((), dtype=exact)
         weight_gradient, bias_gradient = torch.zeros_like(weight_VD), torch.zeros_like(bias_V, dtype=exact)
         for part in blocks(len(hidden_ND), sizes):
             count = len(hidden_ND[part])
-            wanted_NV = mean_chances(teachers, part, sizes[-1], temperature)
-            logs_NV = student.logits(part, sizes[-1], temperature).log_softmax(1)
+            wanted_NV = _mean_chances(teachers, part, least, temperature, product, (first, third))
+            logits_NV = student.logits(part, least, temperature, second if product is None else product, second)
+            logs_NV = torch.log_softmax(logits_NV, 1, out=logits_NV)
             total -= torch.dot(wanted_NV[:count].flatten(), logs_NV[:count].flatten())
             slope_NV = logs_NV.exp_().sub_(wanted_NV).div_(temperature)
             slope_NV[count:] = 0
             bias_gradient += slope_NV.sum(0)
-            slope_NV = slope_NV.to(dtype)
+            slope_NV = slope_NV if product is None else product[: len(slope_NV)].copy_(slope_NV)
             hidden_gradient[part] = (slope_NV @ weight_VD)[:count]
-            weight_gradient.addmm_(slope_NV.T, whole(hidden_ND[part], sizes[-1]))
+            weight_gradient.addmm_(slope_NV.T, whole(hidden_ND[part], least))
         ctx.save_for_backward(hidden_gradient, weight_gradient, bias_gradient)
         ctx.dtype = dtype
         return total
@@ -63,12 +75,18 @@ class _SoftCrossEntropy(torch.autograd.Function):
         return *((part * gradient).to(ctx.dtype) for part in ctx.saved_tensors), None, None, None
 
 
-def mean_chances(teachers: Sequence[Projection], part: slice, least: int, temperature: float) -> Tensor:
-    """The mean of the teachers' probabilities for some rows, each at this temperature."""
-    total, *others = (teacher.logits(part, least, temperature).softmax(1) for teacher in teachers)
-    for other in others:
-        total += other
-    return total.div_(len(teachers))
+def _mean_chances(
+    teachers: Sequence[Projection], part: slice, least: int, temperature: float, product: Tensor | None,
+    buffers: tuple[Tensor, Tensor],
+) -> Tensor:  # fmt: skip
+    """The mean of the teachers' probabilities for some rows, each at this temperature, in the first buffer."""
+    total = buffers[0]
+    for number, teacher in enumerate(teachers):
+        out = buffers[min(number, 1)]
+        logits = teacher.logits(part, least, temperature, out if product is None else product, out)
+        chances = torch.softmax(logits, 1, out=logits)
+        total = total.add_(chances) if number else chances
+    return total if len(teachers) == 1 else total.div_(len(teachers))
 
 
 def soft_cross_entropy(
