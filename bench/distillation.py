@@ -53,7 +53,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     folder = Path(os.environ.get("ANTIPHON_DATA", "data"), "multi30k")
     data = shortened(folder, options.out, options.pairs)
-    seconds = {name: trained(name, data, folder, options) for name in ("teacher", *options.students.split(","))}
+    seconds = {name: trained(name, *data, options) for name in ("teacher", *options.students.split(","))}
     source, target = (lines(folder / f"test_2016_flickr.{side}")[: options.sentences] for side in ("en", "de"))
     print(
         json.dumps(judged(options.out, seconds, source, target, options.rounds) | vars(options), indent=1, default=str)
@@ -65,22 +65,23 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def shortened(folder: Path, out: Path, pairs: int | None) -> str:
-    """The training pairs, or the first of them."""
+def shortened(folder: Path, out: Path, pairs: int | None) -> tuple[str, str]:
+    """The training and the validation pairs, or the first of them, a tenth as many to validate with."""
     if pairs is None:
-        return f"{folder}/train.en,{folder}/train.de"
-    for side in ("en", "de"):
-        text = "".join(f"{line}\n" for line in lines(folder / f"train.{side}")[:pairs])
-        (out / f"train.{side}").write_text(text, encoding="utf-8")
-    return f"{out}/train.en,{out}/train.de"
+        return f"{folder}/train.en,{folder}/train.de", f"{folder}/val.en,{folder}/val.de"
+    for name, count in (("train", pairs), ("val", pairs // 10)):
+        for side in ("en", "de"):
+            text = "".join(f"{line}\n" for line in lines(folder / f"{name}.{side}")[:count])
+            (out / f"{name}.{side}").write_text(text, encoding="utf-8")
+    return f"{out}/train.en,{out}/train.de", f"{out}/val.en,{out}/val.de"
 
 
-def trained(name: str, data: str, folder: Path, options: argparse.Namespace) -> float:
-    """Wall seconds of a training, answering included, with all cores; 0 where it has been done before."""
-    run, teacher = options.out / name, str(options.out / "teacher")
-    if (run / "best").exists():
-        return 0.0
-    common = [data, "--out", str(run), "--valid", f"{folder}/val.en,{folder}/val.de", *SAME]
+def trained(name: str, data: str, valid: str, options: argparse.Namespace) -> float:
+    """Wall seconds of a training, answering included, with all cores."""
+    run, teacher, told = options.out / name, str(options.out / "teacher"), options.out / f"{name}.seconds"
+    if told.exists():
+        return float(told.read_text())
+    common = [data, "--out", str(run), "--valid", valid, *SAME]
     epochs = options.teacher_epochs if name == "teacher" else options.epochs
     words = {
         "teacher": ["train", *common, *DEEP],
@@ -94,7 +95,8 @@ def trained(name: str, data: str, folder: Path, options: argparse.Namespace) -> 
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     command = [sys.executable, "-m", "antiphon", *words, f"training.epochs={epochs}"]
     subprocess.run(command, stdout=sys.stderr, check=True, env=environment)
-    return round(time.monotonic() - begun, 1)
+    told.write_text(f"{time.monotonic() - begun:.1f}")
+    return float(told.read_text())
 
 
 def judged(out: Path, seconds: dict[str, float], source: list[str], target: list[str], rounds: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from peers.install import last_line, tell
 from torch import Tensor
 
 from antiphon.core.machine import probe
-from antiphon.models import functional
+from antiphon.models import distillation, functional
 from antiphon.models.linear import linear
 
 WIDTH, INNER, HEADS, LENGTH, WORDS = 128, 256, 4, 14, 9648
@@ -150,6 +150,17 @@ def loss(rounds: int) -> Iterator[Row]:
 
     found = best(theirs, rounds, 3)
     yield beside(f"loss over {WORDS:,} words", "ms", best(ours, rounds, 3), {"F.cross_entropy": found})
+    student = distillation.Projection(hidden, weight, bias)
+    teacher = distillation.Projection(*(torch.randn_like(part) for part in student))
+
+    def taught() -> None:
+        distillation.soft_cross_entropy(student, [teacher]).backward()
+
+    def plainly() -> None:
+        distillation.soft_cross_entropy_plainly(student, [teacher]).backward()
+
+    found = best(plainly, rounds, 3)
+    yield beside(f"loss against a teacher over {WORDS:,} words", "ms", best(taught, rounds, 3), {"plainly": found})
 
 
 HELD = """

@@ -270,7 +270,7 @@ def recipe(choices: Iterable[Choice], given: Mapping[str, Any]) -> Table:
     table.add_column("value", style="bold")
     table.add_column("reason", style="dim")
     for key, value in given.items():
-        table.add_row(Text(key), Text(str(value)), "given")
+        table.add_row(Text(key), Text(",".join(value) if isinstance(value, tuple) else str(value)), "given")
     for choice in choices:
         table.add_row(Text(choice.key), Text(str(choice.value)), Text(choice.reason))
     return table

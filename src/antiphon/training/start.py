@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.config import Config, Data, read
-from antiphon.core.errors import AntiphonError, BundleError, ConfigError, DataError, TrainingError
+from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.data import augment, synonyms
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, named_files, open_pairs, overlap, split
@@ -363,8 +363,8 @@ def _fitting(pairs: Iterable[Pair], task: Task, report: Report) -> Iterator[Pair
         yield pair
 
 
-class Stopped(AntiphonError):
-    """A signal came before training began."""
+class Stopped(BaseException):
+    """A signal came before training began: like `KeyboardInterrupt`, no error that anything may turn into another."""
 
     def __init__(self, number: int) -> None:
         super().__init__("stopped by a signal")
