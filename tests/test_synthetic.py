@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from antiphon.core.config import override
 from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Example
+from antiphon.estimator import Seq2Seq
 from antiphon.inference import bundle
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.synthesis import Making
 from antiphon.inference.task import Task
 from antiphon.training.start import fit, resume
 from antiphon.training.synthetic import beside, distill, from_text, learn_from_text
@@ -217,6 +221,40 @@ def test_each_command_is_one_line(good: Path, tmp_path: Path, capfd: pytest.Capt
     )
     assert bundle.load(tmp_path / "c").config.data.mix_tag == ""
     assert bundle.load(tmp_path / "b").config.data.mix_tag == "synthetic"
+
+
+def test_a_signal_ends_the_answering_and_the_same_command_goes_on(
+    good: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text").write_text("".join(f"{a}\n" for a, _ in words(30, seed=5)))
+    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in words(60)))
+    given = [f"{key}={value}" for key, value in {**OURS, "training.steps": 1}.items()]
+    command = ["train", tmp_path / "pairs.tsv", "--out", tmp_path / "run", "--self-train", good, *given]
+    command += ["--text", tmp_path / "text"]
+    make = Making.__call__
+
+    def interrupted(making: Making, number: int, *rest: Any) -> dict[str, str]:
+        if number == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return make(making, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Making, "__call__", interrupted)
+        assert call(*command) == 128 + signal.SIGTERM
+    assert "stopped; the same command goes on where it was" in capfd.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert call(*command) == 0
+    assert "7 inputs had been answered before" in capfd.readouterr().out
+
+
+def test_a_student_in_python(good: Path, tmp_path: Path) -> None:
+    teacher = Seq2Seq.load(good)
+    made = Seq2Seq(settings={**OURS, "training.steps": 2}, verbose=False).fit(words(60), teacher=[teacher, good])
+    assert made.bundle_ is not None
+    assert made.bundle_.task.source.vocabulary.tokens == bundle.load(good).task.source.vocabulary.tokens
+    assert len(made.bundle_.config.training.teachers) == 2
+    with pytest.raises(ConfigError, match="needs its teacher on disk; save it, and give its path"):
+        Seq2Seq(out=tmp_path / "run").fit(words(60), teacher=teacher)
 
 
 @pytest.mark.parametrize(("more", "message"), [
