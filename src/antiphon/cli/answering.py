@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.cli.display import PLAIN_SECONDS, clock, meter
+from antiphon.inference.synthesis import WINDOW
 
 if TYPE_CHECKING:
     from antiphon.training.start import Stopped
@@ -43,23 +44,22 @@ class Progress:
 
     def __init__(self, say: Callable[[Text], None], every: float, end: Callable[[], None] = lambda: None) -> None:
         self.say, self.every, self.end = say, every, end
-        self.begun: tuple[int, float] | None = None
-        self.last = 0.0
+        self.begun, self.last = time.monotonic(), 0.0
+        self.before: int | None = None
 
     def __call__(self, done: int, of: int) -> None:
         now = time.monotonic()
-        if self.begun is None:
-            self.begun, self.last = (done - 1, now), now
+        if self.before is None:  # of what is told first, at most one window was answered now
+            self.before = done - min(done, WINDOW)
         if now - self.last >= self.every:
             self.last = now
-            self.say(self.line(done, of, now))
+            self.say(self.line(done, of, (done - self.before) / max(1e-9, now - self.begun)))
         if done >= of:
             self.end()
 
-    def line(self, done: int, of: int, now: float) -> Text:
-        """One line."""
-        assert self.begun is not None
-        speed = (done - self.begun[0]) / max(1e-9, now - self.begun[1])
+    @staticmethod
+    def line(done: int, of: int, speed: float) -> Text:
+        """One line; `speed` is in inputs a second."""
         line = Text.assemble(("answering  ", "dim"), meter(done, of), f" {done:,} of {of:,}")
         return line.append(f", {speed:,.0f} a second, {clock((of - done) / speed)} left", "dim")
 

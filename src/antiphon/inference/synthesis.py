@@ -191,7 +191,8 @@ def _lines(
     found = predictor.predict(noting(), settings=settings, window=WINDOW, first=first)
     for number, answers in enumerate(found, first):
         yield json.dumps(making(number, waiting.popleft(), answers), ensure_ascii=False).encode() + b"\n"
-        told(number + 1)
+        if not waiting:  # all that was read has been answered: more comes after a while, if at all
+            told(number + 1)
 
 
 def _finish(partial: Path, out: Path) -> tuple[int, dict[str, int]]:
