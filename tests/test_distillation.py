@@ -146,6 +146,16 @@ def test_the_student_takes_over_the_vocabularies(teacher: Path, tmp_path: Path) 
     assert all(event.facts["teacher"] > 0 for event in seen.steps)
 
 
+def test_word_vectors_are_the_students_own(tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("a " + " ".join(["0.5"] * 16) + "\n")
+    old = raw(tmp_path / "old", configured(data__source__vectors=str(vectors), data__source__freeze=True))
+    vectors.unlink()
+    fit(words(), out=tmp_path / "run", assignments={**STILL, **MADE}, teachers=[old])
+    side = bundle.load(tmp_path / "run").config.data.source
+    assert (side.vectors, side.freeze, side.tokenizer, side.max_length) == ("", False, "char", 50)
+
+
 STOPS = [("gru", "fp32", 1, 3), ("transformer", "bf16", 1, 5), ("ssru", "fp32", 2, 4)]
 
 

@@ -28,7 +28,8 @@ from antiphon.training.finetuning import SIDE, Start, agree
 from antiphon.training.identity import fingerprint_bundle
 from antiphon.training.objectives import Objective, sampled, token_level
 
-KEPT = ("data.shared", "data.context", *(f"data.{side}.{name}" for side in ("source", "target") for name in SIDE))
+CUT = [name for name in SIDE if name != "vectors"]
+KEPT = ("data.shared", "data.context", *(f"data.{side}.{name}" for side in ("source", "target") for name in CUT))
 """Settings that a teacher decides."""
 
 
@@ -145,7 +146,8 @@ class Teachers:
         for key in sorted(set(KEPT) & set(assignments)):
             do = "leave it out: the student has the teacher's vocabularies"
             agree(key, given, known, "the teacher", self.names[0], do)
-        sides = {name: replace(getattr(known.data, name), sampling=0.0) for name in ("source", "target")}
+        sides = {name: getattr(known.data, name) for name in ("source", "target")}
+        sides = {name: replace(side, sampling=0.0, vectors="", freeze=False) for name, side in sides.items()}
         data = replace(Config().data, **sides, shared=known.data.shared, context=known.data.context)
         free = {key: value for key, value in assignments.items() if key not in KEPT}
         return override(replace(Config(), task=known.task, data=data), free)
