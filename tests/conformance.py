@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from antiphon.core.batch import EOS, Batch, Padded, State, of_sentence, pad
-from antiphon.core.config import Decoder, Decoding, Encoder, Model
+from antiphon.core.config import Decoder, Decoding, Encoder, Knowledge, Model
 from antiphon.inference.search import rescore, search
 from antiphon.models.seq2seq import Seq2Seq, build
 
@@ -18,11 +18,32 @@ ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer")
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
 ATTENTIONS = ("none", "additive", "coverage", "dot", "general", "multihead")
 HEADS = ("vocabulary", "copy")
+KNOWING = [
+    *zip(("rnn", "lstm", "gru", "conv", "transformer", "conv"), DECODERS, ATTENTIONS, ["vocabulary"] * 6, strict=True),
+    *zip(
+        ("lstm", "gru", "conv", "transformer", "rnn", "gru"),
+        DECODERS,
+        (*ATTENTIONS[1:], "dot"),
+        ["copy"] * 6,
+        strict=True,
+    ),
+]
+"""With a graph encoder: each encoder, decoder, attention and head."""
 SIZE = 20
 
 SOURCES = [[5, 6, 7, EOS], [8, 9, 10, 11, 12, 13, EOS], [5, EOS]]
 TARGETS = [[4, 5, EOS], [6, 21, EOS], [4, 5, 6, 7, 8, EOS]]
 COPIES = [[4, 6, 7, EOS], [8, 9, 20, 11, 21, 13, EOS], [5, EOS]]
+
+
+GRAPHS = {
+    "facts": [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], []],
+    "fact_node": [[1, 1, 2, 3, 4, 5, 5], [1, 2, 3], []],
+    "fact_subject": [[0, 0, 0, 1, 0, 1, 1], [0, 0, 2], []],
+    "fact_object": [[0, 0, 0, 2, 0, 4, 4], [0, 0, 1], []],
+    "fact_copy": [[5, 20, 7, 8, 9, 10, 11], [21, 13, 22], []],
+}
+"""Two facts with one subject, a fact, and none."""
 
 
 def combinations() -> Iterator[Model]:
@@ -45,6 +66,8 @@ def variants() -> Iterator[Model]:
         yield model("rnn", "transformer", activation=activation)
     for tie, start in (("none", "xavier"), ("all", "normal"), ("target", "deep")):
         yield model("conv", "lstm", tie=tie, initialization=start)
+    for encoder, decoder, attention, head in KNOWING:
+        yield model(encoder, decoder, attention, head, knowledge="graph")
     yield model("gru", "rnn", encoder_extra=Encoder(kind="gru", layers=1, bidirectional=False), feedforward=32)
 
 
@@ -53,7 +76,7 @@ def model(
     positions: str = "sinusoidal", norm: str = "pre",
     norm_kind: str = "layer", residual: bool = True, activation: str = "relu", tie: str = "target",
     initialization: str = "xavier", feedforward: int | None = None, encoder_extra: Encoder | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.0, knowledge: str = "none",
 ) -> Model:  # fmt: skip
     """A small configuration."""
     modern = {encoder, decoder} & {"transformer", "ssru"}
@@ -61,13 +84,22 @@ def model(
         encoder=encoder_extra or Encoder(kind=encoder, layers=2), decoder=Decoder(kind=decoder, layers=2), width=16,
         feedforward=feedforward if feedforward is not None else 32 if modern else 0, heads=4, attention=attention,
         positions=positions, norm=norm, norm_kind=norm_kind, activation=activation, residual=residual, tie=tie,
-        head=head, initialization=initialization, dropout=dropout,
+        head=head, initialization=initialization, dropout=dropout, knowledge=Knowledge(kind=knowledge),
     )  # fmt: skip
 
 
 def label(config: Model) -> str:
     """A short name for test ids."""
-    parts = [config.encoder.kind, config.decoder.kind, config.attention, config.head, config.positions, config.norm]
+    known = [config.knowledge.kind] if config.knowledge.kind != "none" else []
+    parts = [
+        *known,
+        config.encoder.kind,
+        config.decoder.kind,
+        config.attention,
+        config.head,
+        config.positions,
+        config.norm,
+    ]
     return "-".join(map(str, [*parts, config.norm_kind, config.activation, config.tie, config.residual]))
 
 
@@ -81,6 +113,8 @@ def made(config: Model) -> tuple[Seq2Seq, Batch]:
     copying = config.head == "copy"
     targets = TARGETS if copying else [[min(token, SIZE - 1) for token in target] for target in TARGETS]
     context = {"copy": pad(COPIES)} if copying else {}
+    if config.knowledge.kind == "graph":
+        context |= {name: pad(rows) for name, rows in GRAPHS.items() if copying or name != "fact_copy"}
     return network, Batch(pad(SOURCES), pad(targets), context)
 
 
@@ -110,15 +144,48 @@ def check_padding(network: Seq2Seq, batch: Batch) -> None:
     for row in range(len(batch.source.lengths_B)):
         alone = batch.rows(torch.tensor([row]))
         one, its = network(alone)
-        length, source = alone.target.values.shape[1], alone.source.values.shape[1]
+        length, real = alone.target.values.shape[1], _real(wide, row)
         _same(memory.summary_BD[row], its.summary_BD[0], "padding changes the summary")
         _same(steps.hidden_BTD[row, :length], one.hidden_BTD[0], "padding changes the steps")
         weights = steps.weights_BTS[row, :length]
-        _same(weights[:, :source], one.weights_BTS[0], "padding changes the weights")
-        assert weights[:, source:].abs().max() == 0, "padding is looked at"
+        _same(weights[:, real], one.weights_BTS[0], "padding changes the weights")
+        assert weights[:, ~real].abs().max() == 0, "padding is looked at"
         total += float(network.loss(alone, smoothing=0.1, coverage=0.5).total)
     _same(network.loss(wide, smoothing=0.1, coverage=0.5).total, torch.tensor(total), "padding changes the loss", 1e-3)
     assert network.loss(wide).count == batch.count, "padding is counted"
+
+
+def _real(batch: Batch, row: int) -> Tensor:
+    """The positions of a memory that are real, by the lengths of what was read."""
+    read = [batch.source, *(batch.context[name] for name in ("facts",) if name in batch.context)]
+    return torch.cat([torch.arange(each.values.shape[1]) < each.lengths_B[row] for each in read])
+
+
+@torch.no_grad()
+def check_facts(network: Seq2Seq, batch: Batch) -> None:
+    """Every token of a fact and both ends of a relation reach the answer; padding and the order of facts do not."""
+    if "facts" not in batch.context:
+        return
+    said, facts = network(batch)[0].hidden_BTD, batch.context["facts"]
+
+    def changed(name: str, row: int, place: int, value: int) -> Tensor:
+        values = batch.context[name].values.clone()
+        values[row, place] = value
+        context = {**batch.context, name: Padded(values, facts.lengths_B)}
+        other = network(Batch(batch.source, batch.target, context))[0].hidden_BTD
+        return (other - said)[row, : int(batch.target.lengths_B[row])].abs().max()
+
+    for row, place in itertools.product(range(2), range(facts.values.shape[1])):
+        moved = changed("facts", row, place, 15)
+        assert (moved > 0) == (place < facts.lengths_B[row]), "a fact is lost, or padding is read"
+    assert changed("fact_subject", 0, 3, 4) > 0, "the subject of a relation is lost"
+    assert changed("fact_object", 0, 3, 4) > 0, "the object of a relation is lost"
+    order = torch.tensor([3, 4, 5, 6, 2, 0, 1])
+    graph = ("facts", "fact_node", "fact_subject", "fact_object", "fact_copy")
+    context = {name: Padded(padded.values[:, order], padded.lengths_B) if name in graph else padded
+               for name, padded in batch.rows(torch.tensor([0])).context.items()}  # fmt: skip
+    other = network(Batch(*(each.rows(torch.tensor([0])) for each in (batch.source, batch.target)), context))
+    _same(other[0].hidden_BTD[0], said[0, : other[0].hidden_BTD.shape[1]], "the order of facts changes the steps")
 
 
 @torch.no_grad()
@@ -161,27 +228,25 @@ def check_source(network: Seq2Seq, batch: Batch) -> None:
 
 def check_search(network: Seq2Seq, batch: Batch) -> None:
     """Beam scores are rescored scores; a beam of one is greedy; a batch answers as its members do alone."""
-    copies = batch.context["copy"].values if batch.context else None
     limits = [6] * len(batch.source.lengths_B)
-    beam = search([network], batch.source, Decoding(beam=3, n_best=3), max_lengths=limits, copy_BS=copies)
+    beam = search([network], batch.source, Decoding(beam=3, n_best=3), max_lengths=limits, context=batch.context)
     for row, hypotheses in enumerate(beam):
         alone = batch.rows(torch.tensor([row]))
-        own = alone.context["copy"].values if copies is not None else None
-        again = search([network], alone.source, Decoding(beam=3, n_best=3), max_lengths=[6], copy_BS=own)[0]
+        own = alone.context
+        again = search([network], alone.source, Decoding(beam=3, n_best=3), max_lengths=[6], context=own)[0]
         assert [h.tokens for h in hypotheses] == [h.tokens for h in again], "the batch changes the answer"
         for hypothesis in hypotheses:
             if hypothesis.finished:
-                scored = rescore([network], alone.source, [hypothesis.tokens], Decoding(), copy_BS=own)[0]
+                scored = rescore([network], alone.source, [hypothesis.tokens], Decoding(), context=own)[0]
                 assert abs(scored.score - hypothesis.score) < 1e-4, "beam score is not the rescored score"
-    single = search([network], batch.source, Decoding(beam=1), max_lengths=limits, copy_BS=copies)
+    single = search([network], batch.source, Decoding(beam=1), max_lengths=limits, context=batch.context)
     assert [h[0].tokens for h in single] == greedy(network, batch, 6), "a beam of one is not greedy"
 
 
 @torch.no_grad()
 def greedy(network: Seq2Seq, batch: Batch, longest: int) -> list[list[int]]:
     """The plainest decoding there is: no cache, the whole prefix again at every step."""
-    copies = batch.context.get("copy")
-    memory = network.encode(batch.source, None if copies is None else copies.values)
+    memory = network.encode(batch.source, batch.context)
     tokens = torch.full((len(memory.mask_BS), 1), 2)
     for _ in range(longest + 1):
         steps, _ = network.decode(tokens, memory, network.start(memory))
@@ -234,5 +299,5 @@ def _same(left: Tensor, right: Tensor, message: str, tolerance: float = 2e-5) ->
 
 CHECKS = (
     check_steps, check_padding, check_future, check_probabilities, check_source, check_search, check_saving,
-    check_folding,
+    check_folding, check_facts,
 )  # fmt: skip

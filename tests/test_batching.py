@@ -39,7 +39,7 @@ def examples(count: int = 200, *, copy: bool = False) -> list[Example]:
     made = []
     for _ in range(count):
         source, target = (draw.integers(4, 99, draw.integers(1, 20)).tolist() for _ in range(2))
-        made.append(Example(source, target, [number + 1 for number in source] if copy else None))
+        made.append(Example(source, target, {"copy": [number + 1 for number in source]} if copy else {}))
     return made
 
 

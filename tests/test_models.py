@@ -193,8 +193,8 @@ def test_memories_join_side_by_side() -> None:
 
 def test_a_copied_word_outside_the_vocabulary_gets_the_attention_it_had() -> None:
     network = build(model("lstm", "lstm", head="copy"), SIZE, SIZE).eval()
-    source, copies = pad([[5, 1, EOS]]), torch.tensor([[5, SIZE, EOS]])
-    memory = network.encode(source, copies)
+    source, copies = pad([[5, 1, EOS]]), pad([[5, SIZE, EOS]])
+    memory = network.encode(source, {"copy": copies})
     steps, _ = network.decode(torch.tensor([[2]]), memory, network.start(memory))
     gate = torch.sigmoid(network.head.gate(steps.hidden_BTD))
     log_probs = network.log_probs(steps, memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -40,9 +41,10 @@ class Table(nn.Module):
         self.looks = torch.rand(states, 40, generator=draw)
         self.target_size, self.noise, self.calls = size, noise, 0
 
-    def encode(self, source: Padded, copy_BS: Tensor | None = None) -> Memory:
+    def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
         states = (source.values * source.mask_BL)[..., None].float()
-        return Memory(states, source.mask_BL, states.sum(1), copy_BS)
+        copies = context["copy"].values if context else None
+        return Memory(states, source.mask_BL, states.sum(1), copies)
 
     def start(self, memory: Memory) -> State:
         return {"hash": memory.summary_BD[:, 0].long() % len(self.table), "memory.mask": memory.mask_BS}
@@ -306,10 +308,10 @@ def test_extended_vocabulary_of_other_sentences_is_never_used() -> None:
             likely = self.looks[steps.hidden_BTD[..., 0].long()][..., :extra]  # no near tie that would hide a mistake
             return torch.cat([known, likely - 1.0], 2)
 
-    copies = torch.tensor([[V, V + 1, V + 2, EOS], [4, 4, V, EOS], [4, 5, 4, EOS]])
+    copies = pad([[V, V + 1, V + 2, EOS], [4, 4, V, EOS], [4, 5, 4, EOS]])
     source = Padded(torch.tensor([[9, 8, 7, EOS]] * 3), torch.tensor([4, 4, 4]))
     settings = Decoding(beam=4, n_best=4)
-    found = search([Copying()], source, settings, max_lengths=[5] * 3, copy_BS=copies)
+    found = search([Copying()], source, settings, max_lengths=[5] * 3, context={"copy": copies})
     assert not any(answer.repeated for mine in found for answer in mine)
     highest = [max(token for answer in mine for token in answer.tokens) for mine in found]
     assert highest[0] in range(V, V + 3)
@@ -317,7 +319,8 @@ def test_extended_vocabulary_of_other_sentences_is_never_used() -> None:
     assert highest[2] < V
     for row in range(3):
         index = torch.tensor([row])
-        alone = search([Copying()], source.rows(index), settings, max_lengths=[5], copy_BS=copies[index])
+        own = {"copy": copies.rows(index)}
+        alone = search([Copying()], source.rows(index), settings, max_lengths=[5], context=own)
         assert texts(alone) == texts([found[row]])
 
 

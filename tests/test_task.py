@@ -29,7 +29,7 @@ def test_encode_and_answer() -> None:
     for pair in PAIRS:
         example = task.encode(pair)
         assert example.source[-1] == example.target[-1] == EOS
-        assert example.copy is None
+        assert not example.context
         assert task.answer(example.target) == pair.target
     batch = task.batch(PAIRS)
     assert batch.source.lengths_B.tolist() == [3, 3, 4]
@@ -53,8 +53,7 @@ def test_copying_maps_unknown_words_to_places_and_back() -> None:
     task = Task.learn(pairs, config(head="copy", target={"tokenizer": "word", "min_count": 2}, context=[]))
     size = len(task.target.vocabulary)
     example = task.encode(Pair("Zoe call Eve Zoe", "ruf Zoe Eve Max"))
-    assert example.copy is not None
-    assert example.copy == [size, size + 1, size + 2, size, EOS]
+    assert example.context["copy"] == [size, size + 1, size + 2, size, EOS]
     assert example.target[1:] == [size, size + 2, UNK, EOS]
     extra = task.read("Zoe call Eve Zoe").extra
     assert task.answer(example.target, extra) == "ruf Zoe Eve <unk>"
@@ -66,9 +65,8 @@ def test_tags_cannot_be_copied() -> None:
     pairs = [replace(pair, context={"to": "de"}) for pair in PAIRS]
     task = Task.learn(pairs, config(head="copy", context=["to"]))
     source = task.read(pairs[0])
-    assert source.copy is not None
-    assert source.copy[0] == PAD
-    assert len(source.copy) == len(source.ids)
+    assert source.context["copy"][0] == PAD
+    assert len(source.context["copy"]) == len(source.ids)
     assert "<to:de>" not in source.extra
 
 

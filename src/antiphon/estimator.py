@@ -76,7 +76,7 @@ class Seq2Seq:
             self.result_ = self._train(pairs, valid, out, start, mix, teachers)
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
-            self._use(load(self.result_.bundle))
+            self._use(load(self.result_.bundle), (self.settings or {}).get("data.knowledge") or None)
         finally:
             if self.out is None and not (self.result_ and self.result_.interrupted):
                 shutil.rmtree(out.parent, ignore_errors=True)
@@ -101,10 +101,10 @@ class Seq2Seq:
                 mix=mix, teachers=teachers,
             )  # fmt: skip
 
-    def _use(self, bundle: Bundle) -> None:
+    def _use(self, bundle: Bundle, knowledge: str | Path | None = None) -> None:
         from antiphon.inference.predictor import Predictor
 
-        self.bundle_, self._predictor = bundle, Predictor(bundle)
+        self.bundle_, self._predictor = bundle, Predictor(bundle, knowledge=knowledge)
 
     def predict(self, sources: Iterable[str | Pair]) -> list[str]:
         """The best answer to each source, in order."""
@@ -146,12 +146,12 @@ class Seq2Seq:
         bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card)
 
     @classmethod
-    def load(cls, path: str | Path) -> Seq2Seq:
-        """A trained model from a bundle or a run."""
+    def load(cls, path: str | Path, *, knowledge: str | Path | None = None) -> Seq2Seq:
+        """A trained model from a bundle or a run; with a file of facts, if it looks these up."""
         from antiphon.inference.bundle import load
 
         model = cls()
-        model._use(load(Path(path)))
+        model._use(load(Path(path)), knowledge)
         return model
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import Backward
+from antiphon.cli.models import Backward, Knowledge
 
 MetricNames = Annotated[str | None, Parameter(help="with commas between: bleu,chrf,exact; default: those of the task")]
 
@@ -20,6 +20,7 @@ def evaluate(
     *settings: str,
     metrics: MetricNames = None,
     backward: Backward = None,
+    knowledge: Knowledge = None,
     json: Annotated[bool, Parameter(help="write everything as JSON")] = False,
 ) -> None:
     """Score a model on pairs: metrics with 95 % intervals, by length and frequency, and the worst answers.
@@ -36,10 +37,12 @@ def evaluate(
     from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
     from antiphon.inference.evaluate import evaluate as score
 
-    guesser = predictor(model, backward)
+    guesser = predictor(model, backward, knowledge)
     chosen = searching(guesser.config, settings)
     found = score(guesser, scored_pairs(data, guesser.config), metric_names(metrics), decoding=chosen)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
     if backward is not None:
         about["backward"] = backward
+    if knowledge is not None:
+        about["knowledge"] = knowledge
     print(found.to_json(about) if json else "\n".join(found.lines()))

@@ -21,16 +21,23 @@ Backward = Annotated[
     str | None, Parameter(help="a model from targets to sources: ranks the candidates against dull answers")
 ]
 """What `--backward` means."""
+Knowledge = Annotated[
+    str | None, Parameter(help="a file of facts (JSON, TSV, Turtle): each input gets those of what it mentions")
+]
+"""What `--knowledge` means."""
 
 
-def predictor(names: str, backward: str | None = None) -> Predictor:
+def predictor(names: str, backward: str | None = None, knowledge: str | None = None) -> Predictor:
     """The model that a path names, or the ensemble of several with commas between; with a backward model's path, one
-    that ranks its candidates by that as well."""
+    that ranks its candidates by that as well; with a file of `knowledge` for one that reads facts."""
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
 
     bundles = [load(Path(path)) for path in model_paths(names)]
-    return Predictor(bundles, backward=load(Path(backward)) if backward else None)
+    again = load(Path(backward)) if backward else None
+    found = Predictor(bundles, backward=again, knowledge=knowledge)
+    tell(found.facts)
+    return found
 
 
 def model_paths(names: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import Backward
+from antiphon.cli.models import Backward, Knowledge
 
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
@@ -27,6 +27,7 @@ def predict(
     /,
     *settings: str,
     backward: Backward = None,
+    knowledge: Knowledge = None,
     jsonl: Annotated[
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
@@ -35,7 +36,8 @@ def predict(
 
     A line feed within an answer is written as a space; --jsonl keeps it, and gives all of `n_best`.
 
-    A model that was trained with context columns wants them after the source, with tabs between.
+    A model that was trained with context columns wants them after the source, with tabs between; one that reads facts,
+    these as the last column, as subject | relation | object && ..., or --knowledge.
 
     Parameters
     ----------
@@ -52,14 +54,15 @@ def predict(
 
     if "=" in file and not Path(file).exists():
         settings, file = (file, *settings), "-"
-    guesser = predictor(model, backward)
+    guesser = predictor(model, backward, knowledge)
     chosen = searching(guesser.config, settings)
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
     live = file == "-" and sys.stdin.isatty()
     lines = _typed() if live else read_lines(sys.stdin if file == "-" else file)
     sources: deque[str] = deque()
-    inputs = (_input(line, guesser.task.context) for line in _noting(lines, sources))
+    facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
+    inputs = (_input(line, guesser.task.context, facts) for line in _noting(lines, sources))
     for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
         source = sources.popleft()
         print(record(source, answers) if jsonl else answers[0].text.replace("\n", " "), flush=live)
@@ -78,14 +81,16 @@ def _noting(lines: Iterable[str], sources: deque[str]) -> Iterator[str]:
         yield line
 
 
-def _input(line: str, context: tuple[str, ...]) -> str | Pair:
-    """A line as the model wants it: with its context columns, where it was trained with some."""
-    if not context:
+def _input(line: str, context: tuple[str, ...], facts: str = "no") -> str | Pair:
+    """A line as the model wants it: with its context columns and facts, where it was trained with some."""
+    if not context and facts == "no":
         return line
     from antiphon.core.errors import DataError
     from antiphon.data.corpus import Pair
 
     source, *values = line.split("\t")
+    if facts == "yes" or (facts == "maybe" and len(values) > len(context)):
+        context = (*context, "facts")
     if len(values) != len(context):
         wanted = "<tab>".join(("source", *context))
         raise DataError("a line must have the context the model was trained with", got=line, do=f"write {wanted}")

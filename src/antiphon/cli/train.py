@@ -112,13 +112,16 @@ def _show(
     from antiphon.training import recipes
     from antiphon.training.distillation import taught
     from antiphon.training.finetuning import Start
-    from antiphon.training.start import Sources
+    from antiphon.training.observers import Audience
+    from antiphon.training.start import Sources, finder
     from antiphon.training.start import settings as wished
 
     wanted = wished(taught(given, teachers), Start.open(start) if start is not None else None)
     sources = Sources.keep(Path(), data, valid, None, wanted.data, mix)
     pairs, _ = sources.open(wanted)
-    _, choices = recipes.propose(wanted, sources.looked_at(wanted, pairs), trained=start is not None)
+    _, choices = recipes.propose(
+        wanted, sources.looked_at(wanted, pairs, finder(wanted, Audience([]))), trained=start is not None
+    )
     console.print(recipe(choices, given))
 
 

@@ -5,7 +5,7 @@ Letters in names are axes: B batch, S source length, T target length, D width, V
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -54,6 +54,10 @@ class Batch:
     `context` holds further inputs by name. `context["copy"]`, where a copy head is in use, has the source's
     tokens as ids of the target vocabulary, a source word that the target vocabulary lacks being V, V+1, ...
     (numbered per pair); targets then carry the same extended ids, and embeddings read every id >= V as unknown.
+
+    Where a graph encoder reads facts, `context["facts"]` has the tokens of their entities and relations, each of these
+    a node, one node after the other; `fact_node` the number of each token's node, from 1; for a relation `fact_subject`
+    and `fact_object` the nodes that it joins, else 0; and `fact_copy` what `copy` is to the source.
     """
 
     source: Padded
@@ -77,9 +81,15 @@ class Batch:
         return int(self.target.lengths_B.sum())
 
     @property
+    def lengths_B(self) -> Tensor:
+        """Tokens read for each pair: those of the source and of its facts."""
+        facts = self.context.get("facts")
+        return self.source.lengths_B if facts is None else self.source.lengths_B + facts.lengths_B
+
+    @property
     def tokens(self) -> int:
-        """Source and target tokens without padding."""
-        return self.count + int(self.source.lengths_B.sum())
+        """Tokens read and target tokens, without padding."""
+        return self.count + int(self.lengths_B.sum())
 
     def rows(self, index: Tensor) -> Batch:
         """The chosen pairs."""
@@ -159,10 +169,10 @@ class Loss:
         return Loss(self.total + other.total, self.count + other.count, sums)
 
 
-def pad(sequences: list[list[int]], value: int = PAD) -> Padded:
-    """Sequences of ids as one `Padded`; needs at least one sequence, none of them empty."""
+def pad(sequences: Sequence[Sequence[int]], value: int = PAD) -> Padded:
+    """Sequences of ids as one `Padded`; needs at least one sequence."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     values = torch.full((len(sequences), int(lengths.max())), value, dtype=torch.long)
     for row, sequence in enumerate(sequences):
-        values[row, : len(sequence)] = torch.tensor(sequence)
+        values[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
     return Padded(values, lengths)

@@ -80,6 +80,8 @@ class Data:
     empty: Literal["error", "skip"] = setting("error", "what to do with an empty source or target")
     damaged: Literal["error", "skip"] = setting("error", "what to do with undecodable or malformed lines")
     too_long: Literal["truncate", "skip", "error"] = setting("truncate", "what to do with a sequence over max_length")
+    knowledge: str = setting("", "file of facts (JSON, TSV, Turtle); a pair gets those of what its source mentions")
+    facts: int = setting(30, "most facts a pair")
     valid: float = setting(0.05, "share of the sources held out when no validation file is given")
     batch_tokens: int | None = setting(None, "padded source and target tokens a batch")
     augment: Augment = part(Augment, "random changes of training pairs")
@@ -108,11 +110,22 @@ class Decoder:
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """The reader of facts."""
+
+    kind: Literal["none", "linear", "graph"] | None = setting(
+        None, "facts as part of the source, or read by a graph encoder"
+    )
+    layers: int = setting(2, "graph: number of layers")
+
+
+@dataclass(frozen=True)
 class Model:
     """The network."""
 
     encoder: Encoder = part(Encoder, "the encoder")
     decoder: Decoder = part(Decoder, "the decoder")
+    knowledge: Knowledge = part(Knowledge, "the reader of facts")
     width: int | None = setting(None, "width of embeddings and hidden states")
     feedforward: int | None = setting(None, "inner width of feed-forward blocks; 0 leaves them out")
     heads: int = setting(4, "attention heads (multihead attention and self-attention)")
@@ -382,6 +395,6 @@ _NATURAL += ["decoding.backward_weight"]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
-_COUNTS += ["training.samples"]
+_COUNTS += ["training.samples", "data.facts", "model.knowledge.layers"]
 _COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
 _COUNTS += ["data.source.max_length", "data.target.max_length"]

@@ -82,11 +82,9 @@ def padding(source_lengths: np.ndarray, target_lengths: np.ndarray, batches: Seq
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Examples as one batch, padded; all of them or none have copy ids."""
-    context = {}
-    if any(example.copy is not None for example in examples):
-        context["copy"] = _field([example.copy or [] for example in examples])
+    """Examples as one batch, padded; all of them have a context of the same names."""
     rows = np.arange(len(examples))
+    context = {name: _field([example.context[name] for example in examples]) for name in examples[0].context}
     source = _field([example.source for example in examples]).pad(rows)
     target = _field([example.target for example in examples]).pad(rows)
     return Batch(source, target, {name: value.pad(rows) for name, value in context.items()})

@@ -10,6 +10,7 @@ from typing import Any
 from antiphon.core.config import Data
 from antiphon.core.errors import DataError, nearest
 from antiphon.data.formats import Row, fault
+from antiphon.data.knowledge import COLUMNS, FACTS, parse, topics
 from antiphon.data.report import Report
 
 SOURCES = ("source", "src", "input")
@@ -116,7 +117,8 @@ def _named(settings: Data, need_target: bool) -> Reader:
 
     def read(values: dict[str, Any]) -> list[Pair]:
         source, target = _first(values, sources), _first(values, targets)
-        more = _first(values, references)
+        more, facts = _first(values, references), _first(values, COLUMNS)
+        source = facts if source is None else source
         if source is None:
             raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
         if target is None and more is None and need_target:
@@ -127,7 +129,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
         for name in (*columns[2:], *settings.context):
             if name not in values:
                 raise Odd(f"has no column {name}")
-        context = {name: values[name] for name in names}
+        context = {name: values[name] for name in (*names, *([facts] if source == facts and facts else []))}
         return _expand(values[source], accepted, context, need_target)
 
     return read
@@ -160,6 +162,7 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
         header, chosen = bool(known), known or [0, *([1] if need_target or len(first) > 1 else [])]
     titles = names if header else [str(number) for number in range(1, len(first) + 1)]
     rest = [place for place in range(len(first)) if place not in chosen] if not settings.columns else []
+    rest += [place for place in chosen[:1] if header and titles[place].lower() in COLUMNS]
     _check_places(chosen, len(first), place, need_target)
     wanted = [_place(name, titles, place) for name in settings.context]
     context = {titles[spot]: spot for spot in (*chosen[2:], *rest, *wanted)}
@@ -168,7 +171,7 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
 
 def _known(names: list[str]) -> list[int]:
     lower = [name.lower() for name in names]
-    source = next((lower.index(name) for name in SOURCES if name in lower), None)
+    source = next((lower.index(name) for name in (*SOURCES, *COLUMNS) if name in lower), None)
     target = next((lower.index(name) for name in TARGETS if name in lower), None)
     return [] if source is None or target is None else [source, target]
 
@@ -203,8 +206,10 @@ def _by_place(source: int, target: int | None, context: dict[str, int], count: i
 
 def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: bool) -> list[Pair]:
     """One pair for each accepted target, each knowing all of them."""
-    text = _text(" ; ".join(source) if _texts(source) else source, "source")
     known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
+    if facts := next((name for name in known if name.lower() in COLUMNS), ""):
+        source = _with_facts(known, facts, source, context[facts])
+    text = _text(" ; ".join(source) if _texts(source) else source, "source")
     accepted = _listed(targets)
     if not need_target and not any(accepted):
         return [Pair(text, "", (), known)]
@@ -214,6 +219,16 @@ def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: boo
         return [Pair(text, _text(accepted[0], "target"), (), known)]
     references = tuple(dict.fromkeys(_text(target, "target") for target in accepted))
     return [Pair(text, target, references, known) for target in references]
+
+
+def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> Any:
+    """The source, which is what the facts are about where it is the facts themselves; puts these in their place."""
+    try:
+        facts = parse(given if given is not None else "")
+    except DataError as error:
+        raise Odd(f"{error.what} (got {error.got}; {error.do})") from None
+    known[FACTS] = known.pop(name)
+    return topics(facts) if source is given or source == given else source
 
 
 def _texts(value: Any) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as ids, both sides closed by the end mark; `copy` as in `Batch.context`."""
+    """A pair as ids, both sides closed by the end mark; `context` by name as in `Batch.context`."""
 
     source: list[int]
     target: list[int]
-    copy: list[int] | None = None
+    context: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 class Field(NamedTuple):
@@ -109,7 +109,7 @@ class Store:
 
     source: Field | Joined
     target: Field | Joined
-    copy: Field | Joined | None = None
+    context: Mapping[str, Field | Joined] = field(default_factory=dict)
     texts: Field | Joined | None = None
     old: int = 0
 
@@ -117,13 +117,14 @@ class Store:
         return len(self.source)
 
     def __getitem__(self, number: int) -> Example:
-        copy = None if self.copy is None else self.copy.row(number).tolist()
-        return Example(self.source.row(number).tolist(), self.target.row(number).tolist(), copy)
+        context = {name: part.row(number).tolist() for name, part in self.context.items()}
+        return Example(self.source.row(number).tolist(), self.target.row(number).tolist(), context)
 
     @property
     def source_lengths(self) -> np.ndarray:
-        """Ids of each source, end mark included."""
-        return self.source.lengths
+        """Ids of each source, end mark and facts included."""
+        facts = self.context.get("facts")
+        return self.source.lengths if facts is None else self.source.lengths + facts.lengths
 
     @property
     def target_lengths(self) -> np.ndarray:
@@ -132,7 +133,7 @@ class Store:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The chosen examples as a batch."""
-        context = {} if self.copy is None else {"copy": self.copy.pad(rows)}
+        context = {name: part.pad(rows) for name, part in self.context.items()}
         return Batch(self.source.pad(rows), self.target.pad(rows), context)
 
     def pair(self, number: int) -> Pair:
@@ -145,13 +146,16 @@ class Store:
 
 def join(new: Store, old: Store) -> Store:
     """All of `new`, and after them those of `old` to be mixed in; both have the same fields."""
-    fields = zip((new.source, new.target, new.copy, new.texts), (old.source, old.target, old.copy, old.texts),
-                 strict=True)  # fmt: skip
-    both = [Joined(first, second) if isinstance(first, Field) and isinstance(second, Field) else None
-            for first, second in fields]  # fmt: skip
-    assert both[0] is not None
-    assert both[1] is not None
-    return Store(both[0], both[1], both[2], both[3], len(old))
+    source, target = _joined(new.source, old.source), _joined(new.target, old.target)
+    context = {name: _joined(part, old.context[name]) for name, part in new.context.items()}
+    texts = None if new.texts is None or old.texts is None else _joined(new.texts, old.texts)
+    return Store(source, target, context, texts, len(old))
+
+
+def _joined(first: Field | Joined, second: Field | Joined) -> Joined:
+    assert isinstance(first, Field)
+    assert isinstance(second, Field)
+    return Joined(first, second)
 
 
 def prepare(
@@ -171,8 +175,9 @@ def prepare(
     is left out and counted in `report`. Raises `DataError` if nothing is left.
     """
     kind = "H" if ids_below is not None and ids_below <= 1 << 16 else "i"
-    source, target, copy = (_Writer(name, kind, folder, spill) for name in ("source", "target", "copy"))
-    texts = _Writer("texts", "B", folder, spill)
+    source, target, texts = (_Writer(name, "B" if name == "texts" else kind, folder, spill)
+                             for name in ("source", "target", "texts"))  # fmt: skip
+    context: dict[str, _Writer] = {}
     for pair in pairs:
         try:
             example = encode(pair)
@@ -184,14 +189,16 @@ def prepare(
             continue
         source.add(example.source)
         target.add(example.target)
-        if example.copy is not None:
-            copy.add(example.copy)
+        for name, ids in example.context.items():
+            if name not in context:
+                context[name] = _Writer(name, kind, folder, spill)
+            context[name].add(ids)
         if keep_text:
             texts.add(json.dumps([pair.source, pair.target, pair.context]).encode())
     if len(source.offsets) == 1:
         raise DataError("no pair is left to train on", do="raise max_length, or allow cutting")
-    fields = [writer.finish() for writer in (source, target, copy, texts)]
-    return Store(fields[0], fields[1], fields[2] if len(fields[2]) else None, fields[3] if keep_text else None)
+    further = {name: writer.finish() for name, writer in context.items()}
+    return Store(source.finish(), target.finish(), further, texts.finish() if keep_text else None)
 
 
 class _Writer:

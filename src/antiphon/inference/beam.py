@@ -6,7 +6,7 @@ step, then K), V vocabulary, S source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,16 +56,19 @@ _BY_SENTENCE += ["prefixes_AT", "best_AN"]
 
 
 class Beams:
-    """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome."""
+    """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome.
+
+    `read_BS` is true at the real positions of the memory.
+    """
 
     def __init__(
         self, models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int],
-        copy_BS: Tensor | None, constraints: list[Constraint], numbers: list[int],
+        context: Mapping[str, Padded], constraints: list[Constraint], numbers: list[int],
     ) -> None:  # fmt: skip
         device, rows = source.values.device, len(limits)
         self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
         self.slots = settings.n_best if settings.sample else settings.beam or BEAM
-        self.memories = [model.encode(source, copy_BS) for model in models]
+        self.memories = [model.encode(source, context) for model in models]
         self.states = [model.start(memory) for model, memory in zip(models, self.memories, strict=True)]
         self.active_A = torch.arange(rows, device=device)
         self.limits_A = torch.tensor(limits, device=device)
@@ -73,18 +76,19 @@ class Beams:
         self.tokens_AR = torch.full((rows, 1), BOS, device=device)
         self.totals_AR = torch.zeros(rows, 1, dtype=torch.float64, device=device)
         self.history_ART = torch.zeros(rows, 1, 0, dtype=torch.long, device=device)
-        self.looked_ARS = torch.zeros(rows, 1, source.values.shape[1], device=device)
-        self.mask_AS, self.copies_AS = source.mask_BL, copy_BS
+        self.mask_AS, self.copies_AS = self.memories[0].mask_BS, self.memories[0].copy_BS
+        self.looked_ARS = torch.zeros(rows, 1, self.mask_AS.shape[1], device=device)
+        self.read_BS = self.mask_AS.cpu().numpy()
         self.prefixes_AT = pad([list(item.prefix) or [PAD] for item in constraints]).values.to(device)
         self.required = Required.begin(constraints, device)
         self.best_AN = torch.full((rows, settings.n_best), -INF, dtype=torch.float64, device=device)
         self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.ends, self.steps = Ends(), list[Step]()
-        self.referee = Referee(models, source, copy_BS)
+        self.referee = Referee(models, source, context)
         self.remembers = bool(settings.no_repeat) or any(item.banned for item in constraints)
-        ruled = self.remembers or any(item.prefix or item.required for item in constraints) or copy_BS is not None
+        ruled = self.remembers or any(item.prefix or item.required for item in constraints)
         self.together = not (settings.sample or settings.groups > 1 or any(item.required for item in constraints))
-        self.plain = self.together and not ruled
+        self.plain = self.together and not ruled and self.copies_AS is None
 
     def run(self) -> None:
         """Search every sentence to its end."""

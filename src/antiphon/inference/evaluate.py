@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -17,8 +17,10 @@ from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import DataError
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
+from antiphon.data.knowledge import Fact
 from antiphon.data.modalities import TooLong
 from antiphon.inference.breakdown import Bucket, Worst, by_frequency, by_length, worst_answers
+from antiphon.inference.knowing import COVERAGES, by_entities, coverage
 from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
 from antiphon.metrics.significance import Comparison, paired, paired_pooled
@@ -51,6 +53,18 @@ class Answered(Protocol):
 
 class Encoding(Protocol):
     """What is needed of a task."""
+
+    @property
+    def knowledge(self) -> str:
+        """How facts are read; `none` where they are not."""
+
+    @property
+    def find(self) -> Callable[[Pair], list[Fact]]:
+        """What gives a pair its facts."""
+
+    @property
+    def entities(self) -> frozenset[int] | None:
+        """Fingerprints of the entities of training, where these are known."""
 
     def encode(self, pair: Pair, *, report: Report | None = None) -> Example:
         """The pair as ids; counts in `report` what was cut."""
@@ -122,8 +136,9 @@ LIKELIHOODS = tuple(Likelihood(name) for name in ("loss", "perplexity", "forced_
 class Evaluation:
     """All that was found out about one system on one set of pairs.
 
-    `data` is the sha256 of the pairs; `counted` says what the frequencies of `by_frequency` were counted in; `notes`
-    are what was cut, left out or otherwise unusual.
+    `data` is the sha256 of the pairs; `counted` says what the frequencies of `by_frequency` were counted in;
+    `by_entities` is empty where the model reads no facts or does not know which ones it was taught; `notes` are what
+    was cut, left out or otherwise unusual.
     `answers` and `tables` (statistics of each sentence by metric) serve `compare`.
     """
 
@@ -131,6 +146,7 @@ class Evaluation:
     by_length: list[Bucket]
     by_frequency: list[Bucket]
     counted: str
+    by_entities: list[Bucket]
     worst: list[Worst]
     data: str
     decoding: dict[str, Any]
@@ -143,7 +159,7 @@ class Evaluation:
 
         Numbers that JSON has no word for become null.
         """
-        kept = ("scores", "by_length", "by_frequency", "counted", "worst", "data", "decoding", "notes")
+        kept = ("scores", "by_length", "by_frequency", "counted", "by_entities", "worst", "data", "decoding", "notes")
         values = {**(about or {}), "sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
         return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
 
@@ -153,6 +169,8 @@ class Evaluation:
         lines += [f"{score}  ({score.signature})" for score in self.scores.values()]
         lines += ["", "by length of the source:", *(f"  {each}" for each in self.by_length)]
         lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
+        if self.by_entities:
+            lines += ["", "by entities of the facts in training:", *(f"  {each}" for each in self.by_entities)]
         lines += ["", "worst answers:"]
         for each in self.worst:
             lines += [f"  {each.number}: {each.score:.2f}", f"    source     {each.source}"]
@@ -193,11 +211,19 @@ def evaluate(
     for metric in metrics:
         scores[metric.name] = _score(metric, tables, answers, references, bootstrap, seed)
     additive = [metric for metric in metrics if not isinstance(metric, Pooled)]
+    facts = [predictor.task.find(pair) for pair in pairs] if predictor.task.knowledge != "none" else []
+    if facts:
+        tables |= coverage(facts, answers, references)
+        scores |= {
+            each.name: scoring.summed(each, tables[each.name], rounds=bootstrap, seed=seed) for each in COVERAGES
+        }
+    known = predictor.task.entities
     return Evaluation(
         scores=scores,
         by_length=by_length(additive, tables, [len(answer.source_tokens) for answer in best]),
         by_frequency=by_frequency(answers, references, frequencies),
         counted="these references" if frequencies is None else "the training data",
+        by_entities=by_entities([*additive, *COVERAGES], tables, facts, known) if facts and known is not None else [],
         worst=worst_answers(additive, tables, pairs, answers, references),
         data=_fingerprint(pairs, references),
         decoding=asdict(decoding or predictor.config.decoding),
@@ -327,7 +353,8 @@ def _score(
 
 def _summed(name: str) -> Summed | Pooled:
     likelihoods = {each.name: each for each in LIKELIHOODS}
-    return likelihoods[name] if name in likelihoods else scoring.get(name)
+    coverages = {each.name: each for each in COVERAGES}
+    return likelihoods.get(name) or coverages.get(name) or scoring.get(name)
 
 
 def _fingerprint(pairs: Sequence[Pair], references: Sequence[Sequence[str]]) -> str:

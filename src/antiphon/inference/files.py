@@ -32,7 +32,7 @@ MEMBERS, DIRECTORY = 100, 1 << 17
 """Limits in bytes, levels, times and numbers; a real bundle is far below all of them."""
 
 _NAME = re.compile(
-    r"config\.json|task\.json|model\.safetensors"
+    r"config\.json|task\.json|entities\.json|model\.safetensors"
     r"|(?:source|target|shared)(?:\.[a-z0-9_]{1,32}){1,3}"
     r"|training/[a-z][a-z0-9_]{0,40}\.(?:json|safetensors)",
     re.ASCII,

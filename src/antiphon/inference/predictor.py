@@ -9,14 +9,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from antiphon.core.batch import UNK, pad
+from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
+from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
+from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
@@ -41,6 +44,7 @@ ROUNDS = 20
 class Answer:
     """One answer. `tokens` have no end mark; `probabilities` are theirs.
 
+    Tokens of facts that a graph encoder has read come after those of the source.
     `confidence` is the geometric mean of all token probabilities, end mark included. `weights` `[tokens, source
     tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
     source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
@@ -85,13 +89,15 @@ class Predictor:
     ranked again against dull answers (`antiphon.inference.rerank.Mutual`).
 
     `report` counts what was odd in the latest pass of `predict` and is complete when that pass is: empty inputs,
-    inputs that were cut, answers without an end, sentences decoded twice because of a near tie. On a CPU, batches are
+    inputs that were cut, answers without an end, sentences decoded twice because of a near tie. `knowledge` is a file
+    of facts for a model that reads some; `facts` counts what was odd in it. On a CPU, batches are
     decoded by `processes` side by side; unless told, one a core, where there is enough to do and this is Linux.
     """
 
     def __init__(
-        self, bundles: Bundle | Sequence[Bundle], *, backward: Bundle | None = None, processes: int | None = None
-    ) -> None:
+        self, bundles: Bundle | Sequence[Bundle], *, backward: Bundle | None = None, processes: int | None = None,
+        knowledge: Path | str | None = None,
+    ) -> None:  # fmt: skip
         bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
         if not bundles:
             raise ConfigError("there is no model to predict with")
@@ -102,13 +108,22 @@ class Predictor:
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
         self.backward = backward
-        self.report = Report()
+        self.report, self.facts = Report(), Report()
         for other in bundles[1:]:
-            if replace(other.task, length=self.task.length).files() != self.task.files():
+            same = replace(other.task, length=self.task.length).files() == self.task.files()
+            if not same or other.task.knowledge != self.task.knowledge:
                 where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
                 raise ConfigError("models that answer together need the same vocabularies", where=where)
+        if knowledge is not None:
+            self.task = replace(self.task, find=self._found(knowledge))
         if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
             raise ConfigError("the backward model wants context that the model does not", got=", ".join(missing))
+
+    def _found(self, path: Path | str) -> Finder:
+        if self.task.knowledge == "none":
+            do = "train one with model.knowledge.kind=linear or graph"
+            raise ConfigError("the model reads no facts", got=f"knowledge={path}", do=do)
+        return Finder.open(replace(self.config.data, knowledge=str(path)), self.facts)
 
     def predict(
         self,
@@ -172,6 +187,7 @@ class Predictor:
     def _job(
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
     ) -> _Job:
+        item = self.task.completed(item)
         text, place = item if isinstance(item, str) else item.source, f"input {number + 1}"
         if not text.strip():
             report.add("empty input, answered with nothing", place)
@@ -252,12 +268,11 @@ class Predictor:
     def _search(self, jobs: Sequence[_Job], settings: Decoding) -> list[list[Hypothesis]]:
         sources = [job.source for job in jobs if job.source is not None]
         device = next(self.models[0].parameters()).device
-        copies = [source.copy for source in sources if source.copy is not None]
-        limits = [settings.max_length or self.task.limit(len(source.ids)) for source in sources]
+        batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
+        limits = [settings.max_length or self.task.limit(source.length) for source in sources]
         return search(
-            self.models, pad([source.ids for source in sources]).to(device), settings,
-            max_lengths=[min(limit, self._longest) for limit in limits],
-            copy_BS=pad(copies).values.to(device) if copies else None,
+            self.models, batch.source, settings,
+            max_lengths=[min(limit, self._longest) for limit in limits], context=batch.context,
             constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
         )  # fmt: skip
 
@@ -294,7 +309,9 @@ class Predictor:
 
     def _answer(self, job: _Job, found: Hypothesis) -> Answer:
         assert job.source is not None
-        weights = found.weights[: len(found.tokens)]
+        end = len(job.source.ids) - 1
+        weights = np.delete(found.weights, end, 1) if found.weights.shape[1] > end else found.weights
+        weights = np.append(weights, found.weights[:, end : end + 1], 1)[: len(found.tokens)]
         real = weights[:, :-1] if weights.shape[1] > 1 else weights
         ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
         reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
@@ -305,7 +322,7 @@ class Predictor:
             probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
             alignment=real.argmax(1).tolist() if found.weights.any() else [],
             weights=weights,
-            source_tokens=job.source.tokens,
+            source_tokens=[*job.source.tokens, *job.source.facts],
             confidence=math.exp(sum(found.log_probs) / max(1, len(found.log_probs))),
             finished=found.finished,
             repeated=found.repeated,
@@ -322,10 +339,10 @@ def _nothing(reason: str) -> Answer:
 def _batches(jobs: Sequence[_Job], most: int) -> Iterator[list[_Job]]:
     """Jobs with a source, by length, in batches of at most `most` sentences and `BATCH_TOKENS` tokens."""
     real = [job for job in jobs if job.source is not None]
-    real.sort(key=lambda job: len(job.source.ids) if job.source else 0)
+    real.sort(key=lambda job: job.source.length if job.source else 0)
     batch: list[_Job] = []
     for job in real:
-        length = len(job.source.ids) if job.source else 0
+        length = job.source.length if job.source else 0
         if batch and (len(batch) == most or (len(batch) + 1) * length > BATCH_TOKENS):
             yield batch
             batch = []

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
-from antiphon.core.batch import pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.data.batching import collate
 from antiphon.data.columns import Pair
 from antiphon.data.modalities import Text
 from antiphon.data.report import Report
@@ -159,11 +159,10 @@ class Mutual:
         scores = [0.0] * len(examples)
         for part in self._parts(examples):
             chosen = [examples[row] for row in part]
-            copies = [example.copy for example in chosen if example.copy is not None]
+            batch = collate(chosen).to(device)
             found = rescore(
-                [self.model], pad([example.source for example in chosen]).to(device),
-                [example.target[:-1] for example in chosen], settings,
-                copy_BS=pad(copies).values.to(device) if copies else None,
+                [self.model], batch.source, [example.target[:-1] for example in chosen], settings,
+                context=batch.context,
             )  # fmt: skip
             for row, each in zip(part, found, strict=True):
                 scores[row] = each.score

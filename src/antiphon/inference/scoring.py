@@ -6,7 +6,7 @@ Axes: N hypotheses, R those of one sentence, T steps, V vocabulary, S source.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -23,8 +23,8 @@ class Model(Protocol):
         """Tokens in the target vocabulary."""
         ...
 
-    def encode(self, source: Padded, copy_BS: Tensor | None = None) -> Memory:
-        """Source to memory."""
+    def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
+        """Source, and what stands beside it in the batch, to memory."""
         ...
 
     def start(self, memory: Memory) -> State:
@@ -58,8 +58,8 @@ class Referee:
     Each hypothesis is scored by itself beside its source without padding, so that no other can touch a bit.
     """
 
-    def __init__(self, models: Sequence[Model], source: Padded, copy_BS: Tensor | None) -> None:
-        self.models, self.source, self.copies = models, source, copy_BS
+    def __init__(self, models: Sequence[Model], source: Padded, context: Mapping[str, Padded]) -> None:
+        self.models, self.source, self.context = models, source, context
         self.memories: dict[int, list[Memory]] = {}
 
     def best(self, sentence: int, hypotheses: list[list[int]], totals_RV: Tensor, room: int, margin: float) -> Tensor:
@@ -94,7 +94,7 @@ class Referee:
 
     def _memories(self, sentence: int) -> list[Memory]:
         if sentence not in self.memories:
-            index, length = torch.tensor([sentence], device=self.source.values.device), self.source.lengths_B[sentence]
-            copies = None if self.copies is None else self.copies[index, : int(length)]
-            self.memories[sentence] = [model.encode(self.source.rows(index), copies) for model in self.models]
+            index = torch.tensor([sentence], device=self.source.values.device)
+            own = {name: padded.rows(index) for name, padded in self.context.items()}
+            self.memories[sentence] = [model.encode(self.source.rows(index), own) for model in self.models]
         return self.memories[sentence]

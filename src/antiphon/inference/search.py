@@ -11,7 +11,7 @@ taken, or when no live hypothesis can still beat the worst one that is to be ret
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -31,7 +31,8 @@ from antiphon.inference.selection import INF, MARGIN
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One answer: `tokens` without the end mark, natural log probabilities with it, `weights` `[T, S]` likewise.
+    """One answer: `tokens` without the end mark, natural log probabilities with it, `weights` `[T, S]` likewise, of all
+    that is real in the memory.
 
     `finished` is false where the length limit came before the end mark; `repeated` is true where a near tie made
     the search decode the sentence again on its own.
@@ -51,32 +52,32 @@ def search(
     settings: Decoding,
     *,
     max_lengths: Sequence[int],
-    copy_BS: Tensor | None = None,
+    context: Mapping[str, Padded] | None = None,
     constraints: Sequence[Constraint] | None = None,
     sample_ids: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """The `n_best` best hypotheses of every sentence, best first (draws in order where `settings.sample`).
 
     Several models are an ensemble: their probabilities are averaged. `max_lengths` are the most tokens before the
-    end mark, raised where a constraint needs more. `sample_ids` number the sentences for sampling (default: their
-    places). The tokens do not depend on what else is in the batch: a sentence with a decision so close that float
-    error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
+    end mark, raised where a constraint needs more; `context` is that of the `Batch`. `sample_ids` number the sentences
+    for sampling (default: their places). The tokens do not depend on what else is in the batch: a sentence with a
+    decision so close that float error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
     """
     _check(settings, len(models))
-    rows = len(source.lengths_B)
+    rows, context = len(source.lengths_B), context or {}
     asked = list(constraints) if constraints is not None else [Constraint()] * rows
-    _check_constraints(settings, asked, models[0].target_size, copy_BS)
+    _check_constraints(settings, asked, models[0].target_size, context)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
     with _searching(models):
-        answers, gaps = _decode(models, source, settings, limits, copy_BS, asked, numbers)
+        answers, gaps = _decode(models, source, settings, limits, context, asked, numbers)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
-            length = int(source.lengths_B[row])
-            if rows == 1 and source.values.shape[1] == length:
+            read = [source, *context.values()]
+            if rows == 1 and all(each.values.shape[1] == int(each.lengths_B) for each in read):
                 break  # this was the canonical form already
             index = torch.tensor([row], device=source.lengths_B.device)
-            copies = None if copy_BS is None else copy_BS[index, :length]
-            one = models, source.rows(index), settings, [limits[row]], copies, [asked[row]], [numbers[row]]
+            own = {name: padded.rows(index) for name, padded in context.items()}
+            one = models, source.rows(index), settings, [limits[row]], own, [asked[row]], [numbers[row]]
             alone, _ = _decode(*one)
             answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
     return answers
@@ -84,7 +85,7 @@ def search(
 
 def rescore(
     models: Sequence[Model], source: Padded, targets: Sequence[list[int]], settings: Decoding, *,
-    copy_BS: Tensor | None = None,
+    context: Mapping[str, Padded] | None = None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Given answers (without end marks), one a sentence, scored by teacher forcing just as `search` scores."""
     with _searching(models):
@@ -93,17 +94,18 @@ def rescore(
         inputs = torch.cat([begin, labels.values[:, :-1]], 1)
         parts, weights = [], []
         for model in models:
-            memory = model.encode(source, copy_BS)
+            memory = model.encode(source, context)
             steps, _ = model.decode(inputs, memory, model.start(memory))
             picked = model.log_probs(steps, memory).gather(2, labels.values[..., None]).squeeze(2)
             parts.append(picked)
             weights.append(steps.weights_BTS.float())
+            mask_BS = memory.mask_BS
         log_probs = average(parts)
         weights_BTS = torch.stack(weights).mean(0)
     result = []
     for row, target in enumerate(targets):
         values, looks = log_probs[row, : len(target) + 1].double(), weights_BTS[row, : len(target) + 1]
-        real = looks[:, : int(source.lengths_B[row])]
+        real = looks[:, mask_BS[row]]
         score = values.sum() / (len(target) + 1) ** settings.length_penalty + coverage(
             real.sum(0), settings.coverage_penalty
         )
@@ -127,10 +129,11 @@ def _check(settings: Decoding, models: int) -> None:
         raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")
 
 
-def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, copy_BS: Tensor | None) -> None:
+def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, context: Mapping[str, Padded]) -> None:
     if (settings.sample or settings.groups > 1) and any(item.required for item in asked):
         raise ConfigError("required words need a plain beam", do="leave out decoding.sample and decoding.groups")
-    sizes = [size] * len(asked) if copy_BS is None else (copy_BS.amax(1) + 1).clamp_min(size).tolist()
+    copies = [context[name].values for name in ("copy", "fact_copy") if name in context]
+    sizes = (torch.cat(copies, 1).amax(1) + 1).clamp_min(size).tolist() if copies else [size] * len(asked)
     for item, known in zip(asked, sizes, strict=True):
         highest = max((token for phrase in (item.prefix, *item.required) for token in phrase), default=0)
         if highest >= known:
@@ -158,14 +161,14 @@ def _searching(models: Sequence[Model]) -> Iterator[None]:
 
 
 def _decode(
-    models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], copy_BS: Tensor | None,
+    models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], context: Mapping[str, Padded],
     asked: list[Constraint], numbers: list[int],
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, copy_BS, asked, numbers)
+    beams = Beams(models, source, settings, limits, context, asked, numbers)
     beams.run()
     sentences, *_ = ends = beams.ends.columns()
-    gaps, lengths = beams.gaps.cpu().numpy(), source.lengths_B.tolist()
+    gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
     order = np.argsort(sentences, kind="stable")
     bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
     ranked = []
@@ -173,7 +176,7 @@ def _decode(
         mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, length)
         gaps[row] = min(gaps[row], smallest)
         ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
-    flat = _rebuild(beams, ends, [end for mine in ranked for end in mine], lengths)
+    flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
     answers = [[next(flat) for _ in mine] for mine in ranked]
     if settings.groups > 1:
         answers = [_distinct(mine)[: settings.n_best] for mine in answers]
@@ -207,17 +210,17 @@ def _distinct(answers: list[Hypothesis]) -> list[Hypothesis]:
     return list({(tuple(answer.tokens), answer.finished): answer for answer in reversed(answers)}.values())[::-1]
 
 
-def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int], lengths: list[int]) -> Iterator[Hypothesis]:
+def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int]) -> Iterator[Hypothesis]:
     """Hypotheses from back-pointers, all of them together, from the last step to the first."""
     sentences, last, slots, scores, finished = (column[chosen] for column in ends)
     slots = slots.copy()
     count, longest = len(chosen), int(last.max(initial=-1)) + 1
     tokens = np.zeros((count, longest), dtype=np.int64)
     log_probs = np.zeros((count, longest))
-    weights = np.zeros((count, longest, max(lengths)), dtype=np.float32)
+    weights = np.zeros((count, longest, beams.read_BS.shape[1]), dtype=np.float32)
     for step in reversed(range(longest)):
         record = beams.steps[step]
-        place = np.full(len(lengths), -1)
+        place = np.full(len(beams.read_BS), -1)
         place[record.active_A] = np.arange(len(record.active_A))
         rows = (last >= step).nonzero()[0]
         at, slot = place[sentences[rows]], slots[rows]
@@ -226,7 +229,7 @@ def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int], leng
         weights[rows, step] = record.weights_ARS[at, slots[rows]]
     for row in range(count):
         size, closed = int(last[row]) + 1, bool(finished[row])
-        looks = weights[row, :size, : lengths[sentences[row]]].copy()
+        looks = weights[row, :size][:, beams.read_BS[sentences[row]]]
         yield Hypothesis(
             tokens[row, : size - closed].tolist(), float(scores[row]), log_probs[row, :size].tolist(), looks, closed
         )

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from antiphon.core.batch import EOS, PAD, UNK, Batch, pad
+from antiphon.core.batch import EOS, PAD, UNK, Batch
 from antiphon.core.config import Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
+from antiphon.data.batching import collate
 from antiphon.data.corpus import Pair, Texts
+from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes
+from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Example
 from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference.files import dump_json, load_json
 
-TASK_FILE = "task.json"
+TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
 TAG_KEY = "\0tag"
 """Where a pair's context holds a tag of its own; no column can be called that."""
 MEASURED = 1000
 """Pairs that the length model is learned from at first; `Task.with_lengths` takes all of them."""
+MOST_ENTITIES = 1 << 20
+"""Entities that a bundle keeps; of more it knows none."""
+
+_HEX = re.compile("[0-9a-f]{16}")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,19 +80,45 @@ def _left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """A source as the model reads it: `tokens` without and `ids` with the end mark; `copy` as in `Batch.context`
-    (`PAD` for tags, which are not to be copied), `extra` the tokens that ids past the target vocabulary stand for."""
+    """A source as the model reads it: `tokens` without and `ids` with the end mark; `context` as in `Batch.context`
+    (to copy, `PAD` for tags, which are not to be copied), `extra` the tokens that ids past the target vocabulary stand
+    for, `facts` the tokens that a graph encoder reads."""
 
     tokens: list[str]
     ids: list[int]
-    copy: list[int] | None
+    context: dict[str, list[int]]
     extra: list[str]
+    facts: list[str] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """All that is read, end mark included."""
+        return len(self.ids) + len(self.facts)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """All texts of some sides of pairs, and of their facts where there is something to find them."""
+
+    pairs: Iterable[Pair]
+    sides: Sequence[Literal["source", "target"]]
+    find: Finder | None
+
+    def __iter__(self) -> Iterator[str]:
+        for pair in self.pairs:
+            yield from (getattr(pair, side) for side in self.sides)
+            if self.find is not None:
+                yield from self.find.texts(pair)
 
 
 @dataclass(frozen=True)
 class Task:
     """Both sides of the pairs. `context` names the columns that are put before the source as tags; `augment` changes
-    pairs that are encoded with a seed, which are those of training, and is kept in no file."""
+    pairs that are encoded with a seed, which are those of training, and is kept in no file.
+
+    `knowledge` says how facts are read (none, linear, graph), `find` which ones; its knowledge base is kept in no file.
+    `entities` are fingerprints of those in the facts of training.
+    """
 
     name: str
     source: Text
@@ -91,24 +128,31 @@ class Task:
     length: LengthModel
     shared: bool = False
     augment: Augmenter | None = None
+    knowledge: str = "none"
+    find: Finder = field(default_factory=Finder)
+    entities: frozenset[int] | None = None
 
     @staticmethod
-    def learn(pairs: Iterable[Pair], config: Config) -> Task:
+    def learn(pairs: Iterable[Pair], config: Config, find: Finder | None = None) -> Task:
         """Learns tokenizers, vocabularies and lengths from pairs that can be gone through several times."""
-        data = config.data
+        data, kind = config.data, config.model.knowledge.kind or "none"
+        find = find or Finder(data.facts)
+        read = None if kind == "none" else find
         tags = sorted({tag for pair in pairs for tag in _tags(pair, data.context)}) if data.context else []
         tags += [REVERSED] if data.augment.reverse != "none" else []
         tags += [tag_of(data.mix_tag)] if data.mix_tag else []
+        tags += MARKS if kind == "linear" else []
         if data.shared:
-            both = Text.learn(Texts(pairs, ("source", "target")), _one_side(config), name="shared", tags=tags)
+            both = Text.learn(_Read(pairs, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
-            sources, targets = Texts(pairs, ["source"]), Texts(pairs, ["target"])
+            sources, targets = _Read(pairs, ["source"], read), Texts(pairs, ["target"])
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
         copy = config.model.head == "copy"
-        task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared))
+        task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared),
+                    knowledge=kind, find=find).acquainted(pairs)  # fmt: skip
         lengths = [task._lengths(pair) for pair in islice(pairs, MEASURED)]
         measured = np.array([both for both in lengths if both is not None] or [(1, 1)])
         return task.with_lengths(measured[:, 0], measured[:, 1])
@@ -122,11 +166,21 @@ class Task:
         """
         found = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
         tags = [*found, *tags]
+        read = None if self.knowledge == "none" else self.find
         if self.shared:
-            source = self.source.extended(Texts(pairs, ("source", "target")), sizes[0], tags)
+            source = self.source.extended(_Read(pairs, ("source", "target"), read), sizes[0], tags)
             return replace(self, source=source, target=replace(self.target, vocabulary=source.vocabulary))
-        source = self.source.extended(Texts(pairs, ["source"]), sizes[0], tags)
+        source = self.source.extended(_Read(pairs, ["source"], read), sizes[0], tags)
         return replace(self, source=source, target=self.target.extended(Texts(pairs, ["target"]), sizes[1]))
+
+    def acquainted(self, pairs: Iterable[Pair]) -> Task:
+        """The same, with the entities of these pairs among those it knows, if these are not too many to be kept."""
+        if self.knowledge == "none":
+            return self
+        known = set(self.entities or ())
+        for pair in pairs:
+            known |= fingerprints(entities(self.find(pair)))
+        return replace(self, entities=frozenset(known) if len(known) <= MOST_ENTITIES else None)
 
     def with_lengths(self, source_lengths: np.ndarray, target_lengths: np.ndarray) -> Task:
         """The same with limits that cover pairs of these lengths (end marks counted), such as those of a `Store`."""
@@ -134,24 +188,51 @@ class Task:
 
     def _lengths(self, pair: Pair) -> tuple[int, int] | None:
         try:
-            return len(self.read(pair).ids), len(self.target.ids(pair.target))
+            return self.read(pair).length, len(self.target.ids(pair.target))
         except TooLong:
             return None
 
     def read(self, pair: Pair | str, *, seed: int | None = None, report: Report | None = None) -> Source:
         """A source as ids; with a seed, cut at random where the settings ask for subword sampling.
 
-        Counts in `report` what was cut. Raises `DataError` where a context column is missing or the source is too
-        long to be allowed.
+        Counts in `report` what was cut. Raises `DataError` where a context column or the facts are missing or the
+        source is too long to be allowed.
         """
         pair = Pair(pair, "") if isinstance(pair, str) else pair
         tags = _tags(pair, self.context)
         tokens = self.source.fit(self.source.cut(pair.source, seed=seed), report=report, tags=tags, example=pair.source)
+        silent, graph = [True] * len(tags) + [False] * (len(tokens) - len(tags)), Graph()
+        if self.knowledge == "linear":
+            more = self._facts(linear, pair, len(tokens) + 1, seed, report)
+            tokens, silent = tokens + more, silent + [token in MARKS for token in more]
+            self.source.fit(tokens, example=pair.source)
+        elif self.knowledge == "graph":
+            graph = self._facts(nodes, pair, 1, seed, report)
+            self.source.fit(graph.tokens, example=pair.source)
         ids = [*self.source.vocabulary.ids(tokens), EOS]
+        context = graph.numbers(self.source.vocabulary) if self.knowledge == "graph" else {}
         if not self.copy:
-            return Source(tokens, ids, None, [])
-        words, extra = copy_ids(tokens[len(tags) :], self.target.vocabulary)
-        return Source(tokens, ids, [*[PAD] * len(tags), *words, EOS], extra)
+            return Source(tokens, ids, context, [], graph.tokens)
+        spoken = [token for token, quiet in zip(tokens, silent, strict=True) if not quiet]
+        words, extra = copy_ids([*spoken, *graph.tokens], self.target.vocabulary)
+        word = iter(words)
+        context["copy"] = [*(PAD if quiet else next(word) for quiet in silent), EOS]
+        if self.knowledge == "graph":
+            context["fact_copy"] = list(word)
+        return Source(tokens, ids, context, extra, graph.tokens)
+
+    def _facts(self, arrange: Callable[..., T], pair: Pair, used: int, seed: int | None, report: Report | None) -> T:
+        """The facts of a pair, as tokens in what room there is, or however many where too long sources are refused."""
+        side = self.source
+        limit = side.side.max_length
+        room = None if limit is None or side.too_long != "truncate" else max(0, limit - used)
+        return arrange(self.find(pair, report), partial(side.cut, seed=seed), room, report)
+
+    def completed(self, item: str | Pair) -> str | Pair:
+        """The same, but what facts alone are given for has their subjects as its source, as in training."""
+        if self.knowledge == "none" or isinstance(item, str) or item.source.strip():
+            return item
+        return replace(item, source=topics(self.find(item)))
 
     def encode(self, pair: Pair, *, seed: int | None = None, report: Report | None = None) -> Example:
         """A pair as ids for training; with a seed, changed and cut at random as the settings ask."""
@@ -162,17 +243,15 @@ class Task:
         tokens = self.target.fit(cut, report=report, example=pair.target)
         target = extended_ids(tokens, self.target.vocabulary, source.extra)
         if report is not None:
-            for side, ids in (("source", [] if self.copy else source.ids), ("target", target)):
+            read = [] if self.copy else [*source.ids, *source.context.get("facts", [])]
+            for side, ids in (("source", read), ("target", target)):
                 if lost := ids.count(UNK):
                     report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
-        return Example(source.ids, [*target, EOS], source.copy)
+        return Example(source.ids, [*target, EOS], source.context)
 
     def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The pairs as one batch, in order."""
-        examples = [self.encode(pair) for pair in pairs]
-        copies = [example.copy for example in examples if example.copy is not None]
-        context = {"copy": pad(copies)} if self.copy else {}
-        return Batch(pad([item.source for item in examples]), pad([item.target for item in examples]), context)
+        return collate([self.encode(pair) for pair in pairs])
 
     def phrase(self, text: str, extra: Sequence[str] = ()) -> tuple[int, ...]:
         """A piece of target text as ids, for constraints: without end mark, unknown tokens as `UNK`."""
@@ -190,6 +269,8 @@ class Task:
         """Everything `load` needs besides the configuration."""
         about = {"name": self.name, "copy": self.copy, "context": list(self.context), "shared": self.shared}
         files = {TASK_FILE: dump_json({**about, "length": asdict(self.length)})}
+        if self.entities is not None:
+            files[ENTITIES_FILE] = dump_json([f"{entity:016x}" for entity in sorted(self.entities)])
         if self.shared:
             return files | self.source.files("shared")
         return files | self.source.files("source") | self.target.files("target")
@@ -209,7 +290,19 @@ class Task:
         source = replace(source, name="source", too_long=config.data.too_long)
         target = replace(target, name="target", too_long=config.data.too_long)
         length = LengthModel(about["length"]["slope"], about["length"]["offset"])
-        return Task(about["name"], source, target, about["copy"], tuple(about["context"]), length, about["shared"])
+        return Task(about["name"], source, target, about["copy"], tuple(about["context"]), length, about["shared"],
+                    knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
+                    entities=_entities(files))  # fmt: skip
+
+
+def _entities(files: Mapping[str, bytes]) -> frozenset[int] | None:
+    """The entities of training, where a bundle has them."""
+    if ENTITIES_FILE not in files:
+        return None
+    listed = load_json(files[ENTITIES_FILE], where=ENTITIES_FILE)
+    if not isinstance(listed, list) or not all(isinstance(item, str) and _HEX.fullmatch(item) for item in listed):
+        raise BundleError("is not a list of entities", where=ENTITIES_FILE)
+    return frozenset(int(item, 16) for item in listed)
 
 
 def _about(about: Any) -> dict[str, Any]:

@@ -29,13 +29,18 @@ class TextFrontend(nn.Module):
 
     def forward(self, ids_BL: Tensor, start_B: Tensor | None = None) -> Tensor:
         """`[B, L]` to `[B, L, D]`; the first id of row b stands at position `start_B[b]`, 0 where not given."""
+        if self.positions is None:
+            return self.placed(ids_BL)
+        position = torch.arange(ids_BL.shape[1], device=ids_BL.device)
+        return self.placed(ids_BL, self.positions(position if start_B is None else position + start_B[:, None]))
+
+    def placed(self, ids_BL: Tensor, waves: Tensor | None = None) -> Tensor:
+        """`[B, L]` to `[B, L, D]`, with `waves` for their places added."""
         ids_BL = ids_BL.masked_fill(ids_BL >= self.embedding.num_embeddings, UNK)
         if self.training and self.words:
             lost = torch.rand(ids_BL.shape, device=ids_BL.device) < self.words
             ids_BL = ids_BL.masked_fill(lost & (ids_BL > EOS), UNK)
         x_BLD = self.embedding(ids_BL)
-        if self.positions is None:
+        if waves is None:
             return dropout(x_BLD * self.scale, self.share, self.training)
-        position = torch.arange(ids_BL.shape[1], device=ids_BL.device)
-        waves = self.positions(position if start_B is None else position + start_B[:, None]).to(x_BLD.dtype)
-        return dropout(torch.add(waves, x_BLD, alpha=self.scale), self.share, self.training)
+        return dropout(torch.add(waves.to(x_BLD.dtype), x_BLD, alpha=self.scale), self.share, self.training)

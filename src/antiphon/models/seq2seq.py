@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttent
 from antiphon.models.decoders import Decoder, make_decoder
 from antiphon.models.encoders import Encoder, make_encoder
 from antiphon.models.frontends import TextFrontend
+from antiphon.models.graph import GraphEncoder, RelationalAttention
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
 from antiphon.models.recurrent import Recurrent
 
@@ -26,10 +29,10 @@ class Seq2Seq(nn.Module):
 
     def __init__(
         self, config: Model, source: TextFrontend, encoder: Encoder, target: TextFrontend, decoder: Decoder,
-        head: VocabularyHead,
+        head: VocabularyHead, graph: GraphEncoder | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.config = config
+        self.config, self.graph = config, graph
         self.source, self.encoder, self.target, self.decoder, self.head = source, encoder, target, decoder, head
 
     @property
@@ -42,10 +45,16 @@ class Seq2Seq(nn.Module):
         """Tokens in the target vocabulary."""
         return self.target.embedding.num_embeddings
 
-    def encode(self, source: Padded, copy_BS: Tensor | None = None) -> Memory:
-        """Source ids `[B, S]` to the memory; `copy_BS` as in `Batch.context["copy"]`."""
+    def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
+        """Source ids `[B, S]`, and the facts in the batch's `context` where there is a graph encoder, to the memory."""
+        context = context or {}
         memory = self.encoder(self.source(source.values), source.mask_BL)
-        return Memory(memory.states_BSD, memory.mask_BS, memory.summary_BD, copy_BS)
+        if "copy" in context:
+            memory = replace(memory, copy_BS=context["copy"].values)
+        if self.graph is None or "facts" not in context:
+            return memory
+        known = self.graph(self.source, context)
+        return memory.join(replace(known, copy_BS=context["fact_copy"].values) if "fact_copy" in context else known)
 
     def start(self, memory: Memory) -> State:
         """The decoder's state before its first step, one row a sentence."""
@@ -61,8 +70,7 @@ class Seq2Seq(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Steps, Memory]:
         """Teacher forcing: all steps of the targets at once."""
-        copies = batch.context.get("copy")
-        memory = self.encode(batch.source, None if copies is None else copies.values)
+        memory = self.encode(batch.source, batch.context)
         steps, _ = self.decoder(self.target(batch.inputs_BT), memory, self.start(memory))
         return steps, memory
 
@@ -133,7 +141,8 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     encoder = make_encoder(encoder_kind, both, layers=layers[0], bidirectional=half.bidirectional, kernel=half.kernel)
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
     head = HEADS[model.head](output)
-    return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head)
+    graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
+    return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head, graph)
 
 
 @torch.no_grad()
@@ -155,8 +164,8 @@ def initialize(model: Seq2Seq, kind: str) -> None:
     if model.config.tie == "none":
         nn.init.normal_(model.head.weight, std=0.02)
     if kind == "deep" and model.config.residual:
-        for stack in (model.encoder, model.decoder):
+        for stack in filter(None, (model.encoder, model.decoder, model.graph)):
             branches = sum(isinstance(module, Wrap) for module in stack.modules())
             for module in stack.modules():
-                if isinstance(module, FeedForward | SelfAttention | MultiHead):
+                if isinstance(module, FeedForward | SelfAttention | MultiHead | RelationalAttention):
                     module.output.weight.mul_(1 / math.sqrt(branches))

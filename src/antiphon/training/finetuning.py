@@ -14,6 +14,7 @@ from torch import Tensor
 from antiphon.core.config import Config, Data, get, override
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
+from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, check_sampling
 from antiphon.inference.bundle import Bundle, load, tensors
 from antiphon.inference.task import Task, tag_of
@@ -105,9 +106,12 @@ class Start:
             what = f"{key} is below the {len(text.vocabulary):,} tokens of the model to start from"
             raise ConfigError(what, where=self.path, got=size, do="raise it, or leave it out")
 
-    def task(self, config: Config, pairs: Iterable[Pair]) -> tuple[Task, Config, list[str]]:
+    def task(
+        self, config: Config, pairs: Iterable[Pair], find: Finder | None = None
+    ) -> tuple[Task, Config, list[str]]:  # fmt: skip
         """Its task under these settings, the settings with the sizes of its vocabularies, and what to tell of them."""
         task = Task.load(self.bundle.task.files(), config)
+        task = replace(task, find=find or task.find).acquainted(pairs)
         if not config.data.extend:
             return task, config, []
         keys = ("data.source.vocabulary", "data.target.vocabulary")

@@ -23,7 +23,7 @@ UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
 DATA = {"train": "training data", "mixed": "mixed-in data", "store": "training data", "valid": "validation data"}
-DATA |= {"held_out": "validation data", "synonyms": "synonym data", "teachers": "teacher"}
+DATA |= {"held_out": "validation data", "synonyms": "synonym data", "knowledge": "knowledge data", "teachers": "teacher"}
 """The hashes in `data.json`, and what they are of."""
 
 
@@ -100,7 +100,8 @@ def fingerprint_bundle(manifest: Mapping[str, Any]) -> str:
 def fingerprint(store: Store) -> str:
     """The SHA-256 of all ids (and texts) of a store."""
     digest = hashlib.sha256()
-    for part in (store.source, store.target, store.copy, store.texts):
+    context = [store.context[name] for name in sorted(store.context)]
+    for part in (store.source, store.target, *context, store.texts):
         for values in part or ():
             digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

@@ -180,8 +180,7 @@ def _shifted(said_BT: Tensor) -> Tensor:
 
 
 def _step_by_step(model: Seq2Seq, batch: Batch, take_BT: Tensor) -> Tensor:
-    copies = batch.context.get("copy")
-    memory = model.encode(batch.source, None if copies is None else copies.values)
+    memory = model.encode(batch.source, batch.context)
     state = model.start(memory)
     right_BT, read, said_B = batch.inputs_BT, [], batch.inputs_BT[:, 0]
     for step in range(right_BT.shape[1]):

@@ -12,6 +12,8 @@ from typing import Any
 from antiphon.core.config import Config, get, override
 from antiphon.core.errors import ConfigError, nearest
 from antiphon.data.corpus import Pair
+from antiphon.data.facts import Finder
+from antiphon.data.knowledge import FACTS
 
 TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text", "classification")
 SAMPLE = 100_000
@@ -59,17 +61,21 @@ class Statistics:
     target: SideStatistics
     common: float
     """Kinds of characters that both sides have, as a share of those of the side that has more."""
+    facts: bool = False
 
     @staticmethod
-    def of(pairs: Iterable[Pair]) -> Statistics:
-        """One pass: all pairs are counted, the first `SAMPLE` are looked at."""
+    def of(pairs: Iterable[Pair], find: Finder | None = None) -> Statistics:
+        """One pass: all pairs are counted, the first `SAMPLE` are looked at, with the facts that `find` gives them."""
         stream = iter(pairs)
         sample = list(itertools.islice(stream, SAMPLE))
+        facts = find is not None and (find.base is not None or any(FACTS in pair.context for pair in sample))
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
+        if facts and find is not None:
+            sources = [" ".join([pair.source, *find.texts(pair)]) for pair in sample]
         kinds = set(itertools.chain.from_iterable(sources)), set(itertools.chain.from_iterable(targets))
         common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
-        return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common)
+        return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common, facts)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ class Plan:
     def _longest(self, side: str) -> None:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
         longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
-        if self.config.task in ("summarization", "data-to-text") and side == "source":
+        long = self.config.task in ("summarization", "data-to-text") or self.statistics.facts
+        if long and side == "source":
             longest = max(longest, 512)
         self.propose(f"data.{side}.max_length", longest, "longer ones are cut, and counted")
 
@@ -159,6 +166,8 @@ class Plan:
         text = self._tokens() / max(1, self.statistics.pairs) > 30 or self.config.data.target.tokenizer == "bpe"
         family = "transformer" if text else "lstm"
         reason = "strongest on running text" if text else "fastest to learn short strings on a CPU"
+        facts = self.statistics.facts
+        self.propose("model.knowledge.kind", "linear" if facts else "none", "pairs have facts" if facts else "no facts")
         self.propose("model.encoder.kind", family, reason)
         self.propose("model.decoder.kind", family, reason)
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}

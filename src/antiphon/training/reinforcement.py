@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class SequenceLevel(Objective):
     def limits(self, model: Seq2Seq, batch: Batch) -> Tensor:
         """Most tokens of each answer `[N]`, an end mark included, as a search would allow."""
         end = model.config.max_positions if model.config.positions == "learned" else 1 << 20
-        limits = [min(end, 1 + (self.most or self.task.limit(length))) for length in batch.source.lengths_B.tolist()]
+        limits = [min(end, 1 + (self.most or self.task.limit(length))) for length in batch.lengths_B.tolist()]
         return torch.tensor(limits, device=batch.labels_BT.device).repeat_interleave(self.drawn)
 
     def measured(
@@ -246,8 +247,7 @@ def no_dropout(model: nn.Module) -> Iterator[None]:
 
 def remembered(model: Seq2Seq, batch: Batch, times: int) -> Memory:
     """The memory of the batch's sources, each so many times."""
-    copies = batch.context.get("copy")
-    memory = model.encode(batch.source, None if copies is None else copies.values)
+    memory = model.encode(batch.source, batch.context)
     rows = torch.arange(len(batch.labels_BT), device=batch.labels_BT.device)
     return memory.rows(rows.repeat_interleave(times))
 
@@ -343,8 +343,10 @@ class Reward:
             return []
         size, tokens = len(self.task.target.vocabulary), self.task.source.vocabulary.tokens
         found: dict[int, str] = {}
-        both = zip(batch.context["copy"].values[row].tolist(), batch.source.values[row].tolist(), strict=False)
-        for number, token in both:
+        read = [(batch.context["copy"], batch.source)]
+        read += [(batch.context["fact_copy"], batch.context["facts"])] if "facts" in batch.context else []
+        both = (zip(ids.values[row].tolist(), words.values[row].tolist(), strict=False) for ids, words in read)
+        for number, token in chain.from_iterable(both):
             if number >= size:
                 stranger = STRANGERS[(number - size) % (len(STRANGERS) - 1)]
                 found.setdefault(number - size, stranger if token == UNK else tokens[token])

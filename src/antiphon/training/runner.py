@@ -218,8 +218,9 @@ def is_memory(error: BaseException) -> bool:
 
 
 def size(batch: Batch) -> int:
-    """Padded source and target tokens."""
-    return len(batch.labels_BT) * (batch.source.values.shape[1] + batch.labels_BT.shape[1])
+    """Padded tokens of sources, facts and targets."""
+    read = [batch.source, *(padded for name, padded in batch.context.items() if name == "facts")]
+    return len(batch.labels_BT) * (sum(padded.values.shape[1] for padded in read) + batch.labels_BT.shape[1])
 
 
 def cut(batch: Batch, limit: int | None) -> Iterator[Batch]:
@@ -237,7 +238,7 @@ def share(step: Step, ranks: int) -> list[Step]:
     """The step for each of so many processes: of every batch neighbouring rows with a like number of tokens."""
     batches: list[list[Batch]] = [[] for _ in range(ranks)]
     for batch in step.batches:
-        tokens_B = batch.source.lengths_B + batch.target.lengths_B
+        tokens_B = batch.lengths_B + batch.target.lengths_B
         middle_B = 2 * tokens_B.cumsum(0) - tokens_B
         rank_B = (middle_B * ranks - 1) // (2 * tokens_B.sum())
         for rank in rank_B.unique().tolist():

@@ -17,9 +17,10 @@ from typing import Any
 
 from antiphon.core.config import Config, Data, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
-from antiphon.data import augment, synonyms
+from antiphon.data import augment, knowledge, synonyms
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, named_files, open_pairs, overlap, split
+from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Store, join, prepare
@@ -70,9 +71,10 @@ def fit(
             for line in sources.lost:
                 audience.note("data", line)
             train_part, valid_part = sources.open(config)
-            config = _propose(config, sources.looked_at(config, train_part), audience, origin)
+            find = finder(config, audience)
+            config = _propose(config, sources.looked_at(config, train_part, find), audience, origin)
             runner = launch(config)
-            learned, config = _task(config, origin, train_part, sources.old(config), audience)
+            learned, config = _task(config, origin, train_part, sources.old(config), find, audience)
             learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             store = _mixed(sources, config, learned, store, held_out, audience)
             learned = _measured(learned, store, started=origin is not None)
@@ -110,11 +112,13 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
             same_data(facts, sources.facts(config), run)
             train_part, valid_part = sources.open(config)
             origin = Start.recall(facts, run) if found is None and "start" in facts else None
+            find = finder(config, audience)
             learned = (
                 Task.load(found.files, config)
                 if found
-                else _task(config, origin, train_part, sources.old(config), audience)[0]
+                else _task(config, origin, train_part, sources.old(config), find, audience)[0]
             )
+            learned = replace(learned, find=find)
             learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
             store = _mixed(sources, config, learned, store, held_out, audience)
             learned = _measured(learned, store, started="start" in facts)
@@ -194,15 +198,17 @@ class Sources:
             facts["teachers"] = distillation.fingerprint(config.training.teachers)
         if config.data.augment.synonyms:
             facts["synonyms"] = synonyms.fingerprint(config.data.augment.synonyms)
+        if config.data.knowledge:
+            facts["knowledge"] = knowledge.fingerprint(config.data.knowledge)
         return facts
 
     def old(self, config: Config) -> Corpus | None:
         """The pairs to be mixed in, if there are any."""
         return self._corpus("mix", config.data) if self.mix else None
 
-    def looked_at(self, config: Config, train_part: Corpus) -> recipes.Statistics:
+    def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> recipes.Statistics:
         """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
-        found = recipes.Statistics.of(train_part)
+        found = recipes.Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find)
         many = sum(1 for _ in old) if (old := self.old(config)) else 0
         return replace(found, pairs=found.pairs + mixed_in(found.pairs, many, config.data.mix))
 
@@ -260,15 +266,23 @@ def _propose(config: Config, found: recipes.Statistics, audience: Audience, orig
     return config
 
 
+def finder(config: Config, audience: Audience) -> Finder:
+    """What gives pairs their facts, and all that was odd about its knowledge base told."""
+    find = Finder.open(config.data, report := Report())
+    for line in report.lines():
+        audience.note("data", f"facts: {line}")
+    return find
+
+
 def _task(
-    config: Config, origin: Start | None, pairs: Corpus, mixed: Corpus | None, audience: Audience
+    config: Config, origin: Start | None, pairs: Corpus, mixed: Corpus | None, find: Finder, audience: Audience
 ) -> tuple[Task, Config]:
     """What turns pairs into ids, learned or a trained model's, and the configuration with the sizes that came of it."""
     if origin is None and config.training.teachers:
-        return Teachers.open(config.training.teachers).task(config), config
+        return replace(Teachers.open(config.training.teachers).task(config), find=find), config
     if origin is None:
-        return Task.learn(Chain((pairs, mixed)) if mixed else pairs, config), config
-    task, config, lines = origin.task(config, pairs)
+        return Task.learn(Chain((pairs, mixed)) if mixed else pairs, config, find), config
+    task, config, lines = origin.task(config, pairs, find)
     for line in lines:
         audience.note("start", line)
     return task, config
