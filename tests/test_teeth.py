@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,17 +12,26 @@ import torch
 from antiphon.core import batch as core
 from antiphon.core.config import Model
 from antiphon.inference import beam
-from antiphon.models import attention, decoders, encoders, frontends, functional, heads, positions, recurrent
+from antiphon.models import attention, decoders, encoders, frontends, functional, graph, heads, positions, recurrent
 from antiphon.models.seq2seq import Seq2Seq
 from conformance import CHECKS, made, model
 
 Patch = Callable[[pytest.MonkeyPatch], None]
+JOIN = core.Memory.join
 original = {"scan": functional.scan, "rotate": positions.rotate}
 
 
 def swap(owner: Any, name: str, value: Any) -> Patch:
     """Put something else in the place of a function or method."""
     return lambda monkeypatch: monkeypatch.setattr(owner, name, value)
+
+
+def join_nothing(self: core.Memory, other: core.Memory) -> core.Memory:
+    return JOIN(self, replace(other, mask_BS=other.mask_BS & False, summary_BD=other.summary_BD * 0))
+
+
+def no_links(node_BF: torch.Tensor, subject_BF: torch.Tensor, object_BF: torch.Tensor) -> torch.Tensor:
+    return node_BF[:, None] * node_BF[:, :, None] * 0
 
 
 def shifted_inputs(self: core.Batch) -> torch.Tensor:
@@ -134,6 +144,15 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful_coverage)),
     "copies come from the next sentence": (
         model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),
+    "the facts are not padded apart": (
+        model("lstm", "gru", knowledge="graph"), swap(graph, "hide", lambda mask, dtype: torch.zeros(mask.shape))),
+    "facts are linked to all others alike": (
+        model("gru", "lstm", knowledge="graph"), swap(graph, "links", no_links)),
+    "the order of facts is seen": (
+        model("gru", "gru", knowledge="graph"),
+        swap(graph, "places", lambda node: torch.arange(node.shape[1]).expand(node.shape))),
+    "the facts never reach the decoder": (
+        model("transformer", "ssru", knowledge="graph"), swap(core.Memory, "join", join_nothing)),
     "the gate is not a probability": (
         model("lstm", "gru", head="copy"), swap(heads.torch, "sigmoid", lambda x: 2 * torch.special.expit(x))),
     "the summary never reaches the decoder": (

@@ -63,15 +63,20 @@ class RelationalAttention(nn.Module):
         self.heads, self.share = heads, share
         self.inputs = Linear(width, 3 * width)
         self.output = Linear(width, width)
-        self.table = nn.Embedding(LINKS, heads)
+        self.table = nn.Parameter(torch.zeros(LINKS, heads))
 
     def forward(self, x_BFD: Tensor, links_BFF: Tensor, mask_BF: Tensor) -> Tensor:
         """`[B, F, D]` to `[B, F, D]`."""
         query, keys, values = split_heads(self.inputs(x_BFD), self.heads, 3)
-        bias_BHFF = self.table(links_BFF).movedim(3, 1).to(query.dtype)
+        bias_BHFF = nn.functional.embedding(links_BFF, self.table).movedim(3, 1).to(query.dtype)
         added = bias_BHFF + hide(mask_BF, query.dtype)[:, None, None]
         context = attend_unseen(query, keys, values, added, self.share, self.training)
         return self.output(join_heads(context, x_BFD.dtype))
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Heads begin by looking along different links; from equal ones they take long to part."""
+        nn.init.normal_(self.table, std=2.0)
 
 
 class GraphLayer(nn.Module):

@@ -159,7 +159,7 @@ def initialize(model: Seq2Seq, kind: str) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, Recurrent):
+        elif isinstance(module, Recurrent | RelationalAttention):
             module.initialize()
     if model.config.tie == "none":
         nn.init.normal_(model.head.weight, std=0.02)
