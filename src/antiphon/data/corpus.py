@@ -33,6 +33,7 @@ from antiphon.data.formats import (
     read_rows,
     tsv_rows,
 )
+from antiphon.data.knowledge import FACTS
 from antiphon.data.report import Report
 
 __all__ = ["Chain", "Corpus", "Odd", "Overlap", "Pair", "Report", "Texts", "fault", "group_references", "open_pairs"]
@@ -260,15 +261,20 @@ class Overlap:
 
 
 def overlap(train: Iterable[Pair], valid: Iterable[Pair]) -> Overlap:
-    """Counts what validation shares with training; `valid` is held in memory, `train` is streamed."""
-    pairs = {(pair.source, target) for pair in valid for target in (pair.references or (pair.target,))}
+    """Counts what validation shares with training; `valid` is held in memory, `train` is streamed. The same source
+    with other facts is another one."""
+
+    def read(pair: Pair) -> tuple[str, str]:
+        return pair.source, pair.context.get(FACTS, "")
+
+    pairs = {(read(pair), target) for pair in valid for target in (pair.references or (pair.target,))}
     sources = {source for source, _ in pairs}
-    shared_sources: set[str] = set()
-    shared_pairs: set[tuple[str, str]] = set()
+    shared_sources: set[tuple[str, str]] = set()
+    shared_pairs: set[tuple[tuple[str, str], str]] = set()
     for pair in train:
-        if pair.source in sources:
-            shared_sources.add(pair.source)
-            shared_pairs.add((pair.source, pair.target))
+        if read(pair) in sources:
+            shared_sources.add(read(pair))
+            shared_pairs.add((read(pair), pair.target))
     return Overlap(len(shared_sources), len(shared_pairs & pairs), len(sources), len(pairs))
 
 
