@@ -4,8 +4,8 @@
                                                 [key=value ...]
 
 Runs `antiphon train` and `antiphon evaluate` as a user would, with copying and one vocabulary, one thread; further
-settings go to the training. WebNLG is scored on the categories of training and on the others, E2E on all references. The
-published training part of KdConv is not among the data: its validation part is trained on. JSON on standard output.
+settings go to the training. WebNLG is scored on the categories of training and on the others, E2E on all references.
+The published training part of KdConv is not among the data: its validation part is trained on. JSON on standard output.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ def e2e(root: Path) -> dict[str, Iterable[Row]]:
     """Meaning representations as facts."""
     table = (row.split("\t") for row in (root / "e2e_nlg/train.tsv").read_text(encoding="utf-8").splitlines())
     train = [{"facts": meaning(text), "target": target} for text, target in table]
-    others = {name: [{"facts": meaning(row["mr"]), "refs": row["refs"]}
-                     for row in lines(root / "e2e_nlg" / f"{name}.multi_ref.jsonl")] for name in ("dev", "test")}  # fmt: skip
-    return {"train": train, "valid": others["dev"], "test": others["test"]}
+
+    def part(name: str) -> list[Row]:
+        rows = lines(root / "e2e_nlg" / f"{name}.multi_ref.jsonl")
+        return [{"facts": meaning(row["mr"]), "refs": row["refs"]} for row in rows]
+
+    return {"train": train, "valid": part("dev"), "test": part("test")}
 
 
 def kdconv(root: Path) -> dict[str, Iterable[Row]]:
