@@ -276,7 +276,9 @@ def test_the_command_predicts_with_facts_after_the_source(
     assert code == 0
     assert len(out.splitlines()) == 2
     assert "1 x repeated fact left out" in error
-    assert ask("ada\n")[0] == 2
+    code, _, error = ask("ada\n")
+    assert code == 2
+    assert "write source<tab>facts, or give --knowledge FILE" in error
     code, _, error = ask("ada\tada | bea\n")
     assert code == 2
     assert "fact 1 is not subject | relation | object" in error

@@ -93,7 +93,8 @@ def _input(line: str, context: tuple[str, ...], facts: str = "no") -> str | Pair
         context = (*context, "facts")
     if len(values) != len(context):
         wanted = "<tab>".join(("source", *context))
-        raise DataError("a line must have the context the model was trained with", got=line, do=f"write {wanted}")
+        do = f"write {wanted}" + (", or give --knowledge FILE" if facts == "yes" else "")
+        raise DataError("a line must have the context the model was trained with", got=line, do=do)
     return Pair(source, "", (), dict(zip(context, values, strict=True)))
 
 
