@@ -23,7 +23,12 @@ UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
 DATA = {"train": "training data", "mixed": "mixed-in data", "store": "training data", "valid": "validation data"}
-DATA |= {"held_out": "validation data", "synonyms": "synonym data", "knowledge": "knowledge data", "teachers": "teacher"}
+DATA |= {
+    "held_out": "validation data",
+    "synonyms": "synonym data",
+    "knowledge": "knowledge data",
+    "teachers": "teacher",
+}
 """The hashes in `data.json`, and what they are of."""
 
 
