@@ -207,10 +207,11 @@ def test_attention_without_weights_is_fused_off_the_cpu(monkeypatch: pytest.Monk
     assert attend_unseen(*elsewhere, None, 0.0, False) is elsewhere[0]
 
 
+@pytest.mark.parametrize("added", [(2, 3), (1, 2, 3)], ids=["broadcast", "whole"])
 @pytest.mark.parametrize("length", [5, 17])
-def test_attention_has_the_right_gradient_in_double_precision(length: int) -> None:
+def test_attention_has_the_right_gradient_in_double_precision(length: int, added: tuple[int, ...]) -> None:
     torch.manual_seed(1)
-    sizes = (1, 2, 3, 4), (1, 2, length, 4), (1, 2, length, 4), (2, 3, length)
+    sizes = (1, 2, 3, 4), (1, 2, length, 4), (1, 2, length, 4), (*added, length)
     leaves = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
 
     def dropped(*parts: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,6 +98,8 @@ class Encoder:
     layers: int | None = setting(None, "number of layers")
     bidirectional: bool = setting(True, "recurrent families: read in both directions")
     kernel: int = setting(5, "convolution: positions seen by one layer (odd)")
+    window: int | None = setting(None, "self-attention: how far a position looks to either side; 0 is everywhere")
+    global_tokens: int = setting(0, "with a window: first positions that look, and are looked at, everywhere")
 
 
 @dataclass(frozen=True)
@@ -372,6 +374,9 @@ def _check_values(config: Config, where: str) -> None:
         )
     if model.encoder.kernel % 2 == 0:
         raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
+    if model.encoder.global_tokens and model.encoder.window == 0:
+        got = model.encoder.global_tokens
+        raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
     beam, groups = config.decoding.beam, config.decoding.groups
     if beam is not None and beam % groups:
         raise ConfigError(
@@ -391,7 +396,7 @@ _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.
 _NATURAL += ["training.l2_start", "data.augment.switchout"]
 _SHARES += ["data.mix"]
 _NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
-_NATURAL += ["decoding.backward_weight"]
+_NATURAL += ["decoding.backward_weight", "model.encoder.window", "model.encoder.global_tokens"]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 CACHE = 1 << 18
 """Numbers that stay in a core's cache: a megabyte in fp32."""
@@ -41,14 +43,15 @@ def tanh(x: Tensor) -> Tensor:
 
 
 class _AdditiveScores(torch.autograd.Function):
-    """A few sentences at a time; the gradient makes the tensor of all pairs again rather than keep it."""
+    """A few sentences, or a few queries of one, at a time; the gradient makes the tensor of all pairs again rather than
+    keep it."""
 
     @staticmethod
     def forward(ctx: Any, query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Tensor:
         ctx.save_for_backward(query_BQD, keys_BSD, vector_D)
         scores_BQS = query_BQD.new_empty(*query_BQD.shape[:2], keys_BSD.shape[1])
-        for part in _parts(query_BQD, keys_BSD):
-            torch.matmul(_inner(query_BQD[part], keys_BSD[part]), vector_D, out=scores_BQS[part])
+        for part, some in _parts(query_BQD, keys_BSD):
+            torch.matmul(_inner(query_BQD[part, some], keys_BSD[part]), vector_D, out=scores_BQS[part, some])
         return scores_BQS
 
     @staticmethod
@@ -57,12 +60,15 @@ class _AdditiveScores(torch.autograd.Function):
         query_BQD, keys_BSD, vector_D = ctx.saved_tensors
         to_query, to_keys, to_vector = (torch.empty_like(tensor) for tensor in ctx.saved_tensors)
         to_vector.zero_()
-        for part in _parts(query_BQD, keys_BSD):
-            inner_BQSD = _inner(query_BQD[part], keys_BSD[part])
-            to_vector += slope_BQS[part].flatten() @ inner_BQSD.flatten(0, 2)
-            through = torch.ops.aten.tanh_backward(slope_BQS[part][..., None] * vector_D, inner_BQSD)
-            torch.sum(through, 2, out=to_query[part])
-            torch.sum(through, 1, out=to_keys[part])
+        for part, some in _parts(query_BQD, keys_BSD):
+            inner_BQSD, slope = _inner(query_BQD[part, some], keys_BSD[part]), slope_BQS[part, some]
+            to_vector += slope.flatten() @ inner_BQSD.flatten(0, 2)
+            through = torch.ops.aten.tanh_backward(slope[..., None] * vector_D, inner_BQSD)
+            torch.sum(through, 2, out=to_query[part, some])
+            if some.start:
+                to_keys[part] += through.sum(1)
+            else:
+                torch.sum(through, 1, out=to_keys[part])
         return to_query, to_keys, to_vector
 
 
@@ -70,11 +76,13 @@ def _inner(query_BQD: Tensor, keys_BSD: Tensor) -> Tensor:
     return tanh_(query_BQD[:, :, None] + keys_BSD[:, None])
 
 
-def _parts(query_BQD: Tensor, keys_BSD: Tensor) -> Iterator[slice]:
-    """Slices of sentences whose pairs fit in the cache."""
+def _parts(query_BQD: Tensor, keys_BSD: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of sentences, and of their queries, whose pairs fit in the cache."""
     (sentences, queries, width), sources = query_BQD.shape, keys_BSD.shape[1]
     several = max(1, CACHE // (queries * sources * width))
-    return (slice(start, start + several) for start in range(0, sentences, several))
+    some = max(1, CACHE // (sources * width)) if several == 1 else queries
+    for first, start in product(range(0, sentences, several), range(0, queries, some)):
+        yield slice(first, first + several), slice(start, start + some)
 
 
 def additive_scores(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Tensor:
@@ -84,6 +92,27 @@ def additive_scores(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Te
     wide = torch.promote_types(vector_D.dtype, torch.float32)
     scores_BQS: Tensor = _AdditiveScores.apply(query_BQD.to(wide), keys_BSD.to(wide), vector_D.to(wide))
     return scores_BQS.to(query_BQD.dtype)
+
+
+def coverage_scores(query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor) -> Tensor:
+    """vector . tanh(query + key + seen * weight) for one query of each of N / B hypotheses, `[B, N / B, S]`: additive
+    scores that see how much each key has had (See et al. 2017).
+
+    Where the tensor of all pairs is large, the gradient makes it again: there is one for every step.
+    """
+    parts = query_ND, seen_NS, keys_BSD, weight_D, vector_D
+    if torch.is_grad_enabled() and seen_NS.numel() * len(vector_D) > 4 * CACHE and not torch.compiler.is_compiling():
+        kept: Tensor = checkpoint(coverage_scores_plainly, *parts, use_reentrant=False, preserve_rng_state=False)
+        return kept
+    return coverage_scores_plainly(*parts)
+
+
+def coverage_scores_plainly(
+    query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor
+) -> Tensor:
+    """The same in so many words."""
+    inner_NSD = query_ND[:, None] + seen_NS[:, :, None] * weight_D
+    return tanh(inner_NSD.unflatten(0, (len(keys_BSD), -1)) + keys_BSD[:, None]) @ vector_D
 
 
 def additive_scores_plainly(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import State
-from antiphon.models.additive import additive_scores, tanh
+from antiphon.models.additive import additive_scores, coverage_scores, tanh
 from antiphon.models.functional import (
     activation,
     add_dropout,
@@ -120,17 +120,15 @@ class Coverage(Additive):
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
-        sentences, (rows, steps, width) = mask_BS.shape[0], query_NTD.shape
-        queries = self.query(query_NTD)
+        rows, steps, _ = query_NTD.shape
+        queries, seen_D, vector_D = self.query(query_NTD), self.seen.weight[:, 0], self.vector.weight[0]
         coverage_NS, weights = state["coverage"], []
         for step in range(steps):
-            inner = queries[:, step, None] + self.seen(coverage_NS[:, :, None])
-            inner = inner.view(sentences, rows // sentences, -1, width) + stored["keys"][:, None]
-            scores = self.vector(tanh(inner)).squeeze(3)
+            scores = coverage_scores(queries[:, step], coverage_NS, stored["keys"], seen_D, vector_D)
             weights.append(masked_softmax(scores, mask_BS[:, None]).view(rows, -1))
             coverage_NS = coverage_NS + weights[-1]
         weights_NTS = torch.stack(weights, dim=1)
-        folded = weights_NTS.view(sentences, -1, weights_NTS.shape[2])
+        folded = weights_NTS.view(mask_BS.shape[0], -1, weights_NTS.shape[2])
         context = (dropout(folded, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
         merged = tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
         return merged, weights_NTS, {"coverage": coverage_NS}

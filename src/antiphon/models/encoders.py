@@ -11,6 +11,7 @@ from antiphon.core.batch import Memory
 from antiphon.models.attention import Common, FeedForward, SelfAttention, Wrap
 from antiphon.models.functional import reverse
 from antiphon.models.recurrent import KERNELS, Recurrent
+from antiphon.models.window import WindowedAttention
 
 
 class RecurrentMixer(nn.Module):
@@ -59,11 +60,11 @@ class ConvMixer(nn.Module):
 
 
 class SelfAttentionMixer(nn.Module):
-    """Every position looks at every other (Vaswani et al. 2017)."""
+    """Every position looks at every other (Vaswani et al. 2017), or at its neighbours."""
 
-    def __init__(self, width: int, heads: int, positions: str, share: float) -> None:
+    def __init__(self, attention: SelfAttention) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, share, heads, positions, causal=False)
+        self.attention = attention
 
     def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
         """`[B, S, D]` to `[B, S, D]`."""
@@ -117,14 +118,19 @@ class Encoder(nn.Module):
         return Memory(x_BSD, mask_BS, layer.mix.summary(x_BSD, mask_BS))
 
 
-def make_encoder(kind: str, common: Common, *, layers: int, bidirectional: bool, kernel: int) -> Encoder:
-    """The encoder of that family."""
+def make_encoder(
+    kind: str, common: Common, *, layers: int, bidirectional: bool, kernel: int, window: int = 0, global_tokens: int = 0
+) -> Encoder:
+    """The encoder of that family; with a window, self-attention looks no further than that."""
+    several = common.width, common.dropout_attention, common.heads, common.positions
 
     def mixer() -> Mixer:
         if kind in KERNELS:
             return RecurrentMixer(kind, common.width, bidirectional, common.activation, common.dropout_recurrent)
         if kind == "conv":
             return ConvMixer(common.width, kernel)
-        return SelfAttentionMixer(common.width, common.heads, common.positions, common.dropout_attention)
+        if window:
+            return SelfAttentionMixer(WindowedAttention(*several, window, global_tokens))
+        return SelfAttentionMixer(SelfAttention(*several, causal=False))
 
     return Encoder([EncoderLayer(mixer(), common.inner(), common.wraps()) for _ in range(layers)], common.last())

@@ -135,7 +135,8 @@ class _Attend(torch.autograd.Function):
             slope += looks
         slope = through_softmax_(slope, weights)
         for_added = slope.sum_to_size(added.shape) if added is not None and ctx.needs_input_grad[3] else None
-        slope *= ctx.scale
+        # Not in place where the gradient of what was added may be the same tensor.
+        slope = slope.mul_(ctx.scale) if for_added is None else slope * ctx.scale
         return slope @ keys, slope.transpose(2, 3) @ query, for_values, for_added, None
 
 

@@ -138,7 +138,10 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     )
     half, other = model.encoder, model.decoder
     layers = _given(half.layers, "encoder.layers"), _given(other.layers, "decoder.layers")
-    encoder = make_encoder(encoder_kind, both, layers=layers[0], bidirectional=half.bidirectional, kernel=half.kernel)
+    encoder = make_encoder(
+        encoder_kind, both, layers=layers[0], bidirectional=half.bidirectional, kernel=half.kernel,
+        window=half.window or 0, global_tokens=half.global_tokens,
+    )  # fmt: skip
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
     head = HEADS[model.head](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
