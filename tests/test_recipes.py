@@ -14,7 +14,8 @@ from antiphon.training.recipes import TASKS, SideStatistics, Statistics, propose
 
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
-    "training.processes", "training.threads", "decoding.max_length", "data.source.vocabulary", "data.target.vocabulary",
+    "training.processes", "training.threads", "decoding.max_length", "data.source.vocabulary",
+    "data.target.vocabulary", "model.encoder.window",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]
@@ -107,6 +108,36 @@ def test_statistics_count_what_they_say() -> None:
     assert (side.words, side.longest_words, side.word_kinds) == (2.0, 3, 5)
     assert side.new_words == 1.0
     assert side.chinese == pytest.approx(2 / 13)
+
+
+ARTICLES = [Pair(" ".join(f"word{(n * k) % 4999}" for k in range(600 + n % 900)), f"line {n}") for n in range(200)]
+
+
+def test_long_sources_are_read_whole_by_a_window() -> None:
+    config, choices = propose(Config(task="summarization"), Statistics.of(ARTICLES))
+    assert (config.model.encoder.kind, config.model.encoder.window) == ("transformer", 128)
+    assert (config.model.positions, config.data.source.max_length) == ("rotary", 8192)
+    assert 4 * 700 <= (config.data.batch_tokens or 0) <= 4 * 2 * 700
+    assert "grow with their length" in next(each.reason for each in choices if each.key == "model.encoder.window")
+    build(config.model, 50, 50)
+
+
+@pytest.mark.parametrize("mine", [{"model.encoder.window": 0}, {"model.positions": "learned"}])
+def test_what_cannot_read_long_sources_gets_them_cut(mine: dict[str, object]) -> None:
+    config, _ = propose(override(Config(task="summarization"), mine), Statistics.of(ARTICLES))
+    assert config.data.source.max_length == 512
+    assert not config.model.encoder.window
+
+
+def test_a_few_long_sources_among_short_ones_change_nothing() -> None:
+    config, _ = propose(Config(task="summarization"), Statistics.of([*TEXT, ARTICLES[0]]))
+    assert (config.model.encoder.window, config.data.source.max_length) == (None, 512)
+
+
+def test_recurrent_encoders_of_long_sources_need_no_window() -> None:
+    mine = {"model.encoder.kind": "gru", "model.decoder.kind": "gru"}
+    config, _ = propose(override(Config(task="summarization"), mine), Statistics.of(ARTICLES))
+    assert (config.model.encoder.window, config.data.source.max_length) == (None, 8192)
 
 
 def test_no_pairs_are_no_crash() -> None:

@@ -200,6 +200,8 @@ class Predictor:
                 raise
             report.add(f"not answered: {error.what}", place)
             return _Job(number, None, Constraint(), error.what)
+        if (longest := self.task.length.longest) and len(source.ids) > longest:
+            odd.add("longer than any source in training")
         for reason in odd.counts:
             report.add(reason, place, text)
         unknown = source.ids.count(UNK)

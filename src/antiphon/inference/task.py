@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import partial
 from itertools import islice, pairwise
 from typing import Any, Literal, TypeVar
@@ -41,10 +41,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LengthModel:
-    """The most target tokens to expect for a source of n: `slope * n + offset`, with a tenth and two for slack."""
+    """The most target tokens to expect for a source of n: `slope * n + offset`, with a tenth and two for slack.
+
+    `longest` is the longest source that it was learned from, 0 where nobody knows.
+    """
 
     slope: float
     offset: float
+    longest: int = 0
 
     def limit(self, source_length: int) -> int:
         """Most tokens, end mark not counted."""
@@ -52,7 +56,7 @@ class LengthModel:
 
     def join(self, other: LengthModel) -> LengthModel:
         """A line on or above both."""
-        return LengthModel(max(self.slope, other.slope), max(self.offset, other.offset))
+        return LengthModel(*(max(ours, theirs) for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @staticmethod
     def learn(source_lengths: np.ndarray, target_lengths: np.ndarray) -> LengthModel:
@@ -69,8 +73,8 @@ class LengthModel:
         for (n, t), (m, u) in pairwise(hull):
             if m >= mean and u > t:
                 slope = (u - t) / (m - n)
-                return LengthModel(slope, t - slope * n)
-        return LengthModel(0.0, float(longest.max()))
+                return LengthModel(slope, t - slope * n, len(longest) - 1)
+        return LengthModel(0.0, float(longest.max()), len(longest) - 1)
 
 
 def _left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
@@ -289,7 +293,7 @@ class Task:
             raise BundleError(str(error), where=prefixes[0]) from None
         source = replace(source, name="source", too_long=config.data.too_long)
         target = replace(target, name="target", too_long=config.data.too_long)
-        length = LengthModel(about["length"]["slope"], about["length"]["offset"])
+        length = LengthModel(*(about["length"].get(name, 0) for name in ("slope", "offset", "longest")))
         return Task(about["name"], source, target, about["copy"], tuple(about["context"]), length, about["shared"],
                     knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
                     entities=_entities(files))  # fmt: skip
@@ -311,6 +315,7 @@ def _about(about: Any) -> dict[str, Any]:
     good = good and all(isinstance(about[name], kind) for name, kind in kinds.items())
     good = good and all(isinstance(column, str) for column in about["context"])
     numbers = [about["length"].get("slope"), about["length"].get("offset")] if good else []
+    numbers += [about["length"].get("longest", 0)] if good else []
     if not good or not all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers):
         raise BundleError("is not a task description", where=TASK_FILE)
     return about

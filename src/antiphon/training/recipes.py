@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.core.config import Config, get, override
@@ -20,6 +20,9 @@ SAMPLE = 100_000
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
 
+LONG, READ, WINDOW = 512, 8192, 128
+"""Tokens: sources beyond this are long, what is read of them, and how far a position then looks to either side."""
+
 
 @dataclass(frozen=True)
 class SideStatistics:
@@ -32,10 +35,13 @@ class SideStatistics:
     word_kinds: int
     new_words: float
     chinese: float
+    many_characters: float = 0.0
+    many_words: float = 0.0
 
     @staticmethod
     def of(texts: list[str]) -> SideStatistics:
-        """Statistics of a sample; `new_words` is the share of words in its last tenth unseen before."""
+        """Statistics of a sample; `new_words` is the share of words in its last tenth unseen before; one text in
+        twenty has `many_characters`, and one `many_words`, or more."""
         words = [text.split() for text in texts]
         early = set(itertools.chain.from_iterable(words[: len(words) * 9 // 10]))
         late = list(itertools.chain.from_iterable(words[len(words) * 9 // 10 :]))
@@ -49,7 +55,13 @@ class SideStatistics:
             word_kinds=len(early.union(late)),
             new_words=sum(word not in early for word in late) / max(1, len(late)),
             chinese=sum(n for character, n in characters.items() if "\u3400" <= character <= "\u9fff") / total,
+            many_characters=_many(list(map(len, texts))),
+            many_words=_many(list(map(len, words))),
         )
+
+    def tail(self) -> SideStatistics:
+        """The same for the longest twentieth."""
+        return replace(self, characters=self.many_characters, words=self.many_words)
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,15 @@ class Plan:
         long = self.config.task in ("summarization", "data-to-text") or self.statistics.facts
         if long and side == "source":
             longest = max(longest, 512)
-        self.propose(f"data.{side}.max_length", longest, "longer ones are cut, and counted")
+        reason = "longer ones are cut, and counted"
+        if side == "source" and (tail := self._long()):
+            longest, reason = READ, f"one source in twenty has about {tail:,.0f} tokens or more; {reason} beyond this"
+        self.propose(f"data.{side}.max_length", longest, reason)
+
+    def _long(self) -> float:
+        """Tokens that one source in twenty has, where that is long; 0 where it is not, or the model cannot read it."""
+        model, tail = self.config.model, _length(self.statistics.source.tail(), self.config.data.source.tokenizer)
+        return 0.0 if tail <= LONG or model.positions == "learned" or model.encoder.window == 0 else tail
 
     def network(self) -> None:
         """Families, sizes and the wiring."""
@@ -183,6 +203,8 @@ class Plan:
         self.propose("model.feedforward", 2 * (self.config.model.width or 0) if modern else 0,
                      "twice the width" if modern else "recurrent layers do without")  # fmt: skip
         self.propose("model.attention", "multihead", "several looks at the source for the price of one")
+        if self._long():
+            self._network_for_long_sources()
         self.propose("model.positions", "sinusoidal", "any length, and free")
         self.propose("model.norm", "pre", "trains deep stacks without care")
         plain = "rnn" in kinds
@@ -190,6 +212,13 @@ class Plan:
         self.propose("model.residual", True, "gradients reach every layer")
         tie = "all" if self.config.data.shared else "target"
         self.propose("model.tie", tie, "fewer weights, better estimates")
+
+    def _network_for_long_sources(self) -> None:
+        """Attention to neighbours, and positions that are good for more than was seen."""
+        if self.config.model.encoder.kind == "transformer":
+            reason = "sources are long: time and memory grow with their length, and not with its square"
+            self.propose("model.encoder.window", WINDOW, reason)
+            self.propose("model.positions", "rotary", "with a window, as good on sources longer than any in training")
 
     def regularization(self) -> None:
         """Dropout and smoothing by the size of the data."""
@@ -203,6 +232,8 @@ class Plan:
     def batches(self) -> None:
         """How much goes into a step."""
         size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256)))
+        if self._long() and (several := 256 * round(self._tokens() / max(1, self.statistics.pairs) / 64)) > size:
+            self.propose("data.batch_tokens", min(16_384, several), "four pairs a step: sources are long")
         self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
 
     def schedule(self) -> None:
@@ -292,6 +323,11 @@ class Student(Plan):
         """A greedy search."""
         self.propose("decoding.beam", 1, "after a teacher's answers greedy loses little (Kim and Rush 2016)")
         super().judging()
+
+
+def _many(lengths: list[int]) -> float:
+    """What one in twenty reaches, 0 for none at all."""
+    return float(sorted(lengths)[len(lengths) * 19 // 20]) if lengths else 0.0
 
 
 def _length(side: SideStatistics, kind: str | None) -> float:
