@@ -1,4 +1,4 @@
-"""Several answers to one source, with scores, confidence and where each token came from."""
+"""Several answers to one source, with scores, probability and where each token came from."""
 
 from dataclasses import replace
 
@@ -20,4 +20,4 @@ several = replace(model.predictor.config.decoding, beam=5, n_best=3)
 for answers in model.predictor.predict(["mary", "tax"], settings=several):
     for answer in answers:
         places = " ".join(f"{token}<{place}" for token, place in zip(answer.tokens, answer.alignment, strict=True))
-        print(f"{answer.text:10} score {answer.score:6.2f}  confidence {answer.confidence:.2f}  {places}")
+        print(f"{answer.text:10} score {answer.score:6.2f}  probability {answer.probability:.2f}  {places}")

@@ -262,7 +262,7 @@ def test_predict_writes_json_lines(call: Call, work: Path) -> None:
     assert best["text"] == "3 2 1"
     assert len(best["tokens"]) == len(best["probabilities"]) == len(best["alignment"]) == 3
     assert best["score"] >= first["answers"][1]["score"]
-    assert 0 < best["confidence"] <= 1
+    assert (0 < best["probability"] <= 1, best["confidence"]) == (True, None)
 
 
 def test_predict_with_an_ensemble(call: Call, work: Path) -> None:

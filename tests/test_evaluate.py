@@ -42,6 +42,9 @@ def model(seed: int = 1, head: str = "vocabulary", size: int = 30) -> Seq2Seq:
 class FakeAnswer:
     text: str
     source_tokens: Sequence[str]
+    probability: float = 0.5
+    confidence: float | None = None
+    abstained: bool = False
 
 
 class FakeTask:
@@ -65,6 +68,8 @@ class FakeTask:
 
 class FakePredictor:
     """Says what it was told to say."""
+
+    calibration = None
 
     def __init__(self, says: dict[str, str], models: Sequence[Seq2Seq] = ()) -> None:
         self.says, self.models, self.task = says, list(models), FakeTask()

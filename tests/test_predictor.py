@@ -137,7 +137,7 @@ def test_answer_fields_fit_together() -> None:
             assert len(answer.probabilities) == len(answer.alignment) == len(answer.tokens)
             assert answer.weights.shape == (len(answer.tokens), len(answer.source_tokens) + 1)
             np.testing.assert_allclose(answer.weights.sum(1), 1, atol=1e-5)
-            assert all(0 < value <= 1 for value in (*answer.probabilities, answer.confidence))
+            assert all(0 < value <= 1 for value in (*answer.probabilities, answer.probability))
 
 
 def test_prefixes_required_and_banned_in_words() -> None:

@@ -106,6 +106,20 @@ class Seq2Seq:
 
         self.bundle_, self._predictor = bundle, Predictor(bundle, knowledge=knowledge)
 
+    def calibrate(self, pairs: Any, metric: str | None = None) -> Seq2Seq:
+        """Learn from pairs that training has not seen how likely each answer is to be right: `confidence` of the
+        answers of `predictor`. By the metric that is named, or that of training."""
+        from dataclasses import replace
+
+        from antiphon.data.corpus import group_references, open_pairs
+        from antiphon.inference.calibration import calibrate
+
+        config, kept = self.predictor.config, self.bundle_
+        assert kept is not None
+        found = calibrate(kept, group_references(open_pairs(pairs, config.data)), metric)
+        self._use(replace(kept, confidence=found.calibration))
+        return self
+
     def predict(self, sources: Iterable[str | Pair]) -> list[str]:
         """The best answer to each source, in order."""
         if isinstance(sources, str):
@@ -143,7 +157,8 @@ class Seq2Seq:
         if self.bundle_ is None:
             raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
         kept, card = self.bundle_, self.bundle_.manifest.get("card") or {}
-        bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card)
+        bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card,
+                    confidence=kept.confidence)  # fmt: skip
 
     @classmethod
     def load(cls, path: str | Path, *, knowledge: str | Path | None = None) -> Seq2Seq:

@@ -59,6 +59,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for score in card.get("scores") or ():
         low_high = f" [{score['interval'][0]:.2f}, {score['interval'][1]:.2f}]" if score.get("interval") else ""
         yield score["name"], f"{score['value']:.4g}{low_high}  on validation data"
+    if found := bundle.confidence:
+        known = f"in {found.metric}, from {found.pairs:,} answers, calibration error {found.error:.3f}"
+        yield "confidence", known
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
 
 

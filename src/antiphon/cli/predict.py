@@ -28,6 +28,10 @@ def predict(
     *settings: str,
     backward: Backward = None,
     knowledge: Knowledge = None,
+    confidence: Annotated[bool, Parameter(help="write confidence after each answer, with a tab between")] = False,
+    abstain: Annotated[
+        float | None, Parameter(help="give an empty answer where confidence is below this, as decoding.abstain")
+    ] = None,
     jsonl: Annotated[
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
@@ -55,7 +59,11 @@ def predict(
     if "=" in file and not Path(file).exists():
         settings, file = (file, *settings), "-"
     guesser = predictor(model, backward, knowledge)
-    chosen = searching(guesser.config, settings)
+    chosen = searching(guesser.config, settings if abstain is None else (*settings, f"abstain={abstain}"))
+    if confidence and guesser.calibration is None:
+        raise ConfigError(
+            "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
+        )
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
     live = file == "-" and sys.stdin.isatty()
@@ -65,8 +73,16 @@ def predict(
     inputs = (_input(line, guesser.task.context, facts) for line in _noting(lines, sources))
     for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
         source = sources.popleft()
-        print(record(source, answers) if jsonl else answers[0].text.replace("\n", " "), flush=live)
+        print(record(source, answers) if jsonl else _line(answers[0], confidence), flush=live)
     tell(guesser.report)
+
+
+def _line(answer: Answer, confidence: bool) -> str:
+    """The answer's text, and confidence in it where that is asked for: nothing for an input that was not read."""
+    text = answer.text.replace("\n", " ")
+    if not confidence:
+        return text
+    return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
 
 
 def _typed() -> Iterator[str]:
@@ -102,9 +118,10 @@ def record(source: str, answers: list[Answer]) -> str:
     """One JSON line: the source and all its answers with scores, probabilities and alignments."""
     rows = [
         {
-            "text": answer.text,
+            "text": None if answer.abstained else answer.text,
             "score": round(answer.score, DIGITS),
-            "confidence": round(answer.confidence, DIGITS),
+            "probability": round(answer.probability, DIGITS),
+            "confidence": None if answer.confidence is None else round(answer.confidence, DIGITS),
             "tokens": answer.tokens,
             "probabilities": [round(value, DIGITS) for value in answer.probabilities],
             "alignment": answer.alignment,

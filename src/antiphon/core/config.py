@@ -222,6 +222,7 @@ class Decoding:
     no_repeat: int = setting(0, "forbid n-grams of this length to recur; 0 allows them")
     min_length: int = setting(0, "fewest tokens, end mark not counted")
     max_length: int | None = setting(None, "most tokens; learned from the training pairs where not given")
+    abstain: float = setting(0.0, "least confidence of an answer; below it there is none; for a calibrated model")
     seed: int = setting(1, "sampling: the same seed gives the same answers")
     risk: str = setting("", "minimum Bayes risk: metric whose mean against all candidates decides, such as chrf")
     samples: int = setting(32, "draws to choose from by risk or a backward model, where sample is set; else the beam")
@@ -397,6 +398,7 @@ _NATURAL += ["training.l2_start", "data.augment.switchout"]
 _SHARES += ["data.mix"]
 _NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
 _NATURAL += ["decoding.backward_weight", "model.encoder.window", "model.encoder.global_tokens"]
+_RATES += ["decoding.abstain"]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import antiphon
 from antiphon.core.config import Config, to_dict
 from antiphon.core.config import read as read_config
 from antiphon.core.errors import AntiphonError, BundleError
+from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
+from antiphon.inference.confidence import Calibration
 from antiphon.inference.files import (
     CARD,
     MANIFEST,
@@ -30,6 +33,7 @@ from antiphon.inference.files import (
     dump_json,
     load_json,
     read,
+    read_card,
     verify,
     write_file,
     write_folder,
@@ -46,29 +50,56 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with everything it needs to answer. `manifest["card"]` tells where it comes from."""
+    """A model with everything it needs to answer. `manifest["card"]` tells where it comes from; `confidence` is there
+    once it has been fitted."""
 
     model: Seq2Seq
     task: Task
     config: Config
     manifest: dict[str, Any]
     path: Path
+    confidence: Calibration | None = None
 
 
-def save(path: Path | str, *, model: Seq2Seq, task: Task, config: Config, card: Mapping[str, Any]) -> None:
+def save(
+    path: Path | str, *, model: Seq2Seq, task: Task, config: Config, card: Mapping[str, Any],
+    confidence: Calibration | None = None,
+) -> None:  # fmt: skip
     """Write a bundle atomically: a folder, or one file where the name ends in `.zip`.
 
     `card` is what the model card says; known keys are in `model_card`. Raises `BundleError` where the weights are
     not finite.
     """
-    path, files = Path(path), bundle_files(model=model, task=task, config=config, card=card)
+    files = bundle_files(model=model, task=task, config=config, card=card)
+    files |= {} if confidence is None else {CONFIDENCE_FILE: confidence.to_bytes()}
+    _write(Path(path), files, facts(card))
+
+
+def _write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     try:
         if path.suffix.lower() == ".zip":
-            write_zip(path, files, facts=facts(card))
+            write_zip(path, files, facts=about)
         else:
-            write_folder(path, files, facts=facts(card))
+            write_folder(path, files, facts=about)
     except OSError as error:
         raise BundleError(f"cannot be written: {error.strerror}", where=path) from None
+
+
+def add_confidence(path: Path | str, confidence: Calibration, *, out: Path | str | None = None) -> Path:
+    """Put a calibration into a bundle (of a run, its best model), atomically, or into a copy `out`; says where it is.
+
+    All else stays as it was, a model card that was edited by hand too.
+    """
+    path = locate(Path(path))
+    manifest = verify(path)
+    training = any(name.startswith("training/") for name in manifest["files"])
+    _, files = read(path, training=training)
+    with suppress(BundleError, KeyError, OSError):
+        files[CARD] = read_card(path)
+    about = {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")}
+    final = path if out is None else Path(out)
+    _write(final, {**files, CONFIDENCE_FILE: confidence.to_bytes()}, about)
+    return final
 
 
 def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
@@ -80,12 +111,13 @@ def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
     manifest, files = read(path)
     try:
         model, task, config = restore(files)
+        confidence = Calibration.read(files[CONFIDENCE_FILE]) if CONFIDENCE_FILE in files else None
     except AntiphonError as error:
         raise BundleError(_line(error), where=path) from None
     except Exception as error:
         # a file from outside may be wrong in ways nobody has thought of; what is certain is that it is the file
         raise BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path) from None
-    return Bundle(model.to(device).eval(), task, config, manifest, path)
+    return Bundle(model.to(device).eval(), task, config, manifest, path, confidence)
 
 
 def _line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from antiphon.data.corpus import Pair, Report
 from antiphon.data.knowledge import Fact
 from antiphon.data.modalities import TooLong
 from antiphon.inference.breakdown import Bucket, Worst, by_frequency, by_length, worst_answers
+from antiphon.inference.confidence import Calibration, Trust, judge, quality, trust
 from antiphon.inference.knowing import COVERAGES, by_entities, coverage
 from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
@@ -49,6 +50,18 @@ class Answered(Protocol):
     @property
     def source_tokens(self) -> Sequence[str]:
         """The source as the model read it."""
+
+    @property
+    def probability(self) -> float:
+        """The geometric mean of its token probabilities."""
+
+    @property
+    def abstained(self) -> bool:
+        """Whether there is no text because confidence was too small."""
+
+    @property
+    def confidence(self) -> float | None:
+        """What that says of its worth, where the model was calibrated."""
 
 
 class Encoding(Protocol):
@@ -84,6 +97,10 @@ class Answering(Protocol):
     @property
     def config(self) -> Config:
         """What the model was trained with."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What gives its answers confidence, if anything does."""
 
     @property
     def report(self) -> Report:
@@ -153,13 +170,15 @@ class Evaluation:
     notes: list[str]
     answers: list[str] = field(repr=False)
     tables: dict[str, Stats] = field(repr=False, compare=False)
+    confidence: Trust | None = None
 
     def to_json(self, about: Mapping[str, Any] | None = None) -> str:
         """Everything but the answers, as JSON, with `about` (a model's name, a command) in front.
 
         Numbers that JSON has no word for become null.
         """
-        kept = ("scores", "by_length", "by_frequency", "counted", "by_entities", "worst", "data", "decoding", "notes")
+        kept = ("scores", "by_length", "by_frequency", "counted", "by_entities", "worst", "data", "decoding", "notes",
+                "confidence")  # fmt: skip
         values = {**(about or {}), "sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
         return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
 
@@ -171,6 +190,7 @@ class Evaluation:
         lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
         if self.by_entities:
             lines += ["", "by entities of the facts in training:", *(f"  {each}" for each in self.by_entities)]
+        lines += ["", *self.confidence.lines()] if self.confidence else []
         lines += ["", "worst answers:"]
         for each in self.worst:
             lines += [f"  {each.number}: {each.score:.2f}", f"    source     {each.source}"]
@@ -230,7 +250,20 @@ def evaluate(
         notes=report.lines(),
         answers=answers,
         tables=tables | {"": forced} if forced is not None else tables,
+        confidence=_trust(predictor.calibration, best, references),
     )
+
+
+def _trust(
+    calibration: Calibration | None, best: Sequence[Answered], references: Sequence[Sequence[str]]
+) -> Trust | None:
+    """How confidence did; None where the model has none, or was asked to abstain from answers."""
+    read = [(answer, each) for answer, each in zip(best, references, strict=True) if answer.confidence is not None]
+    if calibration is None or not read or any(answer.abstained for answer in best):
+        return None
+    good = quality(judge(calibration.metric), [answer.text for answer, _ in read], [each for _, each in read])
+    sure, raw = (np.array([getattr(answer, name) for answer, _ in read]) for name in ("confidence", "probability"))
+    return trust(calibration.metric, sure, good, raw)
 
 
 def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:

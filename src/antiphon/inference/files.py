@@ -32,7 +32,7 @@ MEMBERS, DIRECTORY = 100, 1 << 17
 """Limits in bytes, levels, times and numbers; a real bundle is far below all of them."""
 
 _NAME = re.compile(
-    r"config\.json|task\.json|entities\.json|model\.safetensors"
+    r"config\.json|task\.json|entities\.json|confidence\.json|model\.safetensors"
     r"|(?:source|target|shared)(?:\.[a-z0-9_]{1,32}){1,3}"
     r"|training/[a-z][a-z0-9_]{0,40}\.(?:json|safetensors)",
     re.ASCII,
@@ -157,6 +157,17 @@ def read(
         raise errors.BundleError(f"cannot be read: {error}", where=path) from None
     finally:
         source.close()
+
+
+def read_card(path: Path) -> bytes:
+    """The model card, which no manifest lists; an error where there is none."""
+    if path.is_dir():
+        return (path / CARD).read_bytes()
+    archive = _Archive(path)
+    try:
+        return archive.read(CARD, JSON_LIMIT)
+    finally:
+        archive.close()
 
 
 def _read(

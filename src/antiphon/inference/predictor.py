@@ -23,10 +23,12 @@ from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
+from antiphon.inference.confidence import probability
 from antiphon.inference.constraints import Constraint, Phrase
 from antiphon.inference.helpers import Helpers, possible
 from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
 from antiphon.inference.search import Hypothesis, search
+from antiphon.inference.selection import MARGIN
 from antiphon.inference.task import Source, Task
 from antiphon.models.seq2seq import Seq2Seq
 
@@ -42,10 +44,12 @@ ROUNDS = 20
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. `tokens` have no end mark; `probabilities` are theirs.
+    """One answer. `tokens` have no end mark; `probabilities` are theirs, `log_probs` count the end mark in.
 
     Tokens of facts that a graph encoder has read come after those of the source.
-    `confidence` is the geometric mean of all token probabilities, end mark included. `weights` `[tokens, source
+    `probability` is the geometric mean of all token probabilities, end mark included; `confidence` what it says of the
+    answer's worth (`antiphon.inference.confidence`), None where the model was not calibrated. An answer that was
+    `abstained` from has no text. `weights` `[tokens, source
     tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
     source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
     `utility` is the mean of `decoding.risk` against all candidates, `backward` the score that a backward model gives
@@ -59,10 +63,13 @@ class Answer:
     alignment: list[int]
     weights: np.ndarray
     source_tokens: list[str]
-    confidence: float
+    probability: float
+    confidence: float | None = None
+    abstained: bool = False
     finished: bool = True
     repeated: bool = False
     reason: str = ""
+    log_probs: Sequence[float] = ()
     utility: float | None = None
     backward: float | None = None
 
@@ -108,6 +115,7 @@ class Predictor:
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
         self.backward = backward
+        self.calibration = bundles[0].confidence if len(bundles) == 1 else None
         self.report, self.facts = Report(), Report()
         for other in bundles[1:]:
             same = replace(other.task, length=self.task.length).files() == self.task.files()
@@ -147,6 +155,10 @@ class Predictor:
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
         settings = settings or self.config.decoding
+        if settings.abstain and self.calibration is None:
+            what = "an ensemble has no confidence" if len(self.models) > 1 else "this model has no confidence yet"
+            do = "type: antiphon calibrate MODEL VALID, or leave out decoding.abstain"
+            raise ConfigError(what, where="decoding.abstain", got=settings.abstain, do=do)
         window, chooser = window or batch_size * WINDOW, ranker(settings, self.backward)
         if chooser is not None:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
@@ -159,7 +171,8 @@ class Predictor:
             while chunk := list(itertools.islice(jobs, window)):
                 if helpers is None and (count := self._helpers(len(chunk))) > 1:
                     helpers = Helpers(find, count)
-                yield from self._window(chunk, find, batch_size, banned, report, helpers)
+                answered = self._window(chunk, find, batch_size, banned, report, helpers)
+                yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in answered)
         finally:
             if helpers is not None:
                 helpers.close()
@@ -227,7 +240,7 @@ class Predictor:
     def _window(
         self, jobs: list[_Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
-    ) -> Iterator[list[Answer]]:  # fmt: skip
+    ) -> Iterator[tuple[_Job, list[Answer]]]:  # fmt: skip
         answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
@@ -245,7 +258,27 @@ class Predictor:
                 report.add("answer without an end, cut at the longest length", f"input {job.number + 1}")
             if mine[0].repeated:
                 report.add("decoded again alone because of a near tie", f"input {job.number + 1}")
-            yield mine
+            yield job, mine
+
+    def _surely(
+        self, job: _Job, mine: list[Answer], least: float, find: _Find, banned: Sequence[str], report: Report
+    ) -> list[Answer]:
+        """The answers, or an empty one where confidence in the best is below the least; where the error of floating
+        point could decide that, it is that of the sentence decoded alone."""
+        best, calibration = mine[0], self.calibration
+        if not least or calibration is None or best.confidence is None:
+            return mine
+        if abs(best.confidence - least) <= calibration.slack(MARGIN, len(best.tokens) + 1):
+            [found] = find([job])
+            mine = [self._answer(job, each) for each in self._reword(job, found, find, banned, report)]
+            best = mine[0]
+        assert best.confidence is not None
+        if best.confidence >= least:
+            return mine
+        reason = f"not answered: confidence is below {least:g}"
+        report.add(reason, f"input {job.number + 1}")
+        reasons = "; ".join(filter(None, [best.reason, reason]))
+        return [replace(best, text="", abstained=True, reason=reasons)]
 
     def _find(self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None) -> list[list[Hypothesis]]:
         """What the search finds; where there is a choice to make, the best of all its candidates."""
@@ -325,9 +358,11 @@ class Predictor:
             alignment=real.argmax(1).tolist() if found.weights.any() else [],
             weights=weights,
             source_tokens=[*job.source.tokens, *job.source.facts],
-            confidence=math.exp(sum(found.log_probs) / max(1, len(found.log_probs))),
+            probability=probability(found.log_probs),
+            confidence=self.calibration(found.log_probs, found.finished) if self.calibration else None,
             finished=found.finished,
             repeated=found.repeated,
+            log_probs=found.log_probs,
             reason="; ".join(filter(None, reasons)),
             utility=ranked.utility,
             backward=ranked.backward,

@@ -89,8 +89,8 @@ class Validator:
 
 
 def quick(settings: Decoding) -> Decoding:
-    """Greedy search with the limits of these settings."""
-    return replace(settings, beam=1, groups=1, n_best=1, sample=False, risk="")
+    """Greedy search with the limits of these settings; every source is answered."""
+    return replace(settings, beam=1, groups=1, n_best=1, sample=False, risk="", abstain=0.0)
 
 
 def polled(items: Iterable[T], poll: Callable[[], None]) -> Iterator[T]:

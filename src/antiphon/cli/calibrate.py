@@ -1,0 +1,42 @@
+"""`antiphon calibrate`: how far a model's answers can be trusted, learned from pairs it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def calibrate(
+    model: str,
+    data: str,
+    /,
+    *settings: str,
+    metric: Annotated[str | None, Parameter(help="what confidence is in; default: what training was judged by")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="write a copy there, a folder or a .zip; default: into the model")
+    ] = None,
+) -> None:
+    """Learn from pairs how likely an answer is to be right, and keep that in the model.
+
+    Afterwards `antiphon predict --confidence` shows it, and `--abstain 0.8` leaves out what is less sure.
+
+    Parameters
+    ----------
+    model
+        A bundle or a run, whose best model it is.
+    data
+        A file of pairs that the model was not trained on, or source.txt,target.txt.
+    settings
+        How to search, as key=value: beam=5 and so on. Confidence holds for these.
+    """
+    from antiphon.cli.models import scored_pairs, searching
+    from antiphon.inference import calibration
+    from antiphon.inference.bundle import add_confidence, load
+
+    bundle = load(Path(model))
+    pairs = scored_pairs(data, bundle.config)
+    found = calibration.calibrate(bundle, pairs, metric, decoding=searching(bundle.config, settings))
+    print("\n".join([*(f"note: {line}" for line in found.notes), *found.lines()]))
+    print(f"written to {add_confidence(model, found.calibration, out=out)}")
