@@ -86,6 +86,26 @@ class Text:
             report.add(f"{self.name} cut to max_length={limit}", example=example)
         return tokens[: limit - 1]
 
+    def spelled(self, tokens: Sequence[str], text: str) -> list[str]:
+        """The tokens of this text with its capital letters, which `data.*.lowercase` took away."""
+        if not self.side.lowercase or self.tokenizer.kind == "byte":
+            return list(tokens)
+        plain = normalize(text, replace(self.side, lowercase=False))
+        origin = [letter if place == 0 else "" for letter in plain for place in range(len(letter.lower()))]
+        lower = list(zip(plain.lower(), origin, strict=True))
+        found, at = [], 0
+        for token in tokens:
+            made = ""
+            for letter in token:
+                after = at
+                while after < len(lower) and lower[after][0] != letter and lower[after][0].isspace():
+                    after += 1
+                same = after < len(lower) and lower[after][0] == letter  # else it is a mark of the tokenizer
+                made += lower[after][1] if same else letter
+                at = after + 1 if same else at
+            found.append(made)
+        return found
+
     def tokens(self, ids: Iterable[int], extra: Sequence[str] = ()) -> list[str]:
         """The tokens up to the end mark, without padding; ids past the vocabulary are read from `extra` (copying)."""
         size, found = len(self.vocabulary), []

@@ -155,6 +155,9 @@ class Task:
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
         copy = config.model.head == "copy"
+        if copy and _manner(data.source) != _manner(data.target):
+            got, do = f"{data.source.tokenizer} and {data.target.tokenizer}", "set data.*.tokenizer alike"
+            raise ConfigError("model.head=copy needs the same kind of tokens on both sides", got=got, do=do)
         task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared),
                     knowledge=kind, find=find).acquainted(pairs)  # fmt: skip
         lengths = [task._lengths(pair) for pair in islice(pairs, MEASURED)]
@@ -205,11 +208,10 @@ class Task:
         pair = Pair(pair, "") if isinstance(pair, str) else pair
         tags = _tags(pair, self.context)
         tokens = self.source.fit(self.source.cut(pair.source, seed=seed), report=report, tags=tags, example=pair.source)
-        silent, graph = [True] * len(tags) + [False] * (len(tokens) - len(tags)), Graph()
+        own, more, graph = tokens[len(tags) :], list[str](), Graph()
         if self.knowledge == "linear":
             more = self._facts(linear, pair, len(tokens) + 1, seed, report)
-            tokens, silent = tokens + more, silent + [token in MARKS for token in more]
-            self.source.fit(tokens, example=pair.source)
+            tokens = self.source.fit([*tokens, *more], example=pair.source)
         elif self.knowledge == "graph":
             graph = self._facts(nodes, pair, 1, seed, report)
             self.source.fit(graph.tokens, example=pair.source)
@@ -217,9 +219,11 @@ class Task:
         context = graph.numbers(self.source.vocabulary) if self.knowledge == "graph" else {}
         if not self.copy:
             return Source(tokens, ids, context, [], graph.tokens)
-        spoken = [token for token, quiet in zip(tokens, silent, strict=True) if not quiet]
-        words, extra = copy_ids([*spoken, *graph.tokens], self.target.vocabulary)
+        named = [token for token in more if token not in MARKS]
+        spoken = [*self.source.spelled(own, pair.source), *named, *graph.tokens]
+        words, extra = copy_ids([self.target.normalize(token) for token in spoken], self.target.vocabulary)
         word = iter(words)
+        silent = [True] * len(tags) + [False] * len(own) + [token in MARKS for token in more]
         context["copy"] = [*(PAD if quiet else next(word) for quiet in silent), EOS]
         if self.knowledge == "graph":
             context["fact_copy"] = list(word)
@@ -343,6 +347,12 @@ def tag_of(name: str) -> str:
 def tagged(pair: Pair, name: str) -> Pair:
     """The pair with a tag before its source, which is as it stands in no text."""
     return replace(pair, context={**pair.context, TAG_KEY: tag_of(name)})
+
+
+def _manner(side: Side) -> str:
+    """How tokens are joined again; copied ones are tokens of the source in a text of the target."""
+    alike = {"bpe": "subword", "unigram": "subword", "chinese": "char"}
+    return alike.get(str(side.tokenizer), str(side.tokenizer))
 
 
 def _one_side(config: Config) -> Side:

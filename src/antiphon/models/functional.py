@@ -291,7 +291,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = torch.mm(hidden, weight_VD.T, out=buffer[: len(hidden)]).add_(bias_V)
             right = logits[each].to(exact)
             chances = torch._softmax(logits, 1, False, out=logits)
-            logs = _logs(chances[each].to(exact), right, hidden, weight_VD, bias_V)
+            logs = label_logs(chances[each].to(exact), right, hidden, weight_VD, bias_V)
             total -= (1 - smoothing) * logs.sum() - smoothing * (right - logs).sum()
             if wanted:
                 chances[len(labels) :] = 0
@@ -315,7 +315,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *((part * gradient).to(ctx.dtype) for part in ctx.saved_tensors), None, None, None
 
 
-def _logs(chances_N: Tensor, right_N: Tensor, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor) -> Tensor:
+def label_logs(chances_N: Tensor, right_N: Tensor, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor) -> Tensor:
     """Logarithms of the labels' probabilities, made from the logits where a probability is too small for a float."""
     tiny = (chances_N < 1e-30).nonzero().squeeze(1)
     logs = chances_N.log()

@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.core.batch import Loss, Memory, Steps
+from antiphon.models.copying import TINY, mixture_cross_entropy
 from antiphon.models.functional import linear_cross_entropy, real_rows
 from antiphon.models.linear import Linear, linear
-
-_TINY = 1e-20
 
 
 class VocabularyHead(nn.Module):
@@ -53,24 +52,18 @@ class CopyHead(VocabularyHead):
         extra = max(0, int(copy_BS.max()) + 1 - len(self.weight))
         mixed = F.pad(vocabulary, (0, extra))
         index = copy_BS[:, None].expand(steps.weights_BTS.shape)
-        return mixed.scatter_add(2, index, (1 - gate) * steps.weights_BTS.float()).clamp_min(_TINY).log()
+        return mixed.scatter_add(2, index, (1 - gate) * steps.weights_BTS.float()).clamp_min(TINY).log()
 
     def loss(self, steps: Steps, memory: Memory, labels_BT: Tensor, smoothing: float) -> Loss:
         """Cross-entropy of the mixture in nats, summed over the real labels."""
         rows = real_rows(labels_BT)
         hidden_ND = steps.hidden_BTD.flatten(0, 1).index_select(0, rows)
         labels_N = labels_BT.flatten().index_select(0, rows)
-        vocabulary_NV = F.linear(hidden_ND, self.weight, self.bias).float().log_softmax(1)
         gate_N = torch.sigmoid(self.gate(hidden_ND).float()).squeeze(1)
-        known = labels_N < len(self.weight)
-        picked = vocabulary_NV.gather(1, labels_N.masked_fill(~known, 0)[:, None]).squeeze(1).exp() * known
         same = _copies(steps, memory)[:, None] == labels_BT[:, :, None]
-        copied = (steps.weights_BTS.float() * same).sum(2).flatten().index_select(0, rows)
-        right = (gate_N * picked + (1 - gate_N) * copied).clamp_min(_TINY).log()
-        total = -(1 - smoothing) * right.sum()
-        if smoothing:
-            total = total - smoothing * vocabulary_NV.mean(1).sum()
-        return Loss(total, len(rows))
+        copied_N = (steps.weights_BTS.float() * same).sum(2).flatten().index_select(0, rows)
+        parts = hidden_ND, self.weight, self.bias, gate_N, copied_N, labels_N
+        return Loss(mixture_cross_entropy(*parts, smoothing=smoothing), len(rows))
 
 
 def _copies(steps: Steps, memory: Memory) -> Tensor:

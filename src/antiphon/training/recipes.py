@@ -133,14 +133,19 @@ class Plan:
         found = {side: self._tokenizer(getattr(self.statistics, side)) for side in ("source", "target")}
         if self.config.task == "classification":
             found["target"] = "label", "the name of a class is one token"
+        copying = self.config.model.head == "copy"
+        if copying and self.config.task != "classification":
+            kind = self.config.data.target.tokenizer or self.config.data.source.tokenizer or found["target"][0]
+            found = dict.fromkeys(found, (kind, "what is copied has to fit in"))
         for side, (kind, reason) in found.items():
             self.propose(f"data.{side}.tokenizer", kind, reason)
         data = self.config.data
         subwords = {data.source.tokenizer, data.target.tokenizer} <= {"bpe", "unigram"}
         same = ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase")
         subwords = subwords and all(getattr(data.source, name) == getattr(data.target, name) for name in same)
-        shared = subwords and self.statistics.common > 0.5
-        self.propose("data.shared", shared, "both sides write alike" if shared else "the sides write differently")
+        shared = subwords and (self.statistics.common > 0.5 or copying)
+        reason = "both sides write alike" if shared else "the sides write differently"
+        self.propose("data.shared", shared, "what is copied has to fit in" if shared and copying else reason)
         sizes = [self._size(side) for side in ("source", "target")]
         if self.config.data.shared:
             sizes = [max(sizes)] * 2
