@@ -127,9 +127,16 @@ def test_letters_whose_small_form_is_longer_do_no_harm() -> None:
     assert task.answer(source.copy, source.extra) == "İstanbul ΑΣ Q"
 
 
-def test_sides_that_are_cut_differently_cannot_copy() -> None:
-    config = configured(model__head="copy", data__source__tokenizer="word", data__target__tokenizer="char")
-    with pytest.raises(ConfigError, match=r"same kind of tokens on both sides.*got word and char"):
+@pytest.mark.parametrize(("source", "target", "good"), [
+    ("word", "char", False), ("bpe", "word", False), ("char", "bpe", False), ("char", "whitespace", True),
+    ("whitespace", "word", True), ("unigram", "bpe", True),
+])  # fmt: skip
+def test_sides_whose_tokens_join_differently_cannot_copy(source: str, target: str, good: bool) -> None:
+    config = configured(model__head="copy", data__source__tokenizer=source, data__target__tokenizer=target)
+    if good:
+        assert Task.learn(open_pairs(KNOWN, config.data), config).copy
+        return
+    with pytest.raises(ConfigError, match=rf"same kind of tokens on both sides.*got {source} and {target}"):
         Task.learn(open_pairs(KNOWN, config.data), config)
 
 

@@ -15,8 +15,9 @@ from antiphon.core.config import Config, Decoding, read
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.predictor import Answer, Predictor
-from antiphon.inference.task import Task
+from antiphon.inference.constraints import Constraint
+from antiphon.inference.predictor import Answer, Predictor, _batches, _Job
+from antiphon.inference.task import Source, Task
 from antiphon.models.seq2seq import build
 
 WORDS = ["ba", "du", "ki", "lo", "me", "ra", "so", "tu"]
@@ -127,6 +128,30 @@ def test_answers_without_an_end_are_said() -> None:
     assert not answer.finished
     assert "no end mark" in answer.reason
     assert any("without an end" in line for line in predictor.report.lines())
+
+
+def test_sources_longer_than_any_in_training_are_answered_and_counted() -> None:
+    made = make()
+    length = replace(made.task.length, longest=4)
+    predictor = Predictor(replace(made, task=replace(made.task, length=length)))
+    short, long = list("duk"), list("dukiramelo")
+    [[one], [other]] = predictor.predict(["".join(short), "".join(long)], settings=Decoding(beam=1, max_length=3))
+    one, other = (replace(each, reason=each.reason.split("; ")[0]) for each in (one, other))
+    assert "training" not in one.reason
+    assert other.reason == "longer than any source in training"
+    assert predictor.report.counts["longer than any source in training"] == 1
+    assert other.source_tokens == long
+    again = Task.load(predictor.task.files(), made.config)
+    assert again.length.longest == 4
+
+
+def test_a_batch_is_small_where_sources_and_answers_are_long() -> None:
+    task = make().task
+    source = Source(["a"] * 3999, [5] * 4000, None, [])
+    jobs = [_Job(number, source, Constraint()) for number in range(10)]
+    assert [len(batch) for batch in _batches(jobs, 128, lambda length: 60)] == [4, 4, 2]
+    assert [len(batch) for batch in _batches(jobs, 128, lambda length: 2 * length)] == [1] * 10
+    assert len(list(_batches([replace(job, source=task.read("x")) for job in jobs], 128, task.limit))) == 1
 
 
 def test_answer_fields_fit_together() -> None:

@@ -34,6 +34,8 @@ from antiphon.models.seq2seq import Seq2Seq
 
 BATCH_TOKENS = 16_384
 """Most source tokens of a batch, padding included."""
+LOOKS = 1 << 24
+"""Most source tokens of a batch times steps to be expected: where each step looked is kept to the end."""
 WINDOW = 8
 """Batches that are sorted by length together."""
 SHARE = 32
@@ -244,7 +246,7 @@ class Predictor:
         answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
-        batches = list(_batches(jobs, most))[::-1]
+        batches = list(_batches(jobs, most, self.task.limit))[::-1]
         each = helpers.map(batches) if helpers else ((n, find(b)) for n, b in enumerate(batches))
         for number, answered in each:
             for job, found in zip(batches[number], answered, strict=True):
@@ -373,14 +375,15 @@ def _nothing(reason: str) -> Answer:
     return Answer("", 0.0, [], [], [], np.zeros((0, 1), np.float32), [], 0.0, finished=False, reason=reason)
 
 
-def _batches(jobs: Sequence[_Job], most: int) -> Iterator[list[_Job]]:
-    """Jobs with a source, by length, in batches of at most `most` sentences and `BATCH_TOKENS` tokens."""
+def _batches(jobs: Sequence[_Job], most: int, limit: Callable[[int], int]) -> Iterator[list[_Job]]:
+    """Jobs with a source, by length, in batches of at most `most` sentences, `BATCH_TOKENS` tokens and `LOOKS`."""
     real = [job for job in jobs if job.source is not None]
     real.sort(key=lambda job: job.source.length if job.source else 0)
     batch: list[_Job] = []
     for job in real:
         length = job.source.length if job.source else 0
-        if batch and (len(batch) == most or (len(batch) + 1) * length > BATCH_TOKENS):
+        tokens = min(BATCH_TOKENS, LOOKS // limit(length))
+        if batch and (len(batch) == most or (len(batch) + 1) * length > tokens):
             yield batch
             batch = []
         batch.append(job)

@@ -155,7 +155,8 @@ class Task:
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
         copy = config.model.head == "copy"
-        if copy and _manner(data.source) != _manner(data.target):
+        marks = _marks(data.source), _marks(data.target)
+        if copy and marks[0] != marks[1] and marks not in (("", "￭"), ("", "")):
             got, do = f"{data.source.tokenizer} and {data.target.tokenizer}", "set data.*.tokenizer alike"
             raise ConfigError("model.head=copy needs the same kind of tokens on both sides", got=got, do=do)
         task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared),
@@ -349,10 +350,10 @@ def tagged(pair: Pair, name: str) -> Pair:
     return replace(pair, context={**pair.context, TAG_KEY: tag_of(name)})
 
 
-def _manner(side: Side) -> str:
-    """How tokens are joined again; copied ones are tokens of the source in a text of the target."""
-    alike = {"bpe": "subword", "unigram": "subword", "chinese": "char"}
-    return alike.get(str(side.tokenizer), str(side.tokenizer))
+def _marks(side: Side) -> str:
+    """How tokens say where they touch, which those that are copied say to the tokenizer of the target; "" for bare ones
+    that go anywhere."""
+    return {"bpe": "▁", "unigram": "▁", "word": "￭", "byte": "<"}.get(str(side.tokenizer), "")
 
 
 def _one_side(config: Config) -> Side:
