@@ -28,6 +28,7 @@ from torch import Tensor
 
 from antiphon.core.machine import probe
 from antiphon.models import distillation, functional
+from antiphon.models.copying import mixture_cross_entropy, mixture_cross_entropy_plainly
 from antiphon.models.linear import linear
 
 WIDTH, INNER, HEADS, LENGTH, WORDS = 128, 256, 4, 14, 9648
@@ -163,6 +164,25 @@ def loss(rounds: int) -> Iterator[Row]:
     yield beside(f"loss against a teacher over {WORDS:,} words", "ms", best(taught, rounds, 3), {"plainly": found})
 
 
+def copying(rounds: int) -> Iterator[Row]:
+    """The loss of a copy head beside its plain version, and beside the loss without copying."""
+    for kind in (torch.float32, torch.bfloat16):
+        hidden, weight = (torch.randn(count, WIDTH, dtype=kind, requires_grad=True) for count in (TOKENS, WORDS))
+        bias, labels = torch.zeros(WORDS, dtype=kind, requires_grad=True), torch.randint(0, WORDS, (TOKENS,))
+        gate, copied = (torch.rand(TOKENS, requires_grad=True) for _ in range(2))
+
+        def ours(mixture: Callable[..., Tensor] = mixture_cross_entropy, plain: tuple[Tensor, ...] = (hidden, weight, bias),
+                 mixed: tuple[Tensor, ...] = (gate, copied, labels)) -> None:  # fmt: skip
+            mixture(*plain, *mixed, smoothing=SMOOTHING).backward()
+
+        def without(plain: tuple[Tensor, ...] = (hidden, weight, bias, labels)) -> None:
+            functional.linear_cross_entropy(*plain, smoothing=SMOOTHING).backward()
+
+        found = {"as written down": best(lambda: ours(mixture_cross_entropy_plainly), rounds, 3),  # noqa: B023
+                 "without copying": best(without, rounds, 3)}  # fmt: skip
+        yield beside(f"loss with copying, {str(kind)[6:]}", "ms", best(ours, rounds, 3), found)
+
+
 HELD = """
 import resource, sys, time
 held = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() / 1024
@@ -259,6 +279,7 @@ def meet(rank: int, folder: str, memories: list[Tensor], times: int) -> list[tup
 
 PIECES: dict[str, Callable[[int], Iterator[Row]]] = {
     "products": products, "memory": memory, "softmax": softmax, "masks": masks, "attention": attention, "loss": loss,
+    "copying": copying,
     "start": start, "exchange": exchange,
 }  # fmt: skip
 

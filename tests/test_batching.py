@@ -241,6 +241,13 @@ def test_leaving_early_ends_the_thread() -> None:
     assert threading.active_count() == before
 
 
+def test_a_long_source_is_not_padded_with_many() -> None:
+    sources, targets = np.array([4000, *[12] * 500]), np.full(501, 10)
+    batches = plan(sources, targets, 4096, seed=1, epoch=0)
+    assert sorted(len(batch) for batch in batches if 0 in batch) == [1]
+    assert padding(sources, targets, batches) < 0.01
+
+
 def test_batches_are_made_ahead() -> None:
     store = store_of(examples(), keep_text=True)
     made: list[int] = []

@@ -140,7 +140,13 @@ def test_sides_whose_tokens_join_differently_cannot_copy(source: str, target: st
         Task.learn(open_pairs(KNOWN, config.data), config)
 
 
-@pytest.mark.parametrize("mine", [{}, {"data.target.tokenizer": "word"}, {"data.source.tokenizer": "char"}])
+def test_the_recipe_leaves_spelling_alone() -> None:
+    pairs = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 40]
+    config, _ = propose(override(Config(), {"model.head": "copy"}), Statistics.of(pairs))
+    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("char", "whitespace")
+
+
+@pytest.mark.parametrize("mine", [{}, {"data.target.tokenizer": "word"}])
 def test_the_recipe_cuts_both_sides_alike(mine: dict[str, str]) -> None:
     pairs = [Pair(f"word{n} of line {n}", chr(0x4E00 + n) + "是好") for n in range(500)]
     config, _ = propose(override(Config(task="translation"), {"model.head": "copy", **mine}), Statistics.of(pairs))

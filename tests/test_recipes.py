@@ -116,7 +116,7 @@ ARTICLES = [Pair(" ".join(f"word{(n * k) % 4999}" for k in range(600 + n % 900))
 def test_long_sources_are_read_whole_by_a_window() -> None:
     config, choices = propose(Config(task="summarization"), Statistics.of(ARTICLES))
     assert (config.model.encoder.kind, config.model.encoder.window) == ("transformer", 128)
-    assert (config.model.positions, config.data.source.max_length) == ("rotary", 8192)
+    assert (config.model.positions, config.data.source.max_length) == ("alibi", 8192)
     assert 4 * 700 <= (config.data.batch_tokens or 0) <= 4 * 2 * 700
     assert "grow with their length" in next(each.reason for each in choices if each.key == "model.encoder.window")
     build(config.model, 50, 50)

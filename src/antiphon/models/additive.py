@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 CACHE = 1 << 18
 """Numbers that stay in a core's cache: a megabyte in fp32."""
@@ -94,17 +93,59 @@ def additive_scores(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Te
     return scores_BQS.to(query_BQD.dtype)
 
 
+class _CoverageScores(torch.autograd.Function):
+    """One tensor of all pairs at a time, made again for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(query_ND, seen_NS, keys_BSD, weight_D, vector_D)
+        scores_NS = query_ND.new_empty(seen_NS.shape)
+        for rows, keys in _hypotheses(query_ND, keys_BSD):
+            inner_NSD = _seen(query_ND[rows], seen_NS[rows], keys_BSD[keys], weight_D)
+            torch.matmul(inner_NSD, vector_D, out=scores_NS[rows])
+        return scores_NS.view(len(keys_BSD), -1, seen_NS.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, ...]:
+        query_ND, seen_NS, keys_BSD, weight_D, vector_D = ctx.saved_tensors
+        inner_NSD, slope_NS = _seen(query_ND, seen_NS, keys_BSD, weight_D), slope.reshape(seen_NS.shape)
+        to_vector = slope_NS.flatten() @ inner_NSD.flatten(0, 1)
+        through_NSD = torch.ops.aten.tanh_backward(slope_NS[..., None] * vector_D, inner_NSD)
+        to_keys = through_NSD.unflatten(0, (len(keys_BSD), -1)).sum(1)
+        to_weight = seen_NS.flatten() @ through_NSD.flatten(0, 1)
+        return through_NSD.sum(1), through_NSD @ weight_D, to_keys, to_weight, to_vector
+
+
+def _seen(query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor) -> Tensor:
+    """tanh(query + key + seen * weight), `[N, S, D]`, in one buffer."""
+    inner_NSD = seen_NS[:, :, None] * weight_D
+    inner_NSD.unflatten(0, (len(keys_BSD), -1)).add_(keys_BSD[:, None])
+    return tanh_(inner_NSD.add_(query_ND[:, None]))
+
+
+def _hypotheses(query_ND: Tensor, keys_BSD: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Hypotheses and their sentences: all of them, or each by itself where a sentence is longer than the cache."""
+    rows, (sentences, length, width) = len(query_ND), keys_BSD.shape
+    if length * width <= CACHE:
+        yield slice(0, rows), slice(0, sentences)
+        return
+    for row in range(rows):
+        sentence = row * sentences // rows
+        yield slice(row, row + 1), slice(sentence, sentence + 1)
+
+
 def coverage_scores(query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor) -> Tensor:
     """vector . tanh(query + key + seen * weight) for one query of each of N / B hypotheses, `[B, N / B, S]`: additive
-    scores that see how much each key has had (See et al. 2017).
-
-    Where the tensor of all pairs is large, the gradient makes it again: there is one for every step.
-    """
+    scores that see how much each key has had (See et al. 2017)."""
     parts = query_ND, seen_NS, keys_BSD, weight_D, vector_D
-    if torch.is_grad_enabled() and seen_NS.numel() * len(vector_D) > 4 * CACHE and not torch.compiler.is_compiling():
-        kept: Tensor = checkpoint(coverage_scores_plainly, *parts, use_reentrant=False, preserve_rng_state=False)
-        return kept
-    return coverage_scores_plainly(*parts)
+    if query_ND.device.type != "cpu" or torch.compiler.is_compiling():
+        return coverage_scores_plainly(*parts)
+    wide = torch.promote_types(vector_D.dtype, torch.float32)
+    scores: Tensor = _CoverageScores.apply(*(part.to(wide) for part in parts))
+    return scores.to(query_ND.dtype)
 
 
 def coverage_scores_plainly(
@@ -112,7 +153,7 @@ def coverage_scores_plainly(
 ) -> Tensor:
     """The same in so many words."""
     inner_NSD = query_ND[:, None] + seen_NS[:, :, None] * weight_D
-    return tanh(inner_NSD.unflatten(0, (len(keys_BSD), -1)) + keys_BSD[:, None]) @ vector_D
+    return torch.tanh(inner_NSD.unflatten(0, (len(keys_BSD), -1)) + keys_BSD[:, None]) @ vector_D
 
 
 def additive_scores_plainly(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Tensor:

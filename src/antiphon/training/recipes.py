@@ -134,7 +134,8 @@ class Plan:
         if self.config.task == "classification":
             found["target"] = "label", "the name of a class is one token"
         copying = self.config.model.head == "copy"
-        if copying and self.config.task != "classification":
+        kinds = {getattr(self.config.data, side).tokenizer or kind for side, (kind, _) in found.items()}
+        if copying and len(kinds) > 1 and kinds & {"bpe", "unigram", "word", "byte"}:
             kind = self.config.data.target.tokenizer or self.config.data.source.tokenizer or found["target"][0]
             found = dict.fromkeys(found, (kind, "what is copied has to fit in"))
         for side, (kind, reason) in found.items():
@@ -178,7 +179,7 @@ class Plan:
             longest = max(longest, 512)
         reason = "longer ones are cut, and counted"
         if side == "source" and (tail := self._long()):
-            longest, reason = READ, f"one source in twenty has about {tail:,.0f} tokens or more; {reason} beyond this"
+            longest, reason = READ, f"one source in twenty has about {tail:,.0f} tokens or more; beyond this {reason}"
         self.propose(f"data.{side}.max_length", longest, reason)
 
     def _long(self) -> float:
@@ -223,7 +224,7 @@ class Plan:
         if self.config.model.encoder.kind == "transformer":
             reason = "sources are long: time and memory grow with their length, and not with its square"
             self.propose("model.encoder.window", WINDOW, reason)
-            self.propose("model.positions", "rotary", "with a window, as good on sources longer than any in training")
+            self.propose("model.positions", "alibi", "as good on sources longer than any in training")
 
     def regularization(self) -> None:
         """Dropout and smoothing by the size of the data."""
