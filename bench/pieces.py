@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -171,16 +172,18 @@ def copying(rounds: int) -> Iterator[Row]:
         bias, labels = torch.zeros(WORDS, dtype=kind, requires_grad=True), torch.randint(0, WORDS, (TOKENS,))
         gate, copied = (torch.rand(TOKENS, requires_grad=True) for _ in range(2))
 
-        def ours(mixture: Callable[..., Tensor] = mixture_cross_entropy, plain: tuple[Tensor, ...] = (hidden, weight, bias),
-                 mixed: tuple[Tensor, ...] = (gate, copied, labels)) -> None:  # fmt: skip
-            mixture(*plain, *mixed, smoothing=SMOOTHING).backward()
+        plain, mixed = (hidden, weight, bias), (gate, copied, labels)
 
-        def without(plain: tuple[Tensor, ...] = (hidden, weight, bias, labels)) -> None:
-            functional.linear_cross_entropy(*plain, smoothing=SMOOTHING).backward()
+        def mix(mixture: Callable[..., Tensor], parts: tuple[Tensor, ...] = (*plain, *mixed)) -> None:
+            mixture(*parts, smoothing=SMOOTHING).backward()
 
-        found = {"as written down": best(lambda: ours(mixture_cross_entropy_plainly), rounds, 3),  # noqa: B023
-                 "without copying": best(without, rounds, 3)}  # fmt: skip
-        yield beside(f"loss with copying, {str(kind)[6:]}", "ms", best(ours, rounds, 3), found)
+        def without(parts: tuple[Tensor, ...] = (*plain, labels)) -> None:
+            functional.linear_cross_entropy(*parts, smoothing=SMOOTHING).backward()
+
+        ours, written = (best(partial(mix, way), rounds, 3) for way in
+                         (mixture_cross_entropy, mixture_cross_entropy_plainly))  # fmt: skip
+        found = {"as written down": written, "without copying": best(without, rounds, 3)}
+        yield beside(f"loss with copying, {str(kind)[6:]}", "ms", ours, found)
 
 
 HELD = """
