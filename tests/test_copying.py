@@ -115,16 +115,14 @@ def test_capitals_are_copied_unless_answers_have_none(
                         **sides)  # fmt: skip
     task = Task.learn(open_pairs(KNOWN, config.data), config)
     source = task.read("Ünter McZorb, (OK)")
-    assert source.copy is not None
-    assert task.answer(source.copy, source.extra) == written
+    assert task.answer(source.context["copy"], source.extra) == written
 
 
 def test_letters_whose_small_form_is_longer_do_no_harm() -> None:
     config = configured(model__head="copy", data__source__lowercase=True)
     task = Task.learn(open_pairs(KNOWN, config.data), config)
     source = task.read("İstanbul ΑΣ Q")
-    assert source.copy is not None
-    assert task.answer(source.copy, source.extra) == "İstanbul ΑΣ Q"
+    assert task.answer(source.context["copy"], source.extra) == "İstanbul ΑΣ Q"
 
 
 @pytest.mark.parametrize(("source", "target", "good"), [
