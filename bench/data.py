@@ -26,7 +26,6 @@ from antiphon.data.report import Report
 from antiphon.data.store import prepare
 from antiphon.inference.task import Task
 from antiphon.training.recipes import Statistics, propose
-from antiphon.training.trainer import _sampled
 
 RATE, SAMPLED_BATCHES = 0.1, 60
 """The rate of BPE dropout, and the batches it is measured on."""
@@ -61,7 +60,7 @@ def measure(folder: Path, rounds: int, training: float) -> dict[str, Any]:
         "read, check, encode and store": (lambda: prepare(corpus, encode, ids_below=1 << 16), tokens),
         "plan an epoch": (lambda: plan(*lengths, config.data.batch_tokens or 4096, 1, 0), tokens),
         "make batches": (lambda: list(Loader(store, batches)), tokens),
-        "make batches, BPE dropout": (lambda: list(Loader(store, some, encode=partial(_sampled, sampling(task)))), few),
+        "make batches, BPE dropout": (lambda: list(Loader(store, some, encode=sampling(task).sampled)), few),
     }
     speeds = {name: count / best(stage, rounds) for name, (stage, count) in stages.items()}
     return {

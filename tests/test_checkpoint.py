@@ -218,7 +218,7 @@ def test_a_full_disk_does_not_end_training(tmp_path: Path, monkeypatch: Any) -> 
     light(monkeypatch)
     monkeypatch.setattr("antiphon.training.checkpoint.WAITS", (0.0, 0.0))
     monkeypatch.setattr("antiphon.training.checkpoint.folders.write_folder", full(tmp_path / "part"))
-    monkeypatch.setattr("antiphon.training.trainer.bundle.write_folder", full(tmp_path / "part"))
+    monkeypatch.setattr("antiphon.training.keeping.bundle.write_folder", full(tmp_path / "part"))
     config = configured(training__steps=12, training__validate_every=4)
 
     class Filler(Recorder):
@@ -243,7 +243,7 @@ def test_only_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: Any) -
     light(monkeypatch)
     monkeypatch.setattr("antiphon.training.checkpoint.WAITS", ())
     monkeypatch.setattr("antiphon.training.checkpoint.folders.write_folder", full(tmp_path))
-    monkeypatch.setattr("antiphon.training.trainer.bundle.write_folder", full(tmp_path))
+    monkeypatch.setattr("antiphon.training.keeping.bundle.write_folder", full(tmp_path))
 
     class Filler(Recorder):
         def step(self, event: Any) -> Any:

@@ -160,9 +160,9 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets which steps are poisoned."""
     real = trainer.Trainer._accumulate
 
-    def accumulate(self: Any, batches: Any, progress: float) -> Any:
+    def accumulate(self: Any, *turn: Any) -> Any:
         Poisoned.seen = self.state.step
-        return real(self, batches, progress)
+        return real(self, *turn)
 
     def make(*steps: int, gradient_only: bool = False) -> None:
         monkeypatch.setattr(Poisoned, "steps", steps)

@@ -298,6 +298,7 @@ REASONS = {
     "epochs": "all epochs done",
     "minutes": "time is up",
     "patience": "no better for a while",
+    "collapse": "adversarial learning collapsed",
     "observer": "asked to stop",
     "signal": "interrupted",
     "finished": "there was nothing left to do",

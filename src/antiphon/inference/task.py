@@ -258,6 +258,13 @@ class Task:
                     report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
         return Example(source.ids, [*target, EOS], source.context)
 
+    def sampled(self, pair: Pair, seed: int) -> Example:
+        """A pair changed and cut at random; as usual where a random cut is longer than allowed."""
+        try:
+            return self.encode(pair, seed=seed)
+        except TooLong:
+            return self.encode(pair)
+
     def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The pairs as one batch, in order."""
         return collate([self.encode(pair) for pair in pairs])

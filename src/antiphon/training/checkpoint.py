@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import time
@@ -64,6 +65,13 @@ class State:
     """What sums depend on besides the data: kept, so that a resumed run adds up in the same order."""
     done: str = ""
     """Why the run ended, once it has."""
+
+    def beaten(self, value: float, loss: float, *, higher: bool) -> bool:
+        """Whether this is better than the best so far, a `higher` value or a lower one; the loss decides equals."""
+        if not math.isfinite(value) or not math.isfinite(loss):
+            return False
+        sign = -1 if higher else 1
+        return self.best is None or (sign * value, loss) < (sign * self.best, self.best_loss)
 
     def to_bytes(self) -> bytes:
         """As a file of a checkpoint."""

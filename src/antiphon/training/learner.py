@@ -1,8 +1,9 @@
-"""One player of an objective: a model, its flat parameters, its optimizer, and the averages of its weights."""
+"""The players of an objective: of each its module, flat parameters, optimizer, and the averages of its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load, save
@@ -22,11 +23,16 @@ START = "training/start.safetensors"
 class Learner:
     """Turns summed gradients into better weights. The model must be on its device already.
 
-    `start` has the weights that `training.l2_start` pulls towards; checkpoints hold them too.
+    `start` has the weights that `training.l2_start` pulls towards; checkpoints hold them too. The files of a player
+    with a `name` are its own.
     """
 
-    def __init__(self, model: nn.Module, settings: Training, start: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Training, start: Mapping[str, Tensor] | None = None, name: str = ""
+    ) -> None:
         self.model, self.settings = model, settings
+        self.weights_file = f"training/{name}.safetensors" if name else WEIGHTS_FILE
+        self.optimizer_file = f"training/{name}_optimizer.safetensors" if name else OPTIMIZER
         self.flat = Flat(model)
         self.optimizer = optimizers.make(self.flat, settings)
         self.average = Average(self.flat, settings.ema) if settings.ema else None
@@ -66,7 +72,7 @@ class Learner:
 
     def files(self) -> dict[str, bytes]:
         """Everything but the weights, as the files of a checkpoint."""
-        files = {OPTIMIZER: save(optimizers.tensors(self.optimizer))}
+        files = {self.optimizer_file: save(optimizers.tensors(self.optimizer))}
         if self.average:
             updates = torch.tensor(self.average.updates)
             files[AVERAGE] = save({"weights": self.average.weights, "updates": updates})
@@ -78,8 +84,11 @@ class Learner:
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """Take over the weights of a checkpoint, and what `files` gave."""
-        self._load(load(files[WEIGHTS_FILE]))
-        optimizers.restore(self.optimizer, load(files[OPTIMIZER]))
+        for name in (self.weights_file, self.optimizer_file):
+            if name not in files:
+                raise BundleError("the checkpoint lacks what a player has learned", where=name)
+        self._load(load(files[self.weights_file]))
+        optimizers.restore(self.optimizer, load(files[self.optimizer_file]))
         if self.average:
             if AVERAGE not in files:
                 raise BundleError("the checkpoint has no averaged weights", where=AVERAGE)
@@ -100,5 +109,43 @@ class Learner:
         self.flat.weights.zero_()  # also what lies between parameters
         for name, tensor in tensors(self.model).items():
             if name not in weights or weights[name].shape != tensor.shape:
-                raise BundleError("the checkpoint's weights do not fit the model", where=WEIGHTS_FILE, got=name)
+                raise BundleError("the checkpoint's weights do not fit the model", where=self.weights_file, got=name)
             tensor.copy_(weights[name])
+
+
+class Players:
+    """The learner of the model, and those whom the objective sets beside it, by name."""
+
+    def __init__(self, model: Learner, opponents: Mapping[str, tuple[nn.Module, Training]]) -> None:
+        self.model, self.learners, device = model, {"model": model}, model.flat.weights.device
+        for name, (module, settings) in opponents.items():
+            plain = replace(settings, ema=0.0, average=0, l2_start=0.0)
+            self.learners[name] = Learner(module.to(device), plain, name=name)
+        self.models: Mapping[str, nn.Module] = {name: each.model for name, each in self.learners.items()}
+
+    @property
+    def size(self) -> int:
+        """Parameters of all of them."""
+        return sum(parameter.numel() for model in self.models.values() for parameter in model.parameters())
+
+    def zero(self) -> None:
+        """Forget all gradients."""
+        for learner in self.learners.values():
+            learner.flat.zero()
+
+    def finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(learner.finite() for learner in self.learners.values())
+
+    def files(self) -> dict[str, bytes]:
+        """What a checkpoint keeps of them besides the model's weights."""
+        files = self.model.files()
+        for learner in (learner for learner in self.learners.values() if learner is not self.model):
+            whole = {name: tensor.contiguous() for name, tensor in tensors(learner.model).items()}
+            files |= {learner.weights_file: save(whole), **learner.files()}
+        return files
+
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """Take over what the files of a checkpoint hold."""
+        for learner in self.learners.values():
+            learner.restore(files)

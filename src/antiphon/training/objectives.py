@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from antiphon.core.batch import BOS, Batch, Loss, Padded
 from antiphon.core.config import Training
@@ -19,17 +19,32 @@ STEPWISE = ("rnn", "lstm", "gru", "ssru")
 """Decoders that read one token after another anyway, so that scheduled sampling can be exact."""
 
 
-SEQUENCE_LEVEL = ("self-critical", "minimum-risk")
+SEQUENCE_LEVEL = ("self-critical", "minimum-risk", "adversarial")
 """Objectives that draw whole answers and score them."""
+
+Turn = Callable[[Mapping[str, Any], Batch, float], dict[str, Loss]]
+"""The losses of the players that learn in a part of a step, from all models, a batch, and how far training is."""
 
 
 class Objective(Protocol):
     """Losses of a batch. Each player has its own optimizer; `progress` is the share of training done, 0 to 1."""
 
     players: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    """What validation tells of held-out answers besides the metric that it judges by."""
+    watcher: Any = None
+    """An observer of the objective's own; `files` must keep what it remembers."""
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
         """The loss of each player."""
+
+    def turns(self) -> Sequence[Turn]:
+        """What is learned one after another from the batches of a step; a player learns in its turn alone."""
+        return (self,)
+
+    def opponents(self, model: Seq2Seq) -> dict[str, tuple[nn.Module, Training]]:
+        """The players besides the model, fresh, with how each one learns. Checkpoints keep them, bundles do not."""
+        return {}
 
     def begin(self, model: Seq2Seq, files: Mapping[str, bytes] | None) -> None:
         """The model as training begins; when it goes on, the files of its checkpoint too."""

@@ -15,8 +15,18 @@ from typing import IO, Any, Literal
 from antiphon.metrics import Score
 from antiphon.training.recipes import Choice
 
-Answer = Literal["stop"] | None
-"""What an observer may say: `"stop"` asks the trainer to end after this step, with a checkpoint."""
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run is to end for good: a word for `Result.reason`, and what a person should know."""
+
+    reason: str
+    text: str
+
+
+Answer = Literal["stop"] | Stop | None
+"""What an observer may say: `"stop"` asks the trainer to end after this step, with a checkpoint to go on from; a `Stop`
+to end the run."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class Result:
 
     out: Path
     reason: str
-    """steps, epochs, minutes, patience, observer, signal, or finished (there was nothing left to do)."""
+    """steps, epochs, minutes, patience, collapse, observer, signal, or finished (there was nothing left to do)."""
     step: int
     epoch: int
     metric: str
@@ -140,7 +150,7 @@ class Audience:
     def __init__(self, observers: Sequence[Any]) -> None:
         self.observers = list(observers)
         self.notes: list[Note] = []
-        self.stop = False
+        self.stop: Stop | None = None
 
     def tell(self, what: str, event: Any) -> None:
         """Call the method `what` of each observer that has it."""
@@ -148,8 +158,11 @@ class Audience:
             self.notes.append(event)
         for observer in self.observers:
             method = getattr(observer, what, None)
-            if method is not None and method(event) == "stop":
-                self.stop = True
+            answer = method(event) if method is not None else None
+            if isinstance(answer, Stop):
+                self.stop = answer
+            elif answer == "stop":
+                self.stop = self.stop or Stop("observer", "")
 
     def note(self, kind: str, text: str, step: int = 0) -> None:
         """Tell a `Note`."""

@@ -21,7 +21,7 @@ from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.core.machine import probe
 from antiphon.data.batching import mix
 from antiphon.models.seq2seq import Seq2Seq
-from antiphon.training.objectives import SEQUENCE_LEVEL, Objective
+from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
 from antiphon.training.optimizers import Flat
 from antiphon.training.twin import Twin
 
@@ -91,14 +91,14 @@ def arithmetic(settings: Training, device: torch.device) -> Arithmetic:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimizer step sees: its batches, its two seeds (run and step), how far training is (0 to 1), and
-    the most padded tokens that go through the model at once (None: any; a single pair always does).
+    """What one turn of a step sees: its batches, its seeds (run, step, and turn after the first), how far training is
+    (0 to 1), and the most padded tokens that go through the model at once (None: any; a single pair always does).
 
     With `ranks` above 1 it is the share of one process (`rank`, from 0) of so many.
     """
 
     batches: Sequence[Batch]
-    seeds: tuple[int, int]
+    seeds: tuple[int, ...]
     progress: float = 0.0
     limit: int | None = None
     rank: int = 0
@@ -111,7 +111,7 @@ class Runner(Protocol):
     device: torch.device
     split: Split
 
-    def accumulate(self, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
+    def accumulate(self, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of a step's batches."""
 
     def begin(self, config: Config, model: Seq2Seq, flat: Flat, precision: str) -> None:
@@ -158,7 +158,7 @@ class Local:
         """The models that find the gradients."""
         return {name: self.twins[name].model if name in self.twins else model for name, model in models.items()}
 
-    def accumulate(self, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
+    def accumulate(self, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of the summed loss of all batches; gives that sum by player.
 
         Each piece draws from its own seed (run, step, piece).
@@ -182,9 +182,7 @@ class Local:
             raise full  # here, and not above, the frames that hold the big tensors are gone
         return sums
 
-    def _one(
-        self, objective: Objective, models: Mapping[str, nn.Module], piece: Batch, progress: float
-    ) -> dict[str, Loss]:
+    def _one(self, objective: Turn, models: Mapping[str, nn.Module], piece: Batch, progress: float) -> dict[str, Loss]:
         losses = objective(self.players(models), piece.to(self.device), progress)
         torch.stack([loss.total for loss in losses.values()]).sum().backward()
         for twin in self.twins.values():
@@ -246,7 +244,7 @@ def share(step: Step, ranks: int) -> list[Step]:
     return [replace(step, batches=mine, rank=rank, ranks=ranks) for rank, mine in enumerate(batches)]
 
 
-def blame(runner: Local, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> str:
+def blame(runner: Local, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> str:
     """The first module whose output is not finite, found by doing the step again and watching every module."""
     found: list[str] = []
 

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,19 @@ import torch
 
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.config import Config
-from antiphon.core.errors import BundleError, TrainingError
+from antiphon.core.errors import TrainingError
 from antiphon.data.batching import Loader, epoch_plan, mix
 from antiphon.data.corpus import Pair
-from antiphon.data.modalities import TooLong
-from antiphon.data.store import Example, Store
-from antiphon.inference import bundle
+from antiphon.data.store import Store
 from antiphon.inference.task import Task
-from antiphon.metrics import Score
 from antiphon.training import runner as running
 from antiphon.training.budget import Budget
-from antiphon.training.checkpoint import STATE, Checkpoints, Found, State, insist, room
+from antiphon.training.checkpoint import Checkpoints, Found, State, insist, room
 from antiphon.training.identity import begin, ended, fingerprint, fingerprint_pairs, resumable
 from antiphon.training.initial import make_model
-from antiphon.training.learner import Learner
+from antiphon.training.keeping import Keeper
+from antiphon.training.learner import Learner, Players
+from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
 from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
 from antiphon.training.optimizers import rate_at
 from antiphon.training.regularizers import lent
@@ -44,6 +42,8 @@ BAD_IN_A_ROW, ROLLBACKS = 3, 3
 
 SAVE_SECONDS = 300.0
 """A checkpoint at least this often, besides the one at each validation."""
+
+FRESH = "from fresh weights has no good answers to learn from: train by likelihood, then go on --from that"
 
 
 def train(
@@ -97,13 +97,13 @@ class Trainer:
         self.config, self.settings, self.task, self.store, self.out = config, config.training, task, store, out
         self.audience, self.log, self.signals, self.runner = audience, log, signals, runner
         self.objective = make_objective(config, task)
-        self.validator, self.valid_pairs = Validator(config, task, valid), len(valid)
-        self.checkpoints = Checkpoints(out)
+        self.validator, self.valid_pairs = Validator(config, task, valid, self.objective.metrics), len(valid)
         self.state = State()
         self.save_seconds, self.workers = SAVE_SECONDS, 0
         self.facts: Mapping[str, Any] = {}
-        self.unsaved_best: tuple[dict[str, bytes], dict[str, Any]] | None = None
         self.budget = Budget(self.settings)
+        if self.objective.watcher is not None:
+            audience.observers.append(self.objective.watcher)
 
     def run(self, found: Found | None, start: Mapping[str, torch.Tensor] | None = None) -> Result:
         """Train to the end or to a signal."""
@@ -120,14 +120,17 @@ class Trainer:
 
     def _prepare(self, found: Found | None, start: Mapping[str, torch.Tensor] | None) -> None:
         self.saved = time.monotonic()
-        self.checkpoints.sweep()
+        Checkpoints(self.out).sweep()
         self._set_machine(found.state if found else None)
         self.model, lines = make_model(self.config, self.task, fresh=found is None, start=start)
         self.learner = Learner(self.model.to(self.runner.device), self.settings, start)
-        self.models = {"model": self.model}
+        self.players = Players(self.learner, self.objective.opponents(self.model))
+        self.keeper = Keeper(self.out, self.config, self.task, self.model, len(self.store), self.facts)
         if found is not None:
-            self.learner.restore(found.files)
+            self.players.restore(found.files)
             self.state = found.state
+        elif start is None and self.settings.objective in SEQUENCE_LEVEL:
+            self.audience.note("start", f"training.objective={self.settings.objective} {FRESH}")
         self.objective.begin(self.model, found.files if found else None)
         self.runner.begin(self.config, self.model, self.learner.flat, self.state.precision)
         self.budget.start(self.state.seconds)
@@ -162,7 +165,7 @@ class Trainer:
         for problem in found.problems if found else ():
             text = f"{problem}; going on from the checkpoint before it, step {self.state.step}"
             self.audience.note("resume", text, self.state.step)
-        if warning := room(self.out, 4 * 12 * parameters):
+        if warning := room(self.out, 4 * 12 * self.players.size):
             self.audience.note("save", warning, self.state.step)
 
     # The loop
@@ -190,7 +193,7 @@ class Trainer:
     def _groups(self) -> Generator[list[Batch]]:
         """The batches of each optimizer step, epoch after epoch, from the state's place on."""
         many = self.settings.accumulate
-        encode = partial(_sampled, self.task) if self.store.texts is not None else None
+        encode = self.task.sampled if self.store.texts is not None else None
         while True:
             batches = self._plan()
             self.budget.epoch_steps = math.ceil(len(batches) / many)
@@ -204,44 +207,66 @@ class Trainer:
         """Why to end now; empty to go on."""
         if self.signals.number:
             return "signal"
-        return "observer" if self.audience.stop else self.budget.used_up(self.state)
+        return self.audience.stop.reason if self.audience.stop else self.budget.used_up(self.state)
 
     # One step
 
     def _step(self, groups: Iterator[list[Batch]]) -> None:
         state, wall, cpu = self.state, time.perf_counter(), self.runner.seconds()
         batches = next(groups)
-        progress, hurry, epoch, place = self.budget.progress(state), self.budget.hurry(), state.epoch, state.group
+        shares, epoch, place = (self.budget.progress(state), self.budget.hurry()), state.epoch, state.group
         state.step += 1
         self._advance()
-        loss, step = self._accumulate(batches, progress)
-        norm = self.learner.ready(loss.count)
-        rate = rate_at(self.settings, state.step, progress, hurry) * state.scale
-        nats = per_token(float(loss.total), loss.count)
-        if math.isfinite(norm) and math.isfinite(nats):
-            self.learner.update(rate)
-            state.in_a_row = 0
-        else:
-            self._skip(step, f"step {state.step} (epoch {epoch}, batch {place * self.settings.accumulate})")
+        where = f"step {state.step} (epoch {epoch}, batch {place * self.settings.accumulate})"
+        loss, norm, good, rate = Loss(torch.tensor(math.inf), 1), math.inf, True, self._rate(self.learner, *shares)
+        for number, turn in enumerate(self.objective.turns()):
+            losses, norms, good = self._turn(turn, number, batches, shares, where)
+            loss, norm = losses.get("model", loss), norms.get("model", norm)
+            if not good:
+                break
+        state.in_a_row = 0 if good else state.in_a_row
         seconds, tokens = time.perf_counter() - wall, sum(batch.tokens for batch in batches)
         self.audience.tell("step", StepEvent(
-            state.step, epoch, self.budget.epoch_steps, nats, tokens, tokens / seconds, self.runner.seconds() - cpu,
-            rate, norm, self.budget.eta(state), state.skipped, self.objective.facts(loss),
+            state.step, epoch, self.budget.epoch_steps, per_token(float(loss.total), loss.count), tokens,
+            tokens / seconds, self.runner.seconds() - cpu, rate, norm, self.budget.eta(state), state.skipped,
+            self.objective.facts(loss) if loss.sums else {},
         ))  # fmt: skip
+
+    def _turn(
+        self, turn: Turn, number: int, batches: list[Batch], shares: tuple[float, float], where: str
+    ) -> tuple[dict[str, Loss], dict[str, float], bool]:
+        """One update of each player that has a loss, unless something is not finite: then none, and False."""
+        losses, step = self._accumulate(turn, number, batches, shares[0])
+        learners = {name: self.players.learners[name] for name in losses}
+        norms = {name: learner.ready(losses[name].count) for name, learner in learners.items()}
+        nats = [per_token(float(loss.total), loss.count) for loss in losses.values()]
+        good = all(map(math.isfinite, [*norms.values(), *nats]))
+        if good:
+            for learner in learners.values():
+                learner.update(self._rate(learner, *shares))
+        else:
+            self._skip(turn, step, where)
+        return losses, norms, good
+
+    def _rate(self, learner: Learner, progress: float, hurry: float) -> float:
+        return rate_at(learner.settings, self.state.step, progress, hurry) * self.state.scale
 
     def _advance(self) -> None:
         self.state.group += 1
         if self.state.group == self.budget.epoch_steps:
             self.state.epoch, self.state.group = self.state.epoch + 1, 0
 
-    def _accumulate(self, batches: list[Batch], progress: float) -> tuple[Loss, Step]:
-        """The summed gradient of the batches, in smaller pieces from where memory does not suffice."""
+    def _accumulate(
+        self, turn: Turn, number: int, batches: list[Batch], progress: float
+    ) -> tuple[dict[str, Loss], Step]:
+        """The summed gradients of the batches, in smaller pieces from where memory does not suffice."""
         state = self.state
+        seeds = (self.settings.seed, state.step, *([number] if number else []))
         while True:
-            step = Step(batches, (self.settings.seed, state.step), progress, state.limit)
-            self.learner.flat.zero()
+            step = Step(batches, seeds, progress, state.limit)
+            self.players.zero()
             try:
-                return self.runner.accumulate(self.objective, self.models, step)["model"], step
+                return self.runner.accumulate(turn, self.players.models, step), step
             except OutOfMemory as error:
                 if error.rows == 1 or state.halvings >= running.HALVINGS:
                     raise running.no_room(error) from None
@@ -249,11 +274,11 @@ class Trainer:
                 text = f"a batch of {error} did not fit in memory: such batches go through in halves from now on"
                 self.audience.note("split", text, state.step)
 
-    def _skip(self, step: Step, place: str) -> None:
+    def _skip(self, turn: Turn, step: Step, place: str) -> None:
         state = self.state
         state.skipped, state.in_a_row = state.skipped + 1, state.in_a_row + 1
-        self.learner.flat.zero()
-        module = running.blame(self.runner, self.objective, self.models, step)
+        self.players.zero()
+        module = running.blame(self.runner, turn, self.players.models, step)
         text = f"{place} skipped: not finite, first in {module}"
         self.audience.note("skip", text, state.step)
         if state.in_a_row >= BAD_IN_A_ROW:
@@ -265,25 +290,17 @@ class Trainer:
         if state.rollbacks >= ROLLBACKS:
             do = "lower training.rate, set training.clip, or take training.precision=fp32"
             raise TrainingError(f"training keeps failing after {ROLLBACKS} roll-backs: {why}", where=self.out, do=do)
-        found = self._rescue()
+        found = self.keeper.rescue(state)
+        self.players.restore(found.files)
         state.rollbacks, state.scale, state.in_a_row = state.rollbacks + 1, state.scale / 2, 0
         text = f"rolled back to the weights of step {found.state.step}, and halved the learning rate"
         self.audience.note("rollback", text, state.step)
-
-    def _rescue(self) -> Found:
-        """Load the anchor, or the newest checkpoint if a full disk kept the anchor from being written."""
-        try:
-            found = self.checkpoints.load(self.state.anchor)
-        except BundleError:
-            found = self.checkpoints.newest()
-        self.learner.restore(found.files)
-        return found
 
     # Validation
 
     def _validate(self) -> None:
         state, begun = self.state, time.monotonic()
-        if not self.learner.finite():
+        if not self.players.finite():
             self._roll_back(f"a weight is not finite after step {state.step}")
         with lent(self.learner.flat, self.learner.judged()):
             outcome = self.validator(self.model, self.signals.poll)
@@ -301,15 +318,11 @@ class Trainer:
     def _judge(self, outcome: Outcome) -> bool:
         """Keep the model's present weights if they are the best so far; the loss decides between equals."""
         state, value = self.state, outcome.scores[self.validator.metric].value
-        sign = -1 if self.validator.higher_is_better else 1
-        if not math.isfinite(value) or not math.isfinite(outcome.loss):
-            return False
-        if state.best is not None and (sign * value, outcome.loss) >= (sign * state.best, state.best_loss):
+        if not state.beaten(value, outcome.loss, higher=self.validator.higher_is_better):
             return False
         state.best, state.best_loss, state.best_step = value, outcome.loss, state.step
         state.scores = {name: score.value for name, score in outcome.scores.items() if math.isfinite(score.value)}
-        card = self._card(outcome.scores)
-        self.unsaved_best = self._contents(card), card
+        self.keeper.best(state, self.budget.elapsed(), outcome.scores)
         return True
 
     def _note_patience(self, best: bool) -> None:
@@ -321,18 +334,9 @@ class Trainer:
 
     # Saving
 
-    def _card(self, scores: Mapping[str, Score]) -> dict[str, Any]:
-        known = {key: self.facts[key] for key in ("data", "command", "trained_from", "taught_by") if key in self.facts}
-        hashed = self.facts.get("train", self.facts.get("store", ""))
-        spent = {"steps": self.state.step, "minutes": round(self.budget.elapsed() / 60, 2)}
-        return {**known, "data_hash": hashed, "pairs": len(self.store), **spent, "scores": list(scores.values())}
-
-    def _contents(self, card: Mapping[str, Any]) -> dict[str, bytes]:
-        return bundle.bundle_files(model=self.model, task=self.task, config=self.config, card=card)
-
     def _save(self) -> OSError | None:
         """Write a checkpoint, the new best model first. A disk that fails is told and tried again, not fatal."""
-        if not self.learner.finite():
+        if not self.players.finite():
             self._roll_back(f"a weight is not finite after step {self.state.step}")
         self.state.seconds, self.state.log = self.budget.elapsed(), self.log.size()
         failed = insist(self._write)
@@ -343,14 +347,8 @@ class Trainer:
         return failed
 
     def _write(self) -> None:
-        if self.unsaved_best is not None:
-            files, card = self.unsaved_best
-            files[STATE] = self.state.to_bytes()
-            bundle.write_folder(self.out / "best", files, facts=bundle.facts(card))
-            self.unsaved_best = None
-        card = self._card({})
-        files = self._contents(card) | self.learner.files() | self.objective.files()
-        self.checkpoints.save(self.state, files, bundle.facts(card))
+        self.keeper.write_best(self.state)
+        self.keeper.write(self.state, self.players.files() | self.objective.files())
 
     # The end
 
@@ -365,6 +363,8 @@ class Trainer:
         if reason == "signal":
             text = f"stopped at step {state.step}; to go on: antiphon resume {self.out}"
             self.audience.note("stop", text, state.step)
+        if self.audience.stop is not None and self.audience.stop.text and reason == self.audience.stop.reason:
+            self.audience.note("stop", self.audience.stop.text, state.step)
         result = Result(
             self.out, reason, state.step, state.epoch, self.validator.metric, state.best, state.best_step, state.scores,
             self.out / "best" if state.best is not None else None, state.seconds, state.skipped,
@@ -388,11 +388,3 @@ class Trainer:
         except Interrupted:
             return "signal"
         return reason
-
-
-def _sampled(task: Task, pair: Pair, seed: int) -> Example:
-    """The pair cut at random; as usual where a random cut is longer than allowed."""
-    try:
-        return task.encode(pair, seed=seed)
-    except TooLong:
-        return task.encode(pair)

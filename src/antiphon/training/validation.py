@@ -45,16 +45,18 @@ class Outcome:
 class Validator:
     """Validates the same pairs in the same way each time; answers are greedy, which costs least.
 
-    `metric` is what is judged by: `loss`, `perplexity`, `forced_accuracy`, or the name of any metric. `poll` is called
-    between batches and may raise to end it early.
+    `metric` is what is judged by: `loss`, `perplexity`, `forced_accuracy`, or the name of any metric; those named in
+    `besides` are only told. `poll` is called between batches and may raise to end it early.
     """
 
-    def __init__(self, config: Config, task: Task, pairs: Sequence[Pair]) -> None:
+    def __init__(self, config: Config, task: Task, pairs: Sequence[Pair], besides: Sequence[str] = ()) -> None:
         self.config, self.task = config, task
         self.metric = config.training.metric or "loss"
         self.by_answers = None if self.metric in FORCED else metrics.get(self.metric)
+        self.metrics = {name: metrics.get(name) for name in besides}
+        self.metrics |= {self.metric: self.by_answers} if self.by_answers else {}
         grouped = group_references(pairs)
-        self.answered = grouped[:: math.ceil(len(grouped) / (ANSWERED if self.by_answers else SHOWN))]
+        self.answered = grouped[:: math.ceil(len(grouped) / (ANSWERED if self.metrics else SHOWN))]
         self.order = sorted(range(len(self.answered)), key=lambda row: len(self.answered[row].source))
         ranker(config.decoding, None)  # what is wrong with decoding.risk is said before training, not after
         self.settings = quick(config.decoding)
@@ -73,8 +75,8 @@ class Validator:
         }
         answers = self._answers(model, poll)
         references = [pair.references or (pair.target,) for pair in self.answered]
-        if self.by_answers is not None:
-            scores[self.metric] = metrics.corpus(self.by_answers, answers, references)
+        for name, metric in self.metrics.items():
+            scores[name] = metrics.corpus(metric, answers, references)
         shown = zip(self.answered[:SHOWN], references, answers, strict=False)
         return Outcome(forced.loss, scores, [(pair.source, refs[0], answer) for pair, refs, answer in shown])
 

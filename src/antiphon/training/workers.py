@@ -35,7 +35,7 @@ from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running
 from antiphon.training.checkpoint import State
 from antiphon.training.distillation import from_settings
-from antiphon.training.objectives import Objective
+from antiphon.training.objectives import Turn
 from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local, OutOfMemory, Split, Step
 
@@ -163,7 +163,7 @@ class Parallel(Local):
             how = {"matmul": matmul, "precision": precision}
             worker.tell({"config": to_dict(config), "sizes": sizes, **how, **place}, frozen)
 
-    def accumulate(self, objective: Objective, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
+    def accumulate(self, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of the summed loss of all batches; gives that sum by player.
 
         Raises `OutOfMemory` as soon as all have answered, with half-made gradients in place.
