@@ -109,15 +109,20 @@ TINY: dict[str, Any] = {"decoding__max_length": 1, "model__dropout": 0.0, "train
 PAIR = [("ab", "ab"), ("ba", "a")] * 6
 
 
-def expected(model: Seq2Seq, batch: Batch, objective: Any, power: float = 1.0) -> Tensor:
-    """The expected reward over all answers of at most two tokens, by enumeration; in shares `p ** power`."""
+def every_answer(model: Seq2Seq, batch: Batch) -> tuple[Padded, Tensor]:
+    """All answers of at most two tokens, and the log probability of each."""
     size = model.target_size
-    every = [[EOS], *([one, two] for one, two in product(range(size), range(size)) if one != EOS)]
-    answers = pad(every)
-    memory = remembered(model, batch, len(every))
+    answers = pad([[EOS], *([one, two] for one, two in product(range(size), range(size)) if one != EOS)])
+    memory = remembered(model, batch, len(answers.lengths_B))
     log_probs = model.log_probs(forced(model, memory, answers), memory)
     picked = log_probs.gather(2, answers.values[..., None])[..., 0].masked_fill(~answers.mask_BL, 0).sum(1)
     torch.testing.assert_close(picked.exp().sum(), torch.ones(()))
+    return answers, picked
+
+
+def expected(model: Seq2Seq, batch: Batch, objective: Any, power: float = 1.0) -> Tensor:
+    """The expected reward over all answers of at most two tokens, by enumeration; in shares `p ** power`."""
+    answers, picked = every_answer(model, batch)
     return ((power * picked).softmax(0) * objective.reward(batch, answers)).sum()
 
 
@@ -173,7 +178,7 @@ def test_a_constant_reward_strengthens_whatever_is_drawn_and_leaves_risk_alone()
     torch.manual_seed(2)
     answers, memory = objective.answers(model, batch)
     drawn = answers.rows(torch.arange(0, 18, 2))
-    log_probs, _ = objective.measured(model, memory.rows(torch.arange(0, 18, 2)), batch, drawn)
+    log_probs, _ = objective.measured(model, memory.rows(torch.arange(0, 18, 2)), batch, drawn)  # of each token
     torch.testing.assert_close(loss.total, -log_probs.sum())
     assert objective.facts(loss)["reward"] == 1
     risk, model, batch = lively(configured("gru", **{**KINDS["minimum-risk"], **TINY, **constant}))

@@ -179,16 +179,24 @@ class Training:
     coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
-    objective: Literal["likelihood", "self-critical", "minimum-risk", "unlikelihood", "distillation"] = setting(
-        "likelihood", "what is minimized: likelihood, alone or with rewards, unlikelihood or what teachers expect"
+    objective: Literal["likelihood", "self-critical", "minimum-risk", "adversarial", "unlikelihood", "distillation"] = (
+        setting("likelihood", "what is minimized: likelihood, alone or with rewards, an adversary, unlikelihood, teachers")
     )
     reward: str = setting("", "self-critical, minimum-risk: a metric, several joined by +, or constant (the control)")
-    likelihood: float = setting(0.1, "self-critical, minimum-risk, distillation: share of likelihood in the loss")
+    likelihood: float = setting(0.1, "share of likelihood in the loss of every other objective but unlikelihood")
     samples: int = setting(5, "minimum-risk: answers drawn for each source")
     risk_sharpness: float = setting(0.005, "minimum-risk: power of the chances of drawn answers (Shen et al. 2016)")
     unlikelihood: float = setting(1.0, "unlikelihood: its weight beside likelihood (Welleck et al. 2020)")
     teachers: tuple[str, ...] = setting((), "distillation: models to learn from, of the student's vocabularies")
     temperature: float = setting(1.0, "distillation: what logits of teachers and student are divided by")
+    rollouts: int = setting(0, "adversarial: ends drawn to value each token (Yu et al. 2017); 0 judges beginnings")
+    discriminator: Literal["rnn", "lstm", "gru", "conv", "transformer"] = setting(
+        "gru", "adversarial: its two encoders"
+    )
+    discriminator_width: int = setting(64, "adversarial: width of the discriminator; a multiple of 4")
+    discriminator_rate: float = setting(0.001, "adversarial: learning rate of the discriminator")
+    discriminator_turns: int = setting(2, "adversarial: updates of the discriminator for each of the model")
+    collapse: float = setting(0.5, "adversarial: ends below this share of the first distinct-2 or entropy; 0 never")
     ema: float = setting(0.0, "decay of the moving average of weights; 0 turns it off")
     average: int = setting(0, "average the last k validated weights at the end; 0 or 1 turns it off")
     epochs: int | None = setting(None, "most passes over the data")
@@ -388,13 +396,14 @@ def _check_values(config: Config, where: str) -> None:
 _SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
 _SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
 _SHARES += ["data.valid", "training.beta1", "training.beta2", "training.likelihood"]
+_SHARES += ["training.collapse"]
 _RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
 _RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
 _POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
-_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature"]
+_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature", "training.discriminator_rate"]
 _NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
 _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
-_NATURAL += ["training.l2_start", "data.augment.switchout"]
+_NATURAL += ["training.l2_start", "data.augment.switchout", "training.rollouts"]
 _SHARES += ["data.mix"]
 _NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
 _NATURAL += ["decoding.backward_weight", "model.encoder.window", "model.encoder.global_tokens"]
@@ -403,5 +412,6 @@ _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
 _COUNTS += ["training.samples", "data.facts", "model.knowledge.layers"]
+_COUNTS += ["training.discriminator_width", "training.discriminator_turns"]
 _COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
 _COUNTS += ["data.source.max_length", "data.target.max_length"]

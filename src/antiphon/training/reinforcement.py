@@ -46,16 +46,16 @@ def make_objective(config: Config, task: Task) -> Objective:
             return SelfCritical(config, task)
         case "minimum-risk":
             return MinimumRisk(config, task)
+        case "adversarial":
+            from antiphon.training.adversarial import Adversarial  # it builds on what is below
+
+            return Adversarial(config, task)
         case _:
             return from_settings(config.training, task)
 
 
-class SequenceLevel(Objective):
-    """(1 - share) times what a subclass makes of drawn answers and their rewards, plus share times likelihood.
-
-    Sums are over sources; the count is of target tokens, as for likelihood. Answers are drawn, scored and learned from
-    without dropout, so that the gradient is that of the distribution that they were drawn from; likelihood keeps it.
-    """
+class Drawing(Objective):
+    """What objectives of drawn answers share: how they are drawn, measured, and mixed with likelihood."""
 
     players: tuple[str, ...] = ("model",)
     drawn: int
@@ -64,7 +64,7 @@ class SequenceLevel(Objective):
     def __init__(self, config: Config, task: Task) -> None:
         settings = config.training
         self.settings, self.share, self.likelihood = settings, settings.likelihood, Likelihood(settings)
-        self.task, self.most, self.reward = task, config.decoding.max_length, Reward(settings.reward, task)
+        self.task, self.most = task, config.decoding.max_length
 
     def begin(self, model: Seq2Seq, files: Mapping[str, bytes] | None) -> None:
         """Keep a copy of the model that training began with, for the divergence from it."""
@@ -77,12 +77,10 @@ class SequenceLevel(Objective):
         """That copy."""
         return {INITIAL: self.content}
 
-    def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
-        model = models["model"]
-        with no_dropout(model):
-            answers, memory_N = self.answers(model, batch)
-            rewards_BS = self.reward(batch, answers).view(-1, self.drawn)
-            total, sums = self.learn(model, memory_N, batch, answers, rewards_BS)
+    def mixed(
+        self, total: Tensor, sums: dict[str, float], models: Mapping[str, Any], batch: Batch, progress: float
+    ) -> dict[str, Loss]:
+        """(1 - share) times this total plus share times likelihood; the count is of target tokens, as for that."""
         if self.share:
             total = (1 - self.share) * total + self.share * self.likelihood(models, batch, progress)["model"].total
         return {"model": Loss(total, batch.count, sums)}
@@ -101,14 +99,14 @@ class SequenceLevel(Objective):
     def measured(
         self, model: Seq2Seq, memory: Memory, batch: Batch, answers: Padded
     ) -> tuple[Tensor, dict[str, float]]:
-        """The log probability of each answer, with its gradient; and sums of what is logged of them."""
+        """The log probability of each token `[N, T]`, with its gradient; and sums of what is logged of them."""
         steps = forced(model, memory, answers)
         log_probs_NTV = model.log_probs(steps, memory)
         picked_NT = log_probs_NTV.gather(2, answers.values[..., None]).squeeze(2)
         self.initial.to(model.head.weight.dtype)  # in bf16 with a twin, so that nothing but learning parts them
         entropy, divergence = self._shape(log_probs_NTV.detach(), batch, answers)
         known = {"tokens": float(answers.lengths_B.sum()), "entropy": entropy, "divergence": divergence}
-        return picked_NT.masked_fill(~answers.mask_BL, 0.0).sum(1), known
+        return picked_NT.masked_fill(~answers.mask_BL, 0.0), known
 
     @torch.no_grad()
     def _shape(self, now_NTV: Tensor, batch: Batch, answers: Padded) -> tuple[float, float]:
@@ -124,6 +122,30 @@ class SequenceLevel(Objective):
             divergence += (chances_NV * (now_NV - before_NV)).sum()
         return float(entropy), float(divergence)
 
+    @abstractmethod
+    def greedy(self, limits_N: Tensor) -> Tensor:
+        """True for answers that are to be the likeliest, and not drawn."""
+
+
+class SequenceLevel(Drawing):
+    """(1 - share) times what a subclass makes of drawn answers and their rewards, plus share times likelihood.
+
+    Sums are over sources; the count is of target tokens, as for likelihood. Answers are drawn, scored and learned from
+    without dropout, so that the gradient is that of the distribution that they were drawn from; likelihood keeps it.
+    """
+
+    def __init__(self, config: Config, task: Task) -> None:
+        super().__init__(config, task)
+        self.reward = Reward(config.training.reward, task)
+
+    def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
+        model = models["model"]
+        with no_dropout(model):
+            answers, memory_N = self.answers(model, batch)
+            rewards_BS = self.reward(batch, answers).view(-1, self.drawn)
+            total, sums = self.learn(model, memory_N, batch, answers, rewards_BS)
+        return self.mixed(total, sums, models, batch, progress)
+
     def facts(self, loss: Loss) -> dict[str, float]:
         """Reward with its variance, advantage, length, share of identical answers; entropy and divergence a token."""
         sums = loss.sums
@@ -134,10 +156,6 @@ class SequenceLevel(Objective):
             "advantage": sums["advantage"] / count, "entropy": sums["entropy"] / tokens, "length": tokens / count,
             "kl": sums["divergence"] / tokens, "identical": sums["identical"] / count,
         }  # fmt: skip
-
-    @abstractmethod
-    def greedy(self, limits_N: Tensor) -> Tensor:
-        """True for answers that are to be the likeliest, and not drawn."""
 
     @abstractmethod
     def learn(
@@ -167,9 +185,9 @@ class SelfCritical(SequenceLevel):
         drawn, best = answers.rows(places), answers.rows(places + 1)
         reward_B, greedy_B = rewards_BS.unbind(1)
         advantage_B = reward_B if self.reward.constant else reward_B - greedy_B
-        log_probs_B, sums = self.measured(model, memory.rows(places), batch, drawn)
+        log_probs_BT, sums = self.measured(model, memory.rows(places), batch, drawn)
         same = sum(map(torch.equal, _listed(drawn), _listed(best)))
-        return -(advantage_B * log_probs_B).sum(), sums | _rewarded(reward_B, advantage_B, same)
+        return -(advantage_B * log_probs_BT.sum(1)).sum(), sums | _rewarded(reward_B, advantage_B, same)
 
 
 class MinimumRisk(SequenceLevel):
@@ -195,9 +213,9 @@ class MinimumRisk(SequenceLevel):
         self, model: Seq2Seq, memory: Memory, batch: Batch, answers: Padded, rewards_BS: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
         """Minus the expected reward."""
-        log_probs_N, sums = self.measured(model, memory, batch, answers)
+        log_probs_NT, sums = self.measured(model, memory, batch, answers)
         again_BS = repeated(answers.values.view(len(rewards_BS), self.drawn, -1))
-        powers_BS = (self.sharpness * log_probs_N.view_as(rewards_BS)).masked_fill(again_BS, -torch.inf)
+        powers_BS = (self.sharpness * log_probs_NT.sum(1).view_as(rewards_BS)).masked_fill(again_BS, -torch.inf)
         expected_B = (powers_BS.softmax(1) * rewards_BS).sum(1)
         advantage_BS = rewards_BS - expected_B.detach()[:, None]
         return -expected_B.sum() / self.sharpness, sums | _rewarded(rewards_BS, advantage_BS, int(again_BS.sum()))
@@ -252,17 +270,20 @@ def remembered(model: Seq2Seq, batch: Batch, times: int) -> Memory:
     return memory.rows(rows.repeat_interleave(times))
 
 
-def draw(model: Seq2Seq, memory: Memory, limits_N: Tensor, greedy_N: Tensor) -> Padded:
+def draw(model: Seq2Seq, memory: Memory, limits_N: Tensor, greedy_N: Tensor, begun_NT: Tensor | None = None) -> Padded:
     """Answers token by token from the model's own chances, or the likeliest token where `greedy_N`, one a memory row.
 
-    They include the end mark; one that reaches its limit has none. Random numbers are PyTorch's.
+    They include the end mark; one that reaches its limit has none. Random numbers are PyTorch's. Where `begun_NT` is
+    not negative it is the token, so that answers go on from beginnings.
     """
     with torch.inference_mode():
-        values_NT, lengths_N = _drawn(model, memory, limits_N, greedy_N)
+        values_NT, lengths_N = _drawn(model, memory, limits_N, greedy_N, begun_NT)
     return Padded(values_NT.clone(), lengths_N.clone())  # else no gradient could flow by these tensors
 
 
-def _drawn(model: Seq2Seq, memory: Memory, limits_N: Tensor, greedy_N: Tensor) -> tuple[Tensor, Tensor]:
+def _drawn(
+    model: Seq2Seq, memory: Memory, limits_N: Tensor, greedy_N: Tensor, begun_NT: Tensor | None
+) -> tuple[Tensor, Tensor]:
     place_N = torch.arange(len(limits_N), device=limits_N.device)
     values_NT = limits_N.new_zeros(len(limits_N), int(limits_N.max()))
     lengths_N, left_N = torch.zeros_like(limits_N), limits_N.clone()
@@ -271,6 +292,9 @@ def _drawn(model: Seq2Seq, memory: Memory, limits_N: Tensor, greedy_N: Tensor) -
         steps, state = model.decode(token_N[:, None], memory, state)
         log_probs_NV = model.log_probs(steps, memory)[:, 0]
         token_N = torch.where(greedy_N, log_probs_NV.argmax(1), chosen(log_probs_NV.exp()))
+        if begun_NT is not None and step < begun_NT.shape[1]:
+            told_N = begun_NT[place_N, step]
+            token_N = torch.where(told_N < 0, token_N, told_N)
         values_NT[place_N, step] = token_N
         lengths_N[place_N] = step + 1
         going = ((token_N != EOS) & (left_N > step + 1)).nonzero().squeeze(1)
