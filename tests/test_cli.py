@@ -26,8 +26,8 @@ NO_TORCH = "import sys; {}; assert not {{'torch', 'numpy'}} & set(sys.modules)"
 Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+@pytest.fixture(name="call")
+def calling(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a command in this process; gives exit code, output and errors."""
 
     def run(*words: str | Path, text: str = "") -> tuple[int, str, str]:

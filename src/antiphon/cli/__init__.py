@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": "Answer lines of text with a trained model.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",
+    "sweep": "Draw quality against variety of models over temperatures.",
     "calibrate": "Learn from pairs how far a model's answers can be trusted.",
     "info": "Show what a model is; without a model, list every setting.",
 }

@@ -364,6 +364,13 @@ def _encoded(task: Encoding, pair: Pair, report: Report) -> Example | None:
         return None
 
 
+def forced_scores(
+    predictor: Answering, pairs: Sequence[Pair], *, bootstrap: int = 1000, seed: int = 1
+) -> dict[str, Score]:
+    """Loss, perplexity and forced accuracy over all references, by name; nothing for an ensemble."""
+    return _likelihoods(_forced_table(predictor, pairs, Report()), bootstrap, seed)
+
+
 def _likelihoods(table: Stats | None, rounds: int, seed: int) -> dict[str, Score]:
     if table is None:
         return {}

@@ -34,7 +34,8 @@ class Sacre:
     def signature(self) -> str:
         """sacrebleu's signature without the number of references, which a corpus adds."""
         self.counter.num_refs = 1
-        return str(self.counter.get_signature()).removeprefix("nrefs:1|")
+        order = getattr(self.counter, "max_ngram_order", 4)  # of BLEU, whose signature leaves it out
+        return ("" if order == 4 else f"n:{order}|") + str(self.counter.get_signature()).removeprefix("nrefs:1|")
 
     def stats(self, hypothesis: str, references: Sequence[str]) -> Stats:
         """sacrebleu's counts `[K]` of one sentence."""
@@ -50,10 +51,11 @@ class Sacre:
         return float(self.single._compute_score_from_stats(stats.tolist()).score)
 
 
-def bleu(name: str, *, tokenize: str = "13a", lowercase: bool = False) -> Sacre:
-    """BLEU (Papineni et al. 2002) up to 4-grams, smoothed as mteval does."""
+def bleu(name: str, *, tokenize: str = "13a", lowercase: bool = False, most: int = 4) -> Sacre:
+    """BLEU (Papineni et al. 2002) up to n-grams of length `most`, smoothed as mteval does."""
     plain, single = (
-        BLEU(lowercase=lowercase, tokenize=tokenize, force=True, effective_order=order) for order in (False, True)
+        BLEU(lowercase=lowercase, tokenize=tokenize, force=True, effective_order=order, max_ngram_order=most)
+        for order in (False, True)
     )
     return Sacre(name, True, plain, single)
 

@@ -16,7 +16,7 @@ References = Sequence[str | Sequence[str]]
 
 _TOKENIZERS = frozenset(overlap.BLEU_TOKENIZERS)
 _OPTIONS: dict[str, frozenset[str]] = {
-    "bleu": _TOKENIZERS | {"lowercase"},
+    "bleu": _TOKENIZERS | {"lowercase", "2"},
     "chrf": frozenset({"lowercase", "words"}),
     "ter": frozenset({"cased"}),
     "rouge1": frozenset({"stem"}),
@@ -25,7 +25,9 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "self_bleu": _TOKENIZERS,
 }
 _MAKERS: dict[str, Callable[[str, frozenset[str]], Metric | Pooled]] = {
-    "bleu": lambda name, on: overlap.bleu(name, tokenize=_tokenizer(name, on), lowercase="lowercase" in on),
+    "bleu": lambda name, on: overlap.bleu(
+        name, tokenize=_tokenizer(name, on), lowercase="lowercase" in on, most=2 if "2" in on else 4
+    ),
     "chrf": lambda name, on: overlap.chrf(name, lowercase="lowercase" in on, word_order=2 if "words" in on else 0),
     "ter": lambda name, on: overlap.ter(name, cased="cased" in on),
     "rouge1": lambda name, on: overlap.rouge(name, "rouge1", stem="stem" in on),
@@ -50,8 +52,8 @@ NAMES = tuple(_MAKERS)
 def get(name: str) -> Metric | Pooled:
     """A metric by its name, with options after colons: `bleu`, `bleu:zh:lowercase`, `chrf:words`, `rougeL:stem`.
 
-    Options: bleu takes a tokenizer (13a, char, zh, none, intl) and lowercase; chrf lowercase and words (chrF++);
-    ter cased; rouge1, rouge2, rougeL stem; self_bleu a tokenizer. An unknown name or option is a `ConfigError`.
+    Options: bleu takes a tokenizer (13a, char, zh, none, intl), lowercase and 2 (BLEU-2); chrf lowercase and words
+    (chrF++); ter cased; rouge1, rouge2, rougeL stem; self_bleu a tokenizer. What is unknown is a `ConfigError`.
     """
     kind, *options = name.split(":")
     if kind not in _MAKERS:
