@@ -15,7 +15,7 @@ from antiphon.core.batch import Batch, Loss, Padded, pad
 from antiphon.core.config import Config, Training, override
 from antiphon.core.errors import ConfigError
 from antiphon.inference.task import Task
-from antiphon.training import reinforcement
+from antiphon.training import adversarial, reinforcement
 from antiphon.training.adversarial import Adversarial, beginning
 from antiphon.training.optimizers import Flat
 from antiphon.training.reinforcement import draw, forced, no_dropout, remembered
@@ -144,8 +144,11 @@ def test_the_model_climbs_the_chance_to_be_taken_for_a_person() -> None:
 
 
 @pytest.mark.parametrize(("rollouts", "judge"), [(0, "gru"), (0, "rnn"), (0, "conv"), (0, "transformer"), (2, "gru")])
-def test_what_tokens_count_for_adds_up_to_the_answer(rollouts: int, judge: str) -> None:
+def test_what_tokens_count_for_adds_up_to_the_answer(
+    rollouts: int, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last value is the verdict on the whole; without roll-outs those before it are verdicts on beginnings."""
+    monkeypatch.setattr(adversarial, "ROWS", 3)
     settings = ADVERSARIAL | {"training__rollouts": rollouts, "training__discriminator": judge}
     objective, models, task = both(configured("lstm", **settings))
     model, player, batch = models["model"].eval(), models["discriminator"].eval(), some(task)

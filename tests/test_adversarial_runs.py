@@ -85,6 +85,22 @@ def test_a_checkpoint_without_a_player_is_refused(tmp_path: Path) -> None:
         objective.watcher.restore({})
 
 
+def test_every_turn_draws_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the discriminator would be asked about the very answers that it has just learned from."""
+    seeds = []
+    for name in ("tell_apart", "__call__"):
+        right = getattr(Adversarial, name)
+
+        def seen(self: Any, *rest: Any, right: Any = right) -> Any:
+            seeds.append(torch.initial_seed())
+            return right(self, *rest)
+
+        monkeypatch.setattr(Adversarial, name, seen)
+    settings = {**ADVERSARIAL, "training__discriminator_turns": 2, "training__steps": 2}
+    run(configured("gru", **settings), tmp_path / "run")
+    assert len(seeds) == len(set(seeds)) == 6
+
+
 def test_what_is_not_finite_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step of both players is skipped, and the note names the player."""
     right, watcher = Adversarial.tell_apart, Recorder()

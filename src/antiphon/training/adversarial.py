@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.core.batch import Batch, Loss, Padded
+from antiphon.core.batch import Batch, Loss, Memory, Padded
 from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError
 from antiphon.data.batching import mix
@@ -29,6 +29,9 @@ from antiphon.training.reinforcement import Drawing, no_dropout, remembered, rep
 
 STREAM = 0xAD
 """Parts the discriminator's first weights from other draws by the same seed."""
+
+ROWS = 1024
+"""Beginnings that go on together, each with a memory of its own."""
 
 
 class Adversarial(Drawing):
@@ -110,12 +113,16 @@ class Adversarial(Drawing):
 
     def values(self, model: Seq2Seq, judge: Discriminator, batch: Batch, source_BD: Tensor, answers: Padded) -> Tensor:
         """The chance to be taken for a person of each answer's first t tokens, `[B, T + 1]`, t from 0 on."""
-        rows, steps = answers.values.shape
-        values_BT = source_BD.new_zeros(rows, steps + 1)
+        many, steps = answers.values.shape
+        values_BT = source_BD.new_zeros(many, steps + 1)
         if self.rollouts:
             row_N, taken_N = answers.mask_BL.nonzero(as_tuple=True)  # beginnings that leave something to be said
-            values_BT[row_N, taken_N] = self._ends(model, judge, batch, source_BD, answers, row_N, taken_N)
-            place_B = torch.arange(rows, device=row_N.device)
+            memory, limits_B = remembered(model, batch, 1), self.limits(model, batch)
+            values_BT[row_N, taken_N] = torch.cat([
+                self._ends(model, judge, memory.rows(rows), limits_B[rows], source_BD[rows], begun)
+                for rows, begun in zip(row_N.split(ROWS), _begun(answers, row_N, taken_N).split(ROWS), strict=True)
+            ])  # fmt: skip
+            place_B = torch.arange(many, device=row_N.device)
             values_BT[place_B, answers.lengths_B] = judge(source_BD, answers).sigmoid()
         else:
             values_BT[:, 0] = 0.5  # nothing is said, and nothing known
@@ -123,17 +130,19 @@ class Adversarial(Drawing):
         return values_BT
 
     def _ends(
-        self, model: Seq2Seq, judge: Discriminator, batch: Batch, source_BD: Tensor, answers: Padded, row_N: Tensor,
-        taken_N: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        model: Seq2Seq,
+        judge: Discriminator,
+        memory: Memory,
+        limits_N: Tensor,
+        source_ND: Tensor,
+        begun_NT: Tensor,
+    ) -> Tensor:
         """The mean verdict on answers that the model draws from each beginning on (roll-outs)."""
-        memory, limits_N = remembered(model, batch, 1).rows(row_N), self.limits(model, batch)[row_N]
-        free_NT = torch.arange(answers.values.shape[1], device=row_N.device) >= taken_N[:, None]
-        begun_NT = answers.values[row_N].masked_fill(free_NT, -1)
-        total_N = source_BD.new_zeros(len(row_N))
+        total_N = source_ND.new_zeros(len(source_ND))
         for _ in range(self.rollouts):
             ends = reinforcement.draw(model, memory, limits_N, self.greedy(limits_N), begun_NT)
-            total_N += judge(source_BD[row_N], ends).sigmoid()
+            total_N += judge(source_ND, ends).sigmoid()
         return total_N / self.rollouts
 
     def greedy(self, limits_N: Tensor) -> Tensor:
@@ -157,6 +166,12 @@ def beginning(answers: Padded) -> Padded:
     """A random beginning of each answer, of at least one token, and perhaps the whole."""
     lengths_B = (torch.rand(len(answers.lengths_B), device=answers.lengths_B.device) * answers.lengths_B).long() + 1
     return Padded(answers.values, lengths_B.minimum(answers.lengths_B))
+
+
+def _begun(answers: Padded, row_N: Tensor, taken_N: Tensor) -> Tensor:
+    """The first so many tokens of those answers, then -1, `[N, T]`."""
+    free_NT = torch.arange(answers.values.shape[1], device=row_N.device) >= taken_N[:, None]
+    return answers.values[row_N].masked_fill(free_NT, -1)
 
 
 def _told(ends_B: Tensor, people_B: Tensor, answers: Padded) -> dict[str, float]:
