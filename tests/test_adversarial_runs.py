@@ -173,6 +173,14 @@ def test_collapse_is_named(after: list[Any], message: str, monkeypatch: pytest.M
         assert said == [None] * len(said)
 
 
+def test_an_early_collapse_is_held_against_the_first_steps() -> None:
+    watcher = Collapse(0.5)
+    said = [watcher.step(each) for each in [event()] * collapse.BEGINNING + [event(entropy=0.5)] * collapse.WINDOW]
+    first = next(number for number, each in enumerate(said) if each is not None)
+    assert first == collapse.WINDOW - 1
+    assert "entropy" in watcher.verdict
+
+
 def test_a_run_that_collapses_ends_with_its_best_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: tuple[Config, dict[str, Tensor]]
 ) -> None:

@@ -130,14 +130,9 @@ class Adversarial(Drawing):
         return values_BT
 
     def _ends(
-        self,
-        model: Seq2Seq,
-        judge: Discriminator,
-        memory: Memory,
-        limits_N: Tensor,
-        source_ND: Tensor,
+        self, model: Seq2Seq, judge: Discriminator, memory: Memory, limits_N: Tensor, source_ND: Tensor,
         begun_NT: Tensor,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """The mean verdict on answers that the model draws from each beginning on (roll-outs)."""
         total_N = source_ND.new_zeros(len(source_ND))
         for _ in range(self.rollouts):

@@ -12,8 +12,8 @@ from antiphon.training.observers import Answer, Observer, Started, StepEvent, St
 
 COLLAPSE = "training/collapse.json"
 
-WINDOW = 100
-"""Steps that are looked at together, so that one batch decides nothing."""
+BEGINNING, WINDOW = 10, 100
+"""Steps whose mean is what training began with, and that are held against it together: one batch decides nothing."""
 
 WON, NOTHING = 0.98, 0.02
 """Mean accuracy of the discriminator above which, with a mean reward below the other, the model learns nothing."""
@@ -27,7 +27,7 @@ class Collapse(Observer):
     """Ends a run where answers lose their variety, or nothing is left to learn from; `share` 0 lets it go on.
 
     Distinct-2 of the answers to held-out sources is held against the first validation's, distinct-2 and entropy of
-    drawn answers against those of the first window of steps.
+    drawn answers against those of the first steps.
     """
 
     def __init__(self, share: float) -> None:
@@ -40,10 +40,13 @@ class Collapse(Observer):
         return self._answer()
 
     def step(self, event: StepEvent) -> Answer:
-        if event.facts:
-            self.recent.append([event.facts[name] for name in ("entropy", "distinct2", "accuracy", "reward")])
+        if not event.facts:
+            return self._answer()
+        self.recent.append([event.facts[name] for name in ("entropy", "distinct2", "accuracy", "reward")])
+        entropy, distinct, accuracy, reward = (sum(column) / len(column) for column in zip(*self.recent, strict=True))
+        if len(self.recent) == min(BEGINNING, WINDOW):
+            self.first = {"entropy": entropy, "drawn": distinct} | self.first
         if self.share and len(self.recent) == WINDOW:
-            entropy, distinct, accuracy, reward = (sum(values) / WINDOW for values in zip(*self.recent, strict=True))
             self._compare("entropy", entropy, f"the entropy of answers drawn in {WINDOW} steps")
             self._compare("drawn", distinct, f"distinct-2 of answers drawn in {WINDOW} steps")
             if accuracy > WON and reward < NOTHING:
