@@ -21,8 +21,9 @@ class Seq2Seq:
     """Learns to answer one sequence with another.
 
     `task` picks the recipe, `minutes` limits the time of training, `seed` decides every random choice, `out` keeps the
-    run (checkpoints, log, best model) in a folder, `settings` sets anything else by its dotted name, and `verbose`
-    shows the proposed settings and the training. After `fit`: `result_` (how the run ended) and `bundle_`.
+    run (checkpoints, log, best model) in a folder, `settings` sets anything else by its dotted name, `adapter` names
+    the adapter to train (`fit` with a `start`, which stays as it is) and to answer by, and `verbose` shows the proposed
+    settings and the training. After `fit`: `result_` (how the run ended) and `bundle_`.
 
     >>> model = Seq2Seq(minutes=1, settings={"model.encoder.kind": "gru"})
     >>> model.get_params()["minutes"]
@@ -37,10 +38,11 @@ class Seq2Seq:
         seed: int | None = None,
         out: str | Path | None = None,
         settings: dict[str, Any] | None = None,
+        adapter: str | None = None,
         verbose: bool = True,
     ) -> None:
         self.task, self.minutes, self.seed = task, minutes, seed
-        self.out, self.settings, self.verbose = out, settings, verbose
+        self.out, self.settings, self.adapter, self.verbose = out, settings, adapter, verbose
         self.result_: Result | None = None
         self.bundle_: Bundle | None = None
         self._predictor: Predictor | None = None
@@ -93,7 +95,8 @@ class Seq2Seq:
         from antiphon.training.observers import Observer
         from antiphon.training.start import fit
 
-        named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed}
+        named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed,
+                 "model.adapter.name": self.adapter}  # fmt: skip
         given = {key: value for key, value in named.items() if value is not None} | (self.settings or {})
         with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
             return fit(
@@ -104,7 +107,8 @@ class Seq2Seq:
     def _use(self, bundle: Bundle, knowledge: str | Path | None = None) -> None:
         from antiphon.inference.predictor import Predictor
 
-        self.bundle_, self._predictor = bundle, Predictor(bundle, knowledge=knowledge)
+        predictor = Predictor(bundle, knowledge=knowledge, adapter=self.adapter)
+        self.bundle_, self._predictor = bundle, predictor
 
     def calibrate(self, pairs: Any, metric: str | None = None) -> Seq2Seq:
         """Learn from pairs that training has not seen how likely each answer is to be right: `confidence` of the
@@ -158,14 +162,15 @@ class Seq2Seq:
             raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
         kept, card = self.bundle_, self.bundle_.manifest.get("card") or {}
         bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card,
-                    confidence=kept.confidence)  # fmt: skip
+                    adapters=kept.adapters, confidence=kept.confidence)  # fmt: skip
 
     @classmethod
-    def load(cls, path: str | Path, *, knowledge: str | Path | None = None) -> Seq2Seq:
-        """A trained model from a bundle or a run; with a file of facts, if it looks these up."""
+    def load(cls, path: str | Path, *, knowledge: str | Path | None = None, adapter: str | None = None) -> Seq2Seq:
+        """A trained model from a bundle or a run; with a file of facts, if it looks these up; to answer by one of its
+        adapters, where one is named."""
         from antiphon.inference.bundle import load
 
-        model = cls()
+        model = cls(adapter=adapter)
         model._use(load(Path(path)), knowledge)
         return model
 
@@ -200,6 +205,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": None,
     "out": None,
     "settings": None,
+    "adapter": None,
     "verbose": True,
 }
 PARAMETERS = tuple(DEFAULTS)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import Backward, Knowledge
+from antiphon.cli.models import AdapterName, Backward, Knowledge
 
 MetricNames = Annotated[str | None, Parameter(help="with commas between: bleu,chrf,exact; default: those of the task")]
 
@@ -21,6 +21,7 @@ def evaluate(
     metrics: MetricNames = None,
     backward: Backward = None,
     knowledge: Knowledge = None,
+    adapter: AdapterName = None,
     json: Annotated[bool, Parameter(help="write everything as JSON")] = False,
 ) -> None:
     """Score a model on pairs: metrics with 95 % intervals, by length and frequency, and the worst answers.
@@ -37,7 +38,7 @@ def evaluate(
     from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
     from antiphon.inference.evaluate import evaluate as score
 
-    guesser = predictor(model, backward, knowledge)
+    guesser = predictor(model, backward, knowledge, adapter)
     chosen = searching(guesser.config, settings)
     found = score(guesser, scored_pairs(data, guesser.config), metric_names(metrics), decoding=chosen)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
@@ -45,4 +46,6 @@ def evaluate(
         about["backward"] = backward
     if knowledge is not None:
         about["knowledge"] = knowledge
+    if adapter is not None:
+        about["adapter"] = adapter
     print(found.to_json(about) if json else "\n".join(found.lines()))

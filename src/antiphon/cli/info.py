@@ -15,6 +15,7 @@ from rich.text import Text
 from antiphon.core import config
 
 if TYPE_CHECKING:
+    from antiphon.inference.adapters import Adapter
     from antiphon.inference.bundle import Bundle
 
 KINDS = {int: "number", float: "number", bool: "true, false", str: "text"}
@@ -62,7 +63,21 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if found := bundle.confidence:
         known = f"in {found.metric}, from {found.pairs:,} answers, calibration error {found.error:.3f}"
         yield "confidence", known
+    for adapter in bundle.adapters.values():
+        yield f"adapter {adapter.name}", "; ".join(adapter_facts(adapter))
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
+
+
+def adapter_facts(adapter: Adapter) -> Iterator[str]:
+    """What an adapter is and was made from."""
+    own = adapter.config.model.adapter
+    yield f"rank {own.rank}, scale {own.scale:g}{', embeddings too' if own.embeddings else ''}, {adapter.size:,} bytes"
+    data, pairs = adapter.card.get("data", "unknown data"), adapter.card.get("pairs")
+    yield f"data {data} (sha256 {str(adapter.card.get('data_hash', 'unknown'))[:12]})"
+    if isinstance(pairs, int):
+        yield f"{pairs:,} pairs"
+    for score in adapter.card.get("scores") or ():
+        yield f"{score['name']} {score['value']:.4g} on validation data"
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:

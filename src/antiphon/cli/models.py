@@ -26,16 +26,24 @@ Knowledge = Annotated[
 ]
 """What `--knowledge` means."""
 
+AdapterName = Annotated[
+    str | None, Parameter(help="the adapter of the model to answer by; without it, the model alone")
+]
+"""What `--adapter` means."""
 
-def predictor(names: str, backward: str | None = None, knowledge: str | None = None) -> Predictor:
+
+def predictor(
+    names: str, backward: str | None = None, knowledge: str | None = None, adapter: str | None = None
+) -> Predictor:
     """The model that a path names, or the ensemble of several with commas between; with a backward model's path, one
-    that ranks its candidates by that as well; with a file of `knowledge` for one that reads facts."""
+    that ranks its candidates by that as well; with a file of `knowledge` for one that reads facts; by one of its
+    adapters, where one is named."""
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
 
     bundles = [load(Path(path)) for path in model_paths(names)]
     again = load(Path(backward)) if backward else None
-    found = Predictor(bundles, backward=again, knowledge=knowledge)
+    found = Predictor(bundles, backward=again, knowledge=knowledge, adapter=adapter)
     tell(found.facts)
     return found
 

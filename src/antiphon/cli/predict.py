@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import Backward, Knowledge
+from antiphon.cli.models import AdapterName, Backward, Knowledge
 
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
@@ -28,6 +28,7 @@ def predict(
     *settings: str,
     backward: Backward = None,
     knowledge: Knowledge = None,
+    adapter: AdapterName = None,
     confidence: Annotated[bool, Parameter(help="write confidence after each answer, with a tab between")] = False,
     abstain: Annotated[
         float | None, Parameter(help="give an empty answer where confidence is below this, as decoding.abstain")
@@ -58,7 +59,7 @@ def predict(
 
     if "=" in file and not Path(file).exists():
         settings, file = (file, *settings), "-"
-    guesser = predictor(model, backward, knowledge)
+    guesser = predictor(model, backward, knowledge, adapter)
     chosen = searching(guesser.config, settings if abstain is None else (*settings, f"abstain={abstain}"))
     if confidence and guesser.calibration is None:
         raise ConfigError(

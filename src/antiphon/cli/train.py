@@ -50,6 +50,9 @@ def train(
     way: Annotated[
         Literal["beam", "sample", "noise"] | None, Parameter(help="the best answers, drawn ones, or noisy sources")
     ] = None,
+    adapter: Annotated[
+        str | None, Parameter(help="with --from: train an adapter of this name, and leave the model as it is")
+    ] = None,
     config: Annotated[Path | None, Parameter(help="a TOML file of settings; key=value comes after it")] = None,
     show: Annotated[bool, Parameter(help="only show the settings that would be used, and why")] = False,
 ) -> int:
@@ -62,7 +65,8 @@ def train(
     settings
         Anything else as key=value, such as model.encoder.kind=gru or training.minutes=10. `antiphon info` lists all.
     """
-    given = {**(from_file(config) if config else {}), **({"task": task} if task else {}), **assignments(settings)}
+    named = {key: value for key, value in (("task", task), ("model.adapter.name", adapter)) if value}
+    given = {**(from_file(config) if config else {}), **named, **assignments(settings)}
     configuration.override(configuration.Config(), given)
     console, made = Console(), _made(back_translate, self_train, text, way, mix)
     if show:
@@ -128,7 +132,7 @@ def _show(
 def concluded(console: Console, result: Result) -> int:
     """What to do with the model, and the exit code of the run."""
     if result.bundle is not None and not result.interrupted:
-        console.print(
-            f"the model is in {result.out}; try: antiphon predict {result.out}", highlight=False, soft_wrap=True
-        )
+        how = f" --adapter {result.adapter}" if result.adapter else ""
+        text = f"the model is in {result.out}; try: antiphon predict {result.out}{how}"
+        console.print(text, highlight=False, soft_wrap=True)
     return result.exit_code

@@ -88,6 +88,10 @@ class Data:
     extend: bool = setting(False, "with a model to start from: add tokens that its vocabularies lack, at their end")
     mix: float = setting(0.5, "with other data to mix in: its share of the pairs of an epoch")
     mix_tag: str = setting("", "a tag, without brackets, before the sources of data that is mixed in")
+    balance: str = setting("", "column of domains, tasks or languages, which an epoch then draws more evenly")
+    temperature: float = setting(
+        5.0, "with balance: a value is drawn by its number of pairs ** (1 / this); 1 as they are"
+    )
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,16 @@ class Knowledge:
         None, "facts as part of the source, or read by a graph encoder"
     )
     layers: int = setting(2, "graph: number of layers")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Low-rank additions to a trained network (LoRA)."""
+
+    name: str = setting("", "train an adapter of this name, and leave the weights of the model to start from alone")
+    rank: int = setting(8, "of what is added to each matrix: W + scale * up @ down (Hu et al. 2022)")
+    scale: float = setting(2.0, "weight of what is added")
+    embeddings: bool = setting(False, "adapt embeddings and the output matrix too")
 
 
 @dataclass(frozen=True)
@@ -158,6 +172,7 @@ class Model:
     dropout_attention: float = setting(0.0, "of attention weights")
     dropout_recurrent: float = setting(0.0, "of recurrent weights (DropConnect)")
     dropout_word: float = setting(0.0, "of whole tokens, read as unknown")
+    adapter: Adapter = part(Adapter, "what is trained beside frozen weights")
 
 
 @dataclass(frozen=True)
@@ -401,6 +416,7 @@ _RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing
 _RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
 _POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
 _POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature", "training.discriminator_rate"]
+_POSITIVE += ["data.temperature", "model.adapter.scale"]
 _NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
 _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
 _NATURAL += ["training.l2_start", "data.augment.switchout", "training.rollouts"]
@@ -411,7 +427,7 @@ _RATES += ["decoding.abstain"]
 _COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
 _COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
 _COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
-_COUNTS += ["training.samples", "data.facts", "model.knowledge.layers"]
+_COUNTS += ["training.samples", "data.facts", "model.knowledge.layers", "model.adapter.rank"]
 _COUNTS += ["training.discriminator_width", "training.discriminator_turns"]
 _COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
 _COUNTS += ["data.source.max_length", "data.target.max_length"]

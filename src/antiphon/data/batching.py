@@ -14,6 +14,7 @@ import torch
 
 from antiphon.core.batch import Batch
 from antiphon.core.errors import DataError
+from antiphon.data.balance import balanced
 from antiphon.data.columns import Pair
 from antiphon.data.store import Example, Field, Store, prepare
 
@@ -42,18 +43,25 @@ def plan(
     return [batches[number] for number in draw.permutation(len(batches))]
 
 
-def epoch_plan(store: Store, batch_tokens: int, seed: int, epoch: int, share: float) -> list[np.ndarray]:
+def epoch_plan(
+    store: Store, batch_tokens: int, seed: int, epoch: int, share: float, temperature: float = 1.0
+) -> list[np.ndarray]:
     """The batches of one epoch of a store; of what is mixed in, a new sample that is `share` of the epoch's pairs.
 
-    Where there is less of it than that, all of it is taken, once. Depends on the arguments alone.
+    Where there is less of it than that, all of it is taken, once. Where the store has groups they are balanced by
+    `temperature`, see `balanced`. Depends on the arguments alone.
     """
     source, target = store.source_lengths, store.target_lengths
-    if not store.old:
+    if not store.old and store.groups is None:
         return plan(source, target, batch_tokens, seed, epoch)
     new = len(store) - store.old
-    draw = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, epoch, 1])
-    sample = draw.choice(store.old, mixed_in(new, store.old, share), replace=False)
-    rows = np.concatenate([np.arange(new), new + np.sort(sample)])
+    rows = np.arange(new)
+    if store.groups is not None:
+        rows = balanced(store.groups, temperature, np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, epoch, 2]))
+    if store.old:
+        draw = np.random.default_rng([seed & 0xFFFFFFFFFFFFFFFF, epoch, 1])
+        sample = draw.choice(store.old, mixed_in(new, store.old, share), replace=False)
+        rows = np.concatenate([rows, new + np.sort(sample)])
     return [rows[batch] for batch in plan(source[rows], target[rows], batch_tokens, seed, epoch)]
 
 

@@ -40,6 +40,10 @@ class Text:
     name: str = ""
     too_long: str = "truncate"
 
+    def limited(self, max_length: int | None, too_long: str) -> Text:
+        """The same with another longest length, and what to do with what is longer."""
+        return replace(self, side=replace(self.side, max_length=max_length), too_long=too_long)
+
     def normalize(self, text: str) -> str:
         """The text lowercased and in the Unicode form that the settings ask for."""
         return normalize(text, self.side)

@@ -14,6 +14,7 @@ import torch
 
 from antiphon.core.batch import PAD, Batch, Padded
 from antiphon.core.errors import DataError
+from antiphon.data.balance import Groups
 from antiphon.data.columns import Pair
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
@@ -104,7 +105,8 @@ class Joined:
 class Store:
     """All examples of a corpus; `texts` has the raw pairs where they are to be cut anew in every epoch.
 
-    The last `old` of them are there to be mixed in: an epoch takes a sample of these.
+    The last `old` of them are there to be mixed in: an epoch takes a sample of these. `groups` has the number of each
+    other one's group, where an epoch is to be balanced between groups, and `names` their names.
     """
 
     source: Field | Joined
@@ -112,6 +114,8 @@ class Store:
     context: Mapping[str, Field | Joined] = field(default_factory=dict)
     texts: Field | Joined | None = None
     old: int = 0
+    groups: np.ndarray | None = None
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -149,7 +153,7 @@ def join(new: Store, old: Store) -> Store:
     source, target = _joined(new.source, old.source), _joined(new.target, old.target)
     context = {name: _joined(part, old.context[name]) for name, part in new.context.items()}
     texts = None if new.texts is None or old.texts is None else _joined(new.texts, old.texts)
-    return Store(source, target, context, texts, len(old))
+    return Store(source, target, context, texts, len(old), new.groups, new.names)
 
 
 def _joined(first: Field | Joined, second: Field | Joined) -> Joined:
@@ -167,17 +171,20 @@ def prepare(
     ids_below: int | None = None,
     report: Report | None = None,
     spill: int = SPILL,
+    balance: str = "",
 ) -> Store:
     """Encodes all pairs in one pass.
 
     With a `folder`, a field of more than `spill` ids is written there and mapped; else all stays in memory. Ids take
     two bytes where `ids_below` promises at most 65,536 of them. A pair whose `encode` raises `TooLong` with `skip`
-    is left out and counted in `report`. Raises `DataError` if nothing is left.
+    is left out and counted in `report`. `balance` is the column that has the pairs' groups. Raises `DataError` if
+    nothing is left.
     """
     kind = "H" if ids_below is not None and ids_below <= 1 << 16 else "i"
     source, target, texts = (_Writer(name, "B" if name == "texts" else kind, folder, spill)
                              for name in ("source", "target", "texts"))  # fmt: skip
     context: dict[str, _Writer] = {}
+    groups = Groups(balance)
     for pair in pairs:
         try:
             example = encode(pair)
@@ -187,6 +194,8 @@ def prepare(
             if report is not None:
                 report.add(f"skipped: {error.what}", example=pair.source)
             continue
+        if balance:
+            groups.add(pair)
         source.add(example.source)
         target.add(example.target)
         for name, ids in example.context.items():
@@ -198,7 +207,8 @@ def prepare(
     if len(source.offsets) == 1:
         raise DataError("no pair is left to train on", do="raise max_length, or allow cutting")
     further = {name: writer.finish() for name, writer in context.items()}
-    return Store(source.finish(), target.finish(), further, texts.finish() if keep_text else None)
+    kept, numbers = texts.finish() if keep_text else None, groups.rows() if balance else None
+    return Store(source.finish(), target.finish(), further, kept, 0, numbers, tuple(groups.names))
 
 
 class _Writer:

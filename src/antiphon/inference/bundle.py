@@ -6,12 +6,13 @@ compared with the configuration before anything is built. A checkpoint is the sa
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import antiphon
 from antiphon.core.config import Config, to_dict
 from antiphon.core.config import read as read_config
 from antiphon.core.errors import AntiphonError, BundleError
+from antiphon.inference.adapters import Adapter, card_lines, chosen, merge
+from antiphon.inference.adapters import restore as restore_adapters
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
 from antiphon.inference.confidence import Calibration
 from antiphon.inference.files import (
@@ -40,6 +43,7 @@ from antiphon.inference.files import (
     write_zip,
 )
 from antiphon.inference.task import Task
+from antiphon.inference.weights import header
 from antiphon.models.seq2seq import Seq2Seq, build
 
 __all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "save", "tensors"]
@@ -59,18 +63,32 @@ class Bundle:
     manifest: dict[str, Any]
     path: Path
     confidence: Calibration | None = None
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+
+    def adapted(self, name: str) -> Bundle:
+        """The bundle that answers by one of its adapters: what it adds is in the weights, so it costs nothing more."""
+        adapter = chosen(self.adapters, name, self.path)
+        model, data = copy.deepcopy(self.model), adapter.config.data
+        merge(model, adapter)
+        task = replace(
+            self.task,
+            source=self.task.source.limited(data.source.max_length, data.too_long),
+            target=self.task.target.limited(data.target.max_length, data.too_long),
+            length=adapter.length,
+        )
+        return replace(self, model=model, task=task, config=adapter.config, confidence=None)
 
 
 def save(
     path: Path | str, *, model: Seq2Seq, task: Task, config: Config, card: Mapping[str, Any],
-    confidence: Calibration | None = None,
+    adapters: Mapping[str, Adapter] | None = None, confidence: Calibration | None = None,
 ) -> None:  # fmt: skip
     """Write a bundle atomically: a folder, or one file where the name ends in `.zip`.
 
     `card` is what the model card says; known keys are in `model_card`. Raises `BundleError` where the weights are
     not finite.
     """
-    files = bundle_files(model=model, task=task, config=config, card=card)
+    files = bundle_files(model=model, task=task, config=config, card=card, adapters=adapters)
     files |= {} if confidence is None else {CONFIDENCE_FILE: confidence.to_bytes()}
     _write(Path(path), files, facts(card))
 
@@ -111,13 +129,14 @@ def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
     manifest, files = read(path)
     try:
         model, task, config = restore(files)
+        adapters = restore_adapters(files, config, tensors(model))
         confidence = Calibration.read(files[CONFIDENCE_FILE]) if CONFIDENCE_FILE in files else None
     except AntiphonError as error:
         raise BundleError(_line(error), where=path) from None
     except Exception as error:
         # a file from outside may be wrong in ways nobody has thought of; what is certain is that it is the file
         raise BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path) from None
-    return Bundle(model.to(device).eval(), task, config, manifest, path, confidence)
+    return Bundle(model.to(device).eval(), task, config, manifest, path, confidence, adapters)
 
 
 def _line(error: Exception) -> str:
@@ -137,17 +156,23 @@ def locate(path: Path) -> Path:
     return found
 
 
-def bundle_files(*, model: Seq2Seq, task: Task, config: Config, card: Mapping[str, Any]) -> dict[str, bytes]:
+def bundle_files(
+    *, model: torch.nn.Module, task: Task, config: Config, card: Mapping[str, Any],
+    adapters: Mapping[str, Adapter] | None = None,
+) -> dict[str, bytes]:  # fmt: skip
     """All files of a bundle but the manifest, by name; `write_folder` makes a bundle or a checkpoint of them."""
-    weights = tensors(model)
+    weights, several = tensors(model), list((adapters or {}).values())
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise BundleError("the weights are not finite", got=broken[0], do="lower training.rate")
-    return {
+    files = {
         CONFIG_FILE: dump_json(to_dict(config)),
         WEIGHTS_FILE: safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}),
-        CARD: model_card(config, card, sum(tensor.numel() for tensor in weights.values())).encode(),
+        CARD: model_card(config, card, sum(tensor.numel() for tensor in weights.values()), several).encode(),
         **task.files(),
     }
+    for adapter in several:
+        files |= adapter.files()
+    return files
 
 
 def restore(files: Mapping[str, bytes]) -> tuple[Seq2Seq, Task, Config]:
@@ -157,7 +182,7 @@ def restore(files: Mapping[str, bytes]) -> tuple[Seq2Seq, Task, Config]:
             raise BundleError("the file is missing", where=name)
     config = read_config(load_json(files[CONFIG_FILE], where=CONFIG_FILE), where=CONFIG_FILE)
     task = Task.load(files, config)
-    shapes = _header(files[WEIGHTS_FILE])
+    shapes = header(files[WEIGHTS_FILE], WEIGHTS_FILE)
     sizes = len(task.source.vocabulary), len(task.target.vocabulary)
     _check(config, sizes, shapes)
     model = build(config.model, *sizes, seed=0)
@@ -180,35 +205,6 @@ def tensors(model: torch.nn.Module) -> dict[str, Tensor]:
 def facts(card: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says besides the files."""
     return {"antiphon": antiphon.__version__, "card": _plain(card)}
-
-
-def _header(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names, types and shapes in a safetensors file, whose parts must fill it exactly."""
-    where = WEIGHTS_FILE
-    size = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or size > len(content) - 8:
-        raise BundleError("is cut off or not a safetensors file", where=where)
-    header = load_json(content[8 : 8 + size], where=where)
-    if not isinstance(header, dict):
-        raise BundleError("has no table of tensors", where=where)
-    header.pop("__metadata__", None)
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    spans = []
-    for name, item in header.items():
-        try:
-            shape, (begin, end) = tuple(item["shape"]), item["data_offsets"]
-            good = all(type(number) is int and number >= 0 for number in (*shape, begin, end))
-            good = good and item["dtype"] == "F32" and end - begin == 4 * math.prod(shape)
-        except (KeyError, TypeError, ValueError):
-            good = False
-        if not good:
-            raise BundleError("describes a tensor in a way that cannot be", where=where, got=repr(name[:60]))
-        spans.append((begin, end))
-        found[name] = item["dtype"], shape
-    edges = [0, *(end for _, end in sorted(spans))]
-    if [begin for begin, _ in sorted(spans)] != edges[:-1] or edges[-1] != len(content) - 8 - size:
-        raise BundleError("has tensors that overlap, leave gaps or are cut off", where=where)
-    return found
 
 
 class _NoInitialization(TorchFunctionMode):
@@ -263,7 +259,7 @@ LINES = (
 """What a model card states, by key."""
 
 
-def model_card(config: Config, card: Mapping[str, Any], parameters: int) -> str:
+def model_card(config: Config, card: Mapping[str, Any], parameters: int, adapters: Sequence[Adapter] = ()) -> str:
     """README.md of a bundle: data and its hash, scores, command, licence and settings. It may be edited by hand."""
     model, plain = config.model, _plain(card)
     known = {"licence": "not stated: the owner of the data decides, write it here", "trained_from": "fresh weights"}
@@ -280,9 +276,9 @@ def model_card(config: Config, card: Mapping[str, Any], parameters: int) -> str:
     lines += [f"| {title} | {_cell(known.get(key, 'not stated'))} |" for key, title in LINES]
     named = {key for key, _ in LINES} | {"name", "scores"}
     lines += [f"| {key} | {_cell(value)} |" for key, value in plain.items() if key not in named]
-    lines += ["", "## Scores", "", *_score_lines(plain.get("scores"))]
+    lines += ["", "## Scores", "", *_score_lines(plain.get("scores")), ""]
+    lines += card_lines(adapters)
     lines += [
-        "",
         "## Use",
         "",
         "```sh",

@@ -34,6 +34,7 @@ MEMBERS, DIRECTORY = 100, 1 << 17
 _NAME = re.compile(
     r"config\.json|task\.json|entities\.json|confidence\.json|model\.safetensors"
     r"|(?:source|target|shared)(?:\.[a-z0-9_]{1,32}){1,3}"
+    r"|adapters/[a-z0-9][a-z0-9_-]{0,40}\.(?:json|safetensors)"
     r"|training/[a-z][a-z0-9_]{0,40}\.(?:json|safetensors)",
     re.ASCII,
 )
@@ -210,9 +211,9 @@ class _Folder:
             return stream.read(limit + 1)
 
     def check(self, listed: Mapping[str, dict[str, Any]]) -> None:
-        folder = self.path / "training"
-        if any(name.startswith("training/") for name in listed) and folder.is_symlink():
-            raise errors.BundleError("not a folder but a link", where=folder)
+        for folder in {(self.path / name).parent for name in listed} - {self.path}:
+            if folder.is_symlink():
+                raise errors.BundleError("not a folder but a link", where=folder)
 
     def close(self) -> None: ...
 

@@ -95,7 +95,7 @@ class Predictor:
     """Answers with a model, or with several of one task as an ensemble.
 
     With a `backward` model, which was trained to answer the targets with the sources, the candidates of the search are
-    ranked again against dull answers (`antiphon.inference.rerank.Mutual`).
+    ranked again against dull answers (`antiphon.inference.rerank.Mutual`). `adapter` names the one that answers.
 
     `report` counts what was odd in the latest pass of `predict` and is complete when that pass is: empty inputs,
     inputs that were cut, answers without an end, sentences decoded twice because of a near tie. `knowledge` is a file
@@ -105,9 +105,10 @@ class Predictor:
 
     def __init__(
         self, bundles: Bundle | Sequence[Bundle], *, backward: Bundle | None = None, processes: int | None = None,
-        knowledge: Path | str | None = None,
+        knowledge: Path | str | None = None, adapter: str | None = None,
     ) -> None:  # fmt: skip
         bundles = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+        bundles = [bundle.adapted(adapter) for bundle in bundles] if adapter else bundles
         if not bundles:
             raise ConfigError("there is no model to predict with")
         if processes is not None and processes < 1:

@@ -305,9 +305,8 @@ class Task:
             raise BundleError(str(error), where=prefixes[0]) from None
         source = replace(source, name="source", too_long=config.data.too_long)
         target = replace(target, name="target", too_long=config.data.too_long)
-        length = LengthModel(*(about["length"].get(name, 0) for name in ("slope", "offset", "longest")))
-        return Task(about["name"], source, target, about["copy"], tuple(about["context"]), length, about["shared"],
-                    knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
+        return Task(about["name"], source, target, about["copy"], tuple(about["context"]), about["length"],
+                    about["shared"], knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
                     entities=_entities(files))  # fmt: skip
 
 
@@ -325,12 +324,18 @@ def _about(about: Any) -> dict[str, Any]:
     kinds = {"name": str, "copy": bool, "context": list, "shared": bool, "length": dict}
     good = isinstance(about, dict) and set(about) == set(kinds)
     good = good and all(isinstance(about[name], kind) for name, kind in kinds.items())
-    good = good and all(isinstance(column, str) for column in about["context"])
-    numbers = [about["length"].get("slope"), about["length"].get("offset")] if good else []
-    numbers += [about["length"].get("longest", 0)] if good else []
-    if not good or not all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers):
+    if not good or not all(isinstance(column, str) for column in about["context"]):
         raise BundleError("is not a task description", where=TASK_FILE)
-    return about
+    return {**about, "length": length_model(about["length"], TASK_FILE)}
+
+
+def length_model(about: Any, where: object) -> LengthModel:
+    """A length model from a file."""
+    read = isinstance(about, dict)
+    numbers: list[Any] = [about.get("slope"), about.get("offset"), about.get("longest", 0)] if read else []
+    if not numbers or not all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers):
+        raise BundleError("is not a description of lengths", where=where)
+    return LengthModel(*numbers)
 
 
 def _tags(pair: Pair, context: Sequence[str]) -> list[str]:

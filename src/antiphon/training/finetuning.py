@@ -11,13 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from antiphon.core.config import Config, Data, get, override
+from antiphon.core.config import Adapter, Config, Data, get, override
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, check_sampling
+from antiphon.inference.adapters import MOST, file_names
 from antiphon.inference.bundle import Bundle, load, tensors
+from antiphon.inference.files import is_allowed
 from antiphon.inference.task import Task, tag_of
+from antiphon.models.adapters import adaptable, shapes
 from antiphon.training.identity import fingerprint_bundle
 
 SIDE = ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "vectors")
@@ -67,6 +70,20 @@ class Start:
         """For `data.json` and the model card."""
         return {"start": {"path": str(self.path), "sha256": self.sha256}, "trained_from": self.lineage()}
 
+    def told(self, config: Config) -> Iterator[str]:
+        """What to tell of it: where it comes from, what an adapter adds to it, and adapters that are left behind."""
+        yield f"going on from {self.lineage()}"
+        adapter, known = config.model.adapter, sorted(self.bundle.adapters)
+        if not adapter.name and known:
+            yield f"adapters do not fit weights that change, and stay behind: {', '.join(known)}"
+        if adapter.name:
+            changed = [weight for name in adaptable(self.bundle.model, embeddings=adapter.embeddings)
+                       for weight in [self.bundle.model.get_parameter(name)]]  # fmt: skip
+            size = sum(rows * columns for weight in changed for rows, columns in shapes(weight, adapter.rank))
+            whole = sum(weight.numel() for weight in self.bundle.model.parameters())
+            ranks = f"rank {adapter.rank} in {len(changed)} matrices"
+            yield f"adapter {adapter.name}: {size:,} weights learn, {ranks}; the {whole:,} of the model stay"
+
     def lineage(self) -> str:
         """Its name, hash and data, and what it was trained from itself."""
         card = self.bundle.manifest.get("card") or {}
@@ -93,7 +110,23 @@ class Start:
         for name in ("source", "target"):
             check_sampling(getattr(config.data, name), name)
             self._check_growth(config, name)
+        self._check_adapter(config)
         return config
+
+    def _check_adapter(self, config: Config) -> None:
+        """An adapter has a name of its own, and changes no vocabulary."""
+        name, known = config.model.adapter.name, self.bundle.adapters
+        if not name:
+            return
+        if not is_allowed(file_names(name)[0]):
+            do = "take up to 41 of a-z, 0-9, - and _"
+            raise ConfigError("an adapter cannot have this name", where="model.adapter.name", got=repr(name), do=do)
+        if name in known:
+            raise ConfigError(f"there is an adapter {name} already", where=self.path, do="choose another name")
+        if len(known) == MOST:
+            raise ConfigError(f"a bundle has at most {MOST} adapters", where=self.path, do="begin another bundle")
+        for key in (key for key in ("data.extend", "training.l2_start") if get(config, key)):
+            raise ConfigError(f"{key} changes weights that an adapter leaves alone", where=self.path, do="leave it out")
 
     def _check_growth(self, config: Config, name: str) -> None:
         """A vocabulary may grow, if its word vectors are not frozen, but not shrink."""
@@ -129,7 +162,7 @@ class Start:
 def decided(key: str, extend: bool) -> bool:
     """Whether the start decides this setting; `extend` leaves open how large its vocabularies may become."""
     if key.startswith("model."):
-        return not key.startswith("model.dropout")
+        return not key.startswith(("model.dropout", "model.adapter."))
     group, _, name = key.removeprefix("data.").partition(".")
     if group in ("source", "target"):
         return name in SIDE and not (extend and name in GROWING)
@@ -146,8 +179,11 @@ def agree(key: str, given: Config, known: Config, whose: str, where: Any, do: st
 def settings(assignments: Mapping[str, Any], start: Start | None) -> Config:
     """The configuration of a run as far as it is known before its data is."""
     config = override(Config(), dict(assignments)) if start is None else start.settings(assignments)
-    for what in (key for key in ("data.extend", "training.l2_start") if get(config, key) and start is None):
+    needing = ("data.extend", "training.l2_start", "model.adapter.name")
+    for what in (key for key in needing if get(config, key) and start is None):
         raise ConfigError(f"{what} needs a model to start from", do="give one with --from, or fit(start=...)")
+    if config.model.adapter != Adapter() and not config.model.adapter.name:
+        raise ConfigError("these settings of model.adapter are for an adapter", do="name one with --adapter NAME")
     return config
 
 

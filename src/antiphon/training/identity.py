@@ -103,12 +103,14 @@ def fingerprint_bundle(manifest: Mapping[str, Any]) -> str:
 
 
 def fingerprint(store: Store) -> str:
-    """The SHA-256 of all ids (and texts) of a store."""
+    """The SHA-256 of all ids (and texts, and groups) of a store."""
     digest = hashlib.sha256()
     context = [store.context[name] for name in sorted(store.context)]
     for part in (store.source, store.target, *context, store.texts):
         for values in part or ():
             digest.update(np.ascontiguousarray(values).data)
+    if store.groups is not None:
+        digest.update(json.dumps(store.names).encode() + store.groups.tobytes())
     return digest.hexdigest()
 
 

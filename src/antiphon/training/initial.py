@@ -14,6 +14,7 @@ from antiphon.data.modalities import Text
 from antiphon.data.vectors import read_vectors
 from antiphon.inference.bundle import WEIGHTS_FILE, tensors
 from antiphon.inference.task import Task
+from antiphon.models.adapters import freeze
 from antiphon.models.seq2seq import Seq2Seq, build
 
 
@@ -23,7 +24,7 @@ def make_model(
     """The model of a configuration, and what is to be told about its word vectors.
 
     With `start` its weights are those of a trained model, by name. Without `fresh` nothing is read, since a checkpoint
-    has the weights; what is frozen is so either way.
+    has the weights; what is frozen is so either way: word vectors, and all that an adapter to be trained leaves alone.
     """
     sizes = len(task.source.vocabulary), len(task.target.vocabulary)
     model = build(config.model, *sizes, seed=config.training.seed)
@@ -37,6 +38,8 @@ def make_model(
             lines.append(f"{name} word vectors: {_load(side, text, embedding)}")
         if side.vectors and side.freeze:
             embedding.weight.requires_grad_(False)
+    if config.model.adapter.name:
+        freeze(model, embeddings=config.model.adapter.embeddings)
     return model, lines
 
 

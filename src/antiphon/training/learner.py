@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from antiphon.core.config import Training
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import BundleError
-from antiphon.inference.bundle import WEIGHTS_FILE, tensors
+from antiphon.inference.bundle import WEIGHTS_FILE, bundle_files, tensors
+from antiphon.inference.task import Task
 from antiphon.training import optimizers
 from antiphon.training.optimizers import Flat
-from antiphon.training.regularizers import Average, Last, penalize, pull
+from antiphon.training.regularizers import Average, Last, lent, penalize, pull
 
 OPTIMIZER, AVERAGE, LAST = "training/optimizer.safetensors", "training/average.safetensors", "training/last.safetensors"
 START = "training/start.safetensors"
@@ -23,31 +26,34 @@ START = "training/start.safetensors"
 class Learner:
     """Turns summed gradients into better weights. The model must be on its device already.
 
-    `start` has the weights that `training.l2_start` pulls towards; checkpoints hold them too. The files of a player
-    with a `name` are its own.
+    `start` has the weights that `training.l2_start` pulls towards; checkpoints hold them too. `flat` are the weights of
+    the model, `own` what the optimizer changes: the same, unless the weights are made from something else. The files of
+    a player with a `name` are its own.
     """
 
     def __init__(
-        self, model: nn.Module, settings: Training, start: Mapping[str, Tensor] | None = None, name: str = ""
-    ) -> None:
+        self, model: nn.Module, settings: Training, start: Mapping[str, Tensor] | None = None, own: Flat | None = None,
+        name: str = "",
+    ) -> None:  # fmt: skip
         self.model, self.settings = model, settings
         self.weights_file = f"training/{name}.safetensors" if name else WEIGHTS_FILE
         self.optimizer_file = f"training/{name}_optimizer.safetensors" if name else OPTIMIZER
         self.flat = Flat(model)
-        self.optimizer = optimizers.make(self.flat, settings)
-        self.average = Average(self.flat, settings.ema) if settings.ema else None
+        self.own = own or self.flat
+        self.optimizer = optimizers.make(self.own, settings)
+        self.average = Average(self.own, settings.ema) if settings.ema else None
         self.last = Last(settings.average)
         self.start = self._here(start or {}) if settings.l2_start else {}
 
     def ready(self, count: int) -> float:
         """Make the summed gradient that of the mean loss plus penalties, clipped; gives its norm before clipping."""
         if self.settings.l1 or self.settings.l2 or self.start:
-            self.flat.gradient.div_(max(1, count))
-            penalize(self.flat, self.settings)
+            self.own.gradient.div_(max(1, count))
+            penalize(self.own, self.settings)
             if self.start:
                 pull(self.model, self.start, self.settings.l2_start)
             count = 1
-        return optimizers.clip(self.flat.gradient, self.settings.clip, max(1, count))
+        return optimizers.clip(self.own.gradient, self.settings.clip, max(1, count))
 
     def update(self, rate: float) -> None:
         """One optimizer step."""
@@ -57,18 +63,28 @@ class Learner:
             self.average.update()
 
     def judged(self) -> Tensor | None:
-        """The weights that validation looks at, where they are not the model's own."""
+        """The weights that validation looks at, where they are not its own."""
         return self.average.weights if self.average else None
+
+    @contextmanager
+    def lent(self, weights: Tensor | None) -> Iterator[None]:
+        """Let the model use other weights for a while (None: its own)."""
+        with lent(self.own, weights):
+            yield
+
+    def contents(self, task: Task, config: Config, card: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The model as the files of a bundle, and the card that goes into its manifest."""
+        return bundle_files(model=self.model, task=task, config=config, card=card), dict(card)
 
     def validated(self) -> None:
         """Remember the weights that were just validated, where the last few are to be averaged."""
         if self.last.size > 1:
             judged = self.judged()
-            self.last.add(self.flat.weights if judged is None else judged)
+            self.last.add(self.own.weights if judged is None else judged)
 
     def finite(self) -> bool:
         """Whether every weight is a number."""
-        return bool(torch.linalg.vector_norm(self.flat.weights).isfinite())
+        return bool(torch.linalg.vector_norm(self.own.weights).isfinite())
 
     def files(self) -> dict[str, bytes]:
         """Everything but the weights, as the files of a checkpoint."""
@@ -87,7 +103,7 @@ class Learner:
         for name in (self.weights_file, self.optimizer_file):
             if name not in files:
                 raise BundleError("the checkpoint lacks what a player has learned", where=name)
-        self._load(load(files[self.weights_file]))
+        self._load(files)
         optimizers.restore(self.optimizer, load(files[self.optimizer_file]))
         if self.average:
             if AVERAGE not in files:
@@ -105,7 +121,8 @@ class Learner:
         return {name: tensor.to(self.flat.weights.device, copy=True) for name, tensor in weights.items()}
 
     @torch.no_grad()
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
+    def _load(self, files: Mapping[str, bytes]) -> None:
+        weights = load(files[self.weights_file])
         self.flat.weights.zero_()  # also what lies between parameters
         for name, tensor in tensors(self.model).items():
             if name not in weights or weights[name].shape != tensor.shape:

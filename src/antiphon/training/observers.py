@@ -109,6 +109,8 @@ class Result:
     interrupted: int = 0
     """The signal that ended it, or 0."""
     notes: tuple[Note, ...] = field(default=())
+    adapter: str = ""
+    """The adapter that was trained, if it was one."""
 
     @property
     def exit_code(self) -> int:

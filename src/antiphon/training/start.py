@@ -18,6 +18,7 @@ from typing import Any
 from antiphon.core.config import Config, Data, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.data import augment, knowledge, synonyms
+from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, named_files, open_pairs, overlap, split
 from antiphon.data.facts import Finder
@@ -26,6 +27,7 @@ from antiphon.data.report import Report
 from antiphon.data.store import Store, join, prepare
 from antiphon.inference.task import Task, tag_of, tagged
 from antiphon.training import distillation, finetuning, recipes
+from antiphon.training.adapting import Base
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
@@ -90,7 +92,7 @@ def fit(
         raise
     return train(config, learned, store, held_out, run, observers=observers, facts=facts,
                  notes=audience.notes, save_seconds=save_seconds, runner=runner,
-                 start=origin.weights if origin else None)  # fmt: skip
+                 start=origin.weights if origin else None, base=Base.wanted(origin.bundle if origin else None, config))  # fmt: skip
 
 
 def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
@@ -125,7 +127,8 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
     except Stopped as error:
         return _stopped(run, error.number, config, audience)
     return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
-                 save_seconds=save_seconds, start=origin.weights if origin else None)  # fmt: skip
+                 save_seconds=save_seconds, start=origin.weights if origin else None,
+                 base=Base.wanted(origin.bundle if origin else None, config))  # fmt: skip
 
 
 def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
@@ -262,7 +265,8 @@ def _propose(config: Config, found: recipes.Statistics, audience: Audience, orig
     for choice in choices:
         audience.note("choice", f"{choice.key} = {choice.value}: {choice.reason}")
     if origin is not None:
-        audience.note("start", f"going on from {origin.lineage()}")
+        for line in origin.told(config):
+            audience.note("start", line)
     return config
 
 
@@ -319,7 +323,8 @@ def _encode(
     encode = partial(task.encode, report=report)
     anew = bool(config.data.source.sampling or config.data.target.sampling or task.augment)
     size = None if task.copy else max(len(task.source.vocabulary), len(task.target.vocabulary))
-    store = prepare(train_part, encode, run / "data", keep_text=anew, ids_below=size, report=report)
+    store = prepare(train_part, encode, run / "data", keep_text=anew, ids_below=size, report=report,
+                    balance=config.data.balance)  # fmt: skip
     held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
     if not held_out:
         raise DataError("no pair is left to validate with", where=valid_part.name)
@@ -329,6 +334,9 @@ def _encode(
         for line in lines:
             audience.note("data", f"{name} data: {line}")
     audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
+    if store.groups is not None:
+        for line in table(store.names, store.groups, config.data.temperature):
+            audience.note("data", f"{config.data.balance} {line}")
     for line in _effects(config, task, store):
         audience.note("data", f"training data: {line}")
     return task, store, held_out

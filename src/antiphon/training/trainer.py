@@ -22,6 +22,7 @@ from antiphon.data.corpus import Pair
 from antiphon.data.store import Store
 from antiphon.inference.task import Task
 from antiphon.training import runner as running
+from antiphon.training.adapting import Base, make_learner
 from antiphon.training.budget import Budget
 from antiphon.training.checkpoint import Checkpoints, Found, State, insist, room
 from antiphon.training.identity import begin, ended, fingerprint, fingerprint_pairs, resumable
@@ -31,7 +32,6 @@ from antiphon.training.learner import Learner, Players
 from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
 from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
 from antiphon.training.optimizers import rate_at
-from antiphon.training.regularizers import lent
 from antiphon.training.reinforcement import make_objective
 from antiphon.training.runner import Arithmetic, Interrupted, Local, OutOfMemory, Signals, Step, arithmetic
 from antiphon.training.validation import Outcome, Validator
@@ -50,6 +50,7 @@ def train(
     config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, *, observers: Sequence[Any] = (),
     resume: bool = False, facts: Mapping[str, Any] | None = None, save_seconds: float = SAVE_SECONDS, workers: int = 0,
     notes: Sequence[Note] = (), runner: Local | None = None, start: Mapping[str, torch.Tensor] | None = None,
+    base: Base | None = None,
 ) -> Result:  # fmt: skip
     """Train a model on a store of examples, judged by held-out pairs, in the run folder `out`.
 
@@ -57,7 +58,8 @@ def train(
     are kept in `data.json`; with `resume` they must be as they were, and so must the settings. The run goes on from the
     newest checkpoint that verifies; a finished one is left untouched. Killed at any moment and resumed, it ends with
     the same bits as uninterrupted, on the same machine with the same versions - but for `training.minutes`, where the
-    clock decides the learning rate and the end. `runner` is that of `workers.launch`, `start` weights to begin with.
+    clock decides the learning rate and the end. `runner` is that of `workers.launch`, `start` weights to begin with,
+    `base` the bundle that an adapter goes into.
 
     Raises `ConfigError`, `DataError`, `TrainingError` or `BundleError`. A signal is no error: see `Result.interrupted`.
     """
@@ -80,7 +82,7 @@ def train(
         try:
             trainer = Trainer(config, task, store, valid, out, audience, log, signals, runner)
             trainer.save_seconds, trainer.workers, trainer.facts = save_seconds, workers, known
-            return trainer.run(found, start)
+            return trainer.run(found, start, base)
         except BaseException:
             if not Checkpoints(out).all():
                 shutil.rmtree(out, ignore_errors=True)  # there is nothing to go on from
@@ -96,7 +98,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.config, self.settings, self.task, self.store, self.out = config, config.training, task, store, out
         self.audience, self.log, self.signals, self.runner = audience, log, signals, runner
-        self.objective = make_objective(config, task)
+        self.objective, self.adapter = make_objective(config, task), config.model.adapter.name
         self.validator, self.valid_pairs = Validator(config, task, valid, self.objective.metrics), len(valid)
         self.state = State()
         self.save_seconds, self.workers = SAVE_SECONDS, 0
@@ -105,12 +107,14 @@ class Trainer:
         if self.objective.watcher is not None:
             audience.observers.append(self.objective.watcher)
 
-    def run(self, found: Found | None, start: Mapping[str, torch.Tensor] | None = None) -> Result:
+    def run(
+        self, found: Found | None, start: Mapping[str, torch.Tensor] | None = None, base: Base | None = None
+    ) -> Result:
         """Train to the end or to a signal."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         try:
             with torch.random.fork_rng(devices=[]):
-                self._prepare(found, start)
+                self._prepare(found, start, base)
                 return self._finish(self._loop())
         finally:
             torch.set_num_threads(threads)
@@ -118,14 +122,14 @@ class Trainer:
 
     # The beginning
 
-    def _prepare(self, found: Found | None, start: Mapping[str, torch.Tensor] | None) -> None:
+    def _prepare(self, found: Found | None, start: Mapping[str, torch.Tensor] | None, base: Base | None) -> None:
         self.saved = time.monotonic()
         Checkpoints(self.out).sweep()
         self._set_machine(found.state if found else None)
         self.model, lines = make_model(self.config, self.task, fresh=found is None, start=start)
-        self.learner = Learner(self.model.to(self.runner.device), self.settings, start)
+        self.learner = make_learner(self.config, self.model.to(self.runner.device), start, base, found)
         self.players = Players(self.learner, self.objective.opponents(self.model))
-        self.keeper = Keeper(self.out, self.config, self.task, self.model, len(self.store), self.facts)
+        self.keeper = Keeper(self.out, self.config, self.task, self.learner, len(self.store), self.facts)
         if found is not None:
             self.players.restore(found.files)
             self.state = found.state
@@ -187,8 +191,8 @@ class Trainer:
             groups.close()
 
     def _plan(self) -> list[np.ndarray]:
-        tokens, share = self.config.data.batch_tokens or 4096, self.config.data.mix
-        return epoch_plan(self.store, tokens, self.settings.seed, self.state.epoch, share)
+        tokens, data = self.config.data.batch_tokens or 4096, self.config.data
+        return epoch_plan(self.store, tokens, self.settings.seed, self.state.epoch, data.mix, data.temperature)
 
     def _groups(self) -> Generator[list[Batch]]:
         """The batches of each optimizer step, epoch after epoch, from the state's place on."""
@@ -302,7 +306,7 @@ class Trainer:
         state, begun = self.state, time.monotonic()
         if not self.players.finite():
             self._roll_back(f"a weight is not finite after step {state.step}")
-        with lent(self.learner.flat, self.learner.judged()):
+        with self.learner.lent(self.learner.judged()):
             outcome = self.validator(self.model, self.signals.poll)
             best = self._judge(outcome)
         self.model.train()
@@ -368,7 +372,7 @@ class Trainer:
         result = Result(
             self.out, reason, state.step, state.epoch, self.validator.metric, state.best, state.best_step, state.scores,
             self.out / "best" if state.best is not None else None, state.seconds, state.skipped,
-            self.signals.number if reason == "signal" else 0, tuple(self.audience.notes),
+            self.signals.number if reason == "signal" else 0, tuple(self.audience.notes), self.adapter,
         )  # fmt: skip
         self.audience.tell("finished", result)
         return result
@@ -379,7 +383,7 @@ class Trainer:
             if self.state.validated != self.state.step and self.state.step:
                 self._validate()
             if len(self.learner.last.kept) > 1:
-                with lent(self.learner.flat, self.learner.last.mean()):
+                with self.learner.lent(self.learner.last.mean()):
                     outcome = self.validator(self.model, self.signals.poll)
                     best = self._judge(outcome)
                 kept = len(self.learner.last.kept)
