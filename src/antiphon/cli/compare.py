@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
 from antiphon.cli.evaluate import MetricNames
 
+if TYPE_CHECKING:
+    from antiphon.inference.evaluate import Evaluation
+    from antiphon.inference.forgetting import Side
+    from antiphon.inference.predictor import Predictor
 
-def compare(a: str, b: str, data: str, /, *settings: str, metrics: MetricNames = None) -> None:
+
+def compare(
+    a: str,
+    b: str,
+    data: str,
+    /,
+    *settings: str,
+    metrics: MetricNames = None,
+    adapter: Annotated[str | None, Parameter(help="the adapter by which the second model answers")] = None,
+    old: Annotated[
+        str | None, Parameter(help="pairs that A was made for: shows what B has gained on DATA and forgotten of these")
+    ] = None,
+    json: Annotated[bool, Parameter(help="with --old: write everything as JSON")] = False,
+) -> None:
     """Score two models on the same pairs, and test each difference (paired bootstrap, approximate randomization).
 
     Parameters
@@ -13,22 +37,70 @@ def compare(a: str, b: str, data: str, /, *settings: str, metrics: MetricNames =
     a
         A bundle or a run.
     b
-        Another.
+        Another; or the same, with an adapter.
     data
         A file of pairs, or source.txt,target.txt. Lines with the same source are references of one another.
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
-    from antiphon.inference.evaluate import compare as test
+    from antiphon.cli.models import metric_names, predictor
+
+    models = predictor(a), predictor(b, adapter=adapter)
+    names = a, f"{b} --adapter {adapter}" if adapter else b
+    wanted = metric_names(metrics)
+    found = _evaluated(models, data, wanted, settings)
+    if old is None:
+        _difference(names, data, found)
+        return
+    from antiphon.inference.forgetting import Side, to_json
+
+    new, before = Side(data, *found), Side(old, *_evaluated(models, old, wanted, settings))
+    if json:
+        print(to_json({"models": names, "command": shlex.join(["antiphon", *sys.argv[1:]])}, new, before))
+    else:
+        _forgetting(names, new, before)
+
+
+def _evaluated(
+    models: tuple[Predictor, Predictor], data: str, metrics: list[str] | None, settings: Sequence[str]
+) -> tuple[Evaluation, Evaluation]:
+    """Both models on one set of pairs."""
+    from antiphon.cli.models import scored_pairs, searching
     from antiphon.inference.evaluate import evaluate
 
-    first, second = predictor(a), predictor(b)
-    pairs, names = scored_pairs(data, first.config), metric_names(metrics)
-    found = [evaluate(each, pairs, names, decoding=searching(each.config, settings)) for each in (first, second)]
-    print(f"{a} -> {b} on {len(pairs):,} pairs of {data}, sha256 {found[0].data[:12]}")
-    for name, each in zip((a, b), found, strict=True):
+    pairs = scored_pairs(data, models[0].config)
+    first, second = (evaluate(each, pairs, metrics, decoding=searching(each.config, settings)) for each in models)
+    return first, second
+
+
+def _difference(names: tuple[str, str], data: str, found: tuple[Evaluation, Evaluation]) -> None:
+    from antiphon.inference.evaluate import compare as test
+
+    first, second = found
+    print(f"{' -> '.join(names)} on {len(first.answers):,} pairs of {data}, sha256 {first.data[:12]}")
+    _notes(names, found)
+    for comparison in test(first, second):
+        print(f"{comparison}  ({comparison.signature})")
+
+
+def _forgetting(names: tuple[str, str], new: Side, old: Side) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from antiphon.inference.forgetting import rows
+
+    for what, side in (("new", new), ("old", old)):
+        print(f"{what}: {len(side.before.answers):,} pairs of {side.name}, sha256 {side.before.data[:12]}")
+        _notes(names, (side.before, side.after))
+    print()
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for row in rows(names, new, old):
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+def _notes(names: tuple[str, str], found: tuple[Evaluation, Evaluation]) -> None:
+    """What was odd, by model."""
+    for name, each in zip(names, found, strict=True):
         for note in each.notes:
             print(f"{name}: {note}")
-    for comparison in test(found[0], found[1]):
-        print(f"{comparison}  ({comparison.signature})")

@@ -22,6 +22,9 @@ def evaluate(
     backward: Backward = None,
     knowledge: Knowledge = None,
     adapter: AdapterName = None,
+    by: Annotated[
+        str | None, Parameter(help="columns with a score for each value; default: those that the model reads")
+    ] = None,
     json: Annotated[bool, Parameter(help="write everything as JSON")] = False,
 ) -> None:
     """Score a model on pairs: metrics with 95 % intervals, by length and frequency, and the worst answers.
@@ -40,7 +43,9 @@ def evaluate(
 
     guesser = predictor(model, backward, knowledge, adapter)
     chosen = searching(guesser.config, settings)
-    found = score(guesser, scored_pairs(data, guesser.config), metric_names(metrics), decoding=chosen)
+    columns = metric_names(by)
+    pairs = scored_pairs(data, guesser.config)
+    found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
     if backward is not None:
         about["backward"] = backward

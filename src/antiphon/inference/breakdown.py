@@ -1,4 +1,4 @@
-"""Where a system is weak: its scores by source length and by word frequency, and its worst answers."""
+"""Where a system is weak: its scores by source length, word frequency and context, and its worst answers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from antiphon.core.errors import DataError
 from antiphon.data.corpus import Pair
-from antiphon.metrics.base import Metric, Stats
+from antiphon.metrics.base import Metric, Score, Stats
 from antiphon.metrics.edits import cer
+from antiphon.metrics.scoring import summed
 from antiphon.metrics.words import units
 
 WORST = 10
 """Worst answers that are kept."""
+
+GROUPS = 30
+"""Values of a column that are reported."""
 
 _FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)
 
@@ -33,6 +38,19 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The pairs that have one value in a context column, and their scores with intervals."""
+
+    column: str
+    value: str
+    count: int
+    scores: dict[str, Score]
+
+    def __str__(self) -> str:
+        return f"{self.value:>18}  {self.count:>7}  {'  '.join(map(str, self.scores.values()))}"
+
+
+@dataclass(frozen=True)
 class Worst:
     """One answer, its place in the data (from 1), and its score by the first metric."""
 
@@ -41,6 +59,28 @@ class Worst:
     answer: str
     references: tuple[str, ...]
     score: float
+
+
+def by_group(
+    metrics: Sequence[Metric], tables: Mapping[str, Stats], pairs: Sequence[Pair], columns: Sequence[str], rounds: int,
+    seed: int,
+) -> list[Group]:  # fmt: skip
+    """The `GROUPS` largest groups of each column, largest first. `DataError` where a pair lacks a column."""
+    found = []
+    for column in columns:
+        values = [_value(pair, column) for pair in pairs]
+        for value, count in Counter(values).most_common(GROUPS):
+            rows = np.array([other == value for other in values])
+            scores = {each.name: summed(each, tables[each.name][rows], rounds=rounds, seed=seed) for each in metrics}
+            found.append(Group(column, value, count, scores))
+    return found
+
+
+def _value(pair: Pair, column: str) -> str:
+    if column not in pair.context:
+        do = "name a column that every pair has"
+        raise DataError(f"the column {column} is missing", where=repr(pair.source[:60]), do=do)
+    return pair.context[column]
 
 
 def by_length(metrics: Sequence[Metric], tables: Mapping[str, Stats], lengths: Sequence[int]) -> list[Bucket]:

@@ -19,7 +19,7 @@ from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.knowledge import Fact
 from antiphon.data.modalities import TooLong
-from antiphon.inference.breakdown import Bucket, Worst, by_frequency, by_length, worst_answers
+from antiphon.inference.breakdown import Bucket, Group, Worst, by_frequency, by_group, by_length, worst_answers
 from antiphon.inference.confidence import Calibration, Trust, judge, quality, trust
 from antiphon.inference.knowing import COVERAGES, by_entities, coverage
 from antiphon.metrics import scoring
@@ -171,14 +171,15 @@ class Evaluation:
     answers: list[str] = field(repr=False)
     tables: dict[str, Stats] = field(repr=False, compare=False)
     confidence: Trust | None = None
+    by_group: list[Group] = field(default_factory=list)
 
     def to_json(self, about: Mapping[str, Any] | None = None) -> str:
         """Everything but the answers, as JSON, with `about` (a model's name, a command) in front.
 
         Numbers that JSON has no word for become null.
         """
-        kept = ("scores", "by_length", "by_frequency", "counted", "by_entities", "worst", "data", "decoding", "notes",
-                "confidence")  # fmt: skip
+        kept = ["scores", "by_length", "by_frequency", "counted", "by_entities", "by_group", "worst", "data"]
+        kept += ["decoding", "notes", "confidence"]
         values = {**(about or {}), "sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
         return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
 
@@ -190,6 +191,8 @@ class Evaluation:
         lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
         if self.by_entities:
             lines += ["", "by entities of the facts in training:", *(f"  {each}" for each in self.by_entities)]
+        for column in dict.fromkeys(each.column for each in self.by_group):
+            lines += ["", f"by {column}:", *(f"  {each}" for each in self.by_group if each.column == column)]
         lines += ["", *self.confidence.lines()] if self.confidence else []
         lines += ["", "worst answers:"]
         for each in self.worst:
@@ -205,13 +208,15 @@ def evaluate(
     *,
     decoding: Decoding | None = None,
     frequencies: Mapping[str, int] | None = None,
+    columns: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 1,
 ) -> Evaluation:
     """Answer every source and score the answers against all references of the pair.
 
     Without `metric_names`, those that suit the task; `decoding` replaces the predictor's own settings. `frequencies`
-    are counts of words in the training targets; without them words are counted in the references. Loss, perplexity
+    are counts of words in the training targets; without them words are counted in the references. `columns` of the
+    context have a score for each value; without them, those that the model reads or was balanced by. Loss, perplexity
     and forced accuracy are left out for ensembles. Pairs are taken as they are: give them grouped where several lines
     of a file are references of one source.
     """
@@ -238,6 +243,7 @@ def evaluate(
             each.name: scoring.summed(each, tables[each.name], rounds=bootstrap, seed=seed) for each in COVERAGES
         }
     known = predictor.task.entities
+    columns = grouping(predictor.config, pairs) if columns is None else columns
     return Evaluation(
         scores=scores,
         by_length=by_length(additive, tables, [len(answer.source_tokens) for answer in best]),
@@ -251,6 +257,7 @@ def evaluate(
         answers=answers,
         tables=tables | {"": forced} if forced is not None else tables,
         confidence=_trust(predictor.calibration, best, references),
+        by_group=by_group(additive, tables, pairs, columns, bootstrap, seed),
     )
 
 
@@ -275,6 +282,12 @@ def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:
     letters = "".join(reference for each in references[:1000] for reference in each)
     chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) > len(letters) / 5
     return ["bleu:zh" if name == "bleu" and chinese else name for name in names]
+
+
+def grouping(config: Config, pairs: Sequence[Pair]) -> list[str]:
+    """The context columns that a model reads or was balanced by, as far as all pairs have them."""
+    known = dict.fromkeys((*config.data.context, config.data.balance))
+    return [name for name in known if name and all(name in pair.context for pair in pairs)]
 
 
 def compare(first: Evaluation, second: Evaluation, *, seed: int = 1) -> list[Comparison]:

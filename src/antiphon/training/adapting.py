@@ -89,10 +89,12 @@ class AdapterLearner(Learner):
     @contextmanager
     def lent(self, weights: Tensor | None) -> Iterator[None]:
         """Let the model use other factors for a while (None: its own)."""
-        with lent(self.own, weights):
+        try:
+            with lent(self.own, weights):
+                self._merge()
+                yield
+        finally:
             self._merge()
-            yield
-        self._merge()
 
     def contents(self, task: Task, config: Config, card: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
         """The files of the base as they are, and the adapter's; and the card of the base."""

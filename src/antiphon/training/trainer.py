@@ -107,9 +107,7 @@ class Trainer:
         if self.objective.watcher is not None:
             audience.observers.append(self.objective.watcher)
 
-    def run(
-        self, found: Found | None, start: Mapping[str, torch.Tensor] | None = None, base: Base | None = None
-    ) -> Result:
+    def run(self, found: Found | None, start: Mapping[str, torch.Tensor] | None, base: Base | None) -> Result:
         """Train to the end or to a signal."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         try:
