@@ -204,6 +204,14 @@ def test_saved_and_zipped_they_are_the_same(two: Path, tmp_path: Path) -> None:
     assert Seq2Seq.load(tmp_path / "model.zip").predict(ASKED) == [text for text, _, _ in said(two / "one")]
 
 
+def test_with_it_inside_it_is_a_model_of_its_own(two: Path, tmp_path: Path) -> None:
+    inside = bundle.load(two / "two").adapted("copy")
+    bundle.save(tmp_path / "own", model=inside.model, task=inside.task, config=inside.config, card={})
+    assert said(tmp_path / "own") == said(two / "two", "copy")
+    assert not bundle.load(tmp_path / "own").adapters
+    assert Start.open(tmp_path / "own").settings({}).model.adapter.name == ""
+
+
 def test_weights_that_change_leave_adapters_behind_and_say_so(two: Path, tmp_path: Path) -> None:
     seen = Recorder()
     fit(copies(), out=tmp_path / "run", assignments=SHORT, start=two / "two", observers=[seen])

@@ -76,7 +76,8 @@ class Bundle:
             target=self.task.target.limited(data.target.max_length, data.too_long),
             length=adapter.length,
         )
-        return replace(self, model=model, task=task, config=adapter.config, confidence=None)
+        config = replace(adapter.config, model=self.config.model)
+        return replace(self, model=model, task=task, config=config, adapters={}, confidence=None)
 
 
 def save(

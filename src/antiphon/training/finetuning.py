@@ -105,7 +105,8 @@ class Start:
             agree(key, given, known, "the model to start from", self.path, do)
         kinds = ("source", "target", "shared", "context")
         data = replace(Data(), **{name: getattr(known.data, name) for name in kinds})
-        base = replace(Config(), task=known.task, data=data, model=known.model, decoding=known.decoding)
+        model = replace(known.model, adapter=Adapter())
+        base = replace(Config(), task=known.task, data=data, model=model, decoding=known.decoding)
         config = override(base, {key: value for key, value in assignments.items() if key not in kept})
         for name in ("source", "target"):
             check_sampling(getattr(config.data, name), name)
