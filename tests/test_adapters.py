@@ -111,7 +111,7 @@ def loss(path: Path, adapter: str | None = None) -> float:
 def test_it_learns_the_new_and_the_bundle_has_what_validation_saw(start: Path, tmp_path: Path) -> None:
     seen = Recorder()
     given = {**QUICK, **NAMED, "training.steps": 120, "training.validate_every": 20, "training.patience": 0,
-             "model.adapter.embeddings": True}  # fmt: skip
+             "model.adapter.embeddings": True, "training.ema": 0.8}  # fmt: skip
     result = fit(copies(), valid=copies(), out=tmp_path / "run", assignments=given, start=start, observers=[seen])
     assert loss(tmp_path / "run", "copy") == min(event.loss for event in seen.validations)
     assert loss(tmp_path / "run", "copy") < 0.75 * loss(start)

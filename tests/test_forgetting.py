@@ -44,7 +44,7 @@ def test_what_is_gained_and_what_is_forgotten(metric: str, gain: str, loss: str)
 
 def test_a_difference_that_chance_makes_is_called_so() -> None:
     found = Side("old", answered(OLD, 30), answered(OLD, 29)).comparisons()["exact"]
-    assert verdict(found, "gained").startswith("no significant change, p = ")
+    assert verdict(found, "gained", "lost").startswith("no significant change, p = ")
 
 
 def test_json_has_all_numbers() -> None:

@@ -77,7 +77,8 @@ def adapter_facts(adapter: Adapter) -> Iterator[str]:
     if isinstance(pairs, int):
         yield f"{pairs:,} pairs"
     for score in adapter.card.get("scores") or ():
-        yield f"{score['name']} {score['value']:.4g} on validation data"
+        if score["name"] == adapter.config.training.metric:
+            yield f"{score['name']} {score['value']:.4g} on validation data"
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:

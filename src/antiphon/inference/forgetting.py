@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from antiphon.inference.evaluate import Evaluation, compare
 from antiphon.metrics.base import digits_of
 from antiphon.metrics.significance import Comparison
+
+RESTATED = ("perplexity", "forced_accuracy")
+"""What a table leaves out, since the loss is in it."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,14 @@ class Side:
 def rows(names: Sequence[str], new: Side, old: Side) -> Iterator[tuple[str, str, str]]:
     """A small table for each metric: both models and their difference, on the new test set and on the old one."""
     gains, losses = new.comparisons(), old.comparisons()
-    for metric in (name for name in gains if name in losses):
-        yield metric, f"new: {new.name}", f"old: {old.name}"
+    for metric in (name for name in gains if name in losses and name not in RESTATED):
+        yield metric, f"new: {Path(new.name).name}", f"old: {Path(old.name).name}"
         for name, which in zip(names, ("before", "after"), strict=True):
             both = (getattr(side, which).scores[metric] for side in (new, old))
             first, second = (str(score).removeprefix(f"{metric} ") for score in both)
             yield name, first, second
         yield "difference", _difference(gains[metric]), _difference(losses[metric])
-        yield "", verdict(gains[metric], "gained"), verdict(losses[metric], "improved")
+        yield "", verdict(gains[metric], "gained", "lost"), verdict(losses[metric], "improved", "forgotten")
         yield "", "", ""
 
 
@@ -45,12 +49,12 @@ def _difference(found: Comparison) -> str:
     return f"{found.difference:+.{digits}f}{interval}"
 
 
-def verdict(found: Comparison, better: str) -> str:
-    """In a word or two; `better` is what a significant improvement is called."""
+def verdict(found: Comparison, better: str, worse: str) -> str:
+    """In a word or two; `better` and `worse` are what a significant difference is called."""
     p = "" if found.p_randomization is None else f", p = {found.p_randomization:.4f}"
     if not found.significant:
         return f"no significant change{p}"
-    return f"{better if (found.difference > 0) == found.higher_is_better else 'forgotten'}{p}"
+    return f"{better if (found.difference > 0) == found.higher_is_better else worse}{p}"
 
 
 def to_json(about: Mapping[str, Any], new: Side, old: Side) -> str:
