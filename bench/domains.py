@@ -30,7 +30,7 @@ WAYS: dict[str, list[str]] = {
     "mixed": ["--mix", "OLD"],
     "l2_start": ["training.l2_start=0.001"],
     "adapter": ["--adapter", "dialogue"],
-    "adapter-embeddings": ["--adapter", "dialogue", "model.adapter.embeddings=true"],
+    "adapter-64": ["--adapter", "dialogue", "model.adapter.rank=64"],
 }
 """The ways to go on, as words of the command; OLD is the old training data."""
 

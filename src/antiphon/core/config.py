@@ -132,7 +132,7 @@ class Adapter:
     name: str = setting("", "train an adapter of this name, and leave the weights of the model to start from alone")
     rank: int = setting(8, "of what is added to each matrix: W + scale * up @ down (Hu et al. 2022)")
     scale: float = setting(2.0, "weight of what is added")
-    embeddings: bool = setting(False, "adapt embeddings and the output matrix too")
+    embeddings: bool = setting(True, "add to embeddings and the output matrix too")
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,8 @@ def _factors(content: bytes, where: str, weights: Mapping[str, Tensor], rank: in
     names = sorted({name.rpartition(".")[0] for name in found})
     expected = {}
     for name in names:
-        if name not in weights or weights[name].ndim < 2:
-            raise BundleError("adds to what is no matrix of the model", where=where, got=repr(name[:60]))
+        if name not in weights:
+            raise BundleError("adds to what the model does not have", where=where, got=repr(name[:60]))
         for part, shape in zip(Factors._fields, shapes(weights[name], rank), strict=True):
             expected[f"{name}.{part}"] = "F32", shape
     if found != expected:

@@ -2,7 +2,7 @@
 
 They are added to the weights before the network runs, so every family of it, each fused kernel and tied embeddings work
 as they are, and an answer costs what it cost without. A convolution's kernel is a matrix of its output channels, the
-gates of a recurrent layer are one matrix.
+gates of a recurrent layer are one matrix, and a bias or a norm is a matrix of one column: it learns as a whole.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Factors(NamedTuple):
 
 
 def adaptable(model: nn.Module, *, embeddings: bool) -> Iterator[str]:
-    """The trainable matrices that an adapter adds to; `embeddings` with those of either side, and the output matrix."""
+    """The trainable weights that an adapter adds to; `embeddings` with those of either side, and the output matrix."""
     for name, weight in model.named_parameters():
         outside = name.startswith(("source.", "target.")) or name == "head.weight"
-        if weight.ndim >= 2 and weight.requires_grad and (embeddings or not outside):
+        if weight.requires_grad and (embeddings or not outside):
             yield name
 
 
@@ -45,11 +45,14 @@ def shapes(weight: Tensor, rank: int) -> tuple[tuple[int, int], tuple[int, int]]
 
 
 def fresh(weights: Mapping[str, Tensor], rank: int, seed: int) -> dict[str, Factors]:
-    """Factors to begin with: `down` is uniform within 1/sqrt(D), `up` zero, so that nothing is added yet."""
+    """Factors to begin with: `down` is uniform within 1/sqrt(D), or 1 for a vector, `up` zero, so that nothing is added
+    yet."""
     draw, found = torch.Generator().manual_seed(seed), {}
     for name, weight in weights.items():
         above, below = shapes(weight, rank)
-        down = torch.empty(below).uniform_(-1, 1, generator=draw) * below[1] ** -0.5
+        down = torch.ones(below)
+        if weight.ndim > 1:
+            down.uniform_(-1, 1, generator=draw).mul_(below[1] ** -0.5)
         found[name] = Factors(torch.zeros(above, device=weight.device), down.to(weight.device))
     return found
 
@@ -64,5 +67,5 @@ def added(weight: Tensor, factors: Factors, scale: float) -> Tensor:
 @torch.no_grad()
 def slopes(slope: Tensor, factors: Factors, scale: float) -> Factors:
     """The gradient of both factors from that of the sum."""
-    slope_ED = slope.flatten(1)
+    slope_ED = slope.view(len(slope), -1)
     return Factors((slope_ED @ factors.down.T).mul_(scale), (factors.up.T @ slope_ED).mul_(scale))

@@ -81,7 +81,7 @@ class Start:
                        for weight in [self.bundle.model.get_parameter(name)]]  # fmt: skip
             size = sum(rows * columns for weight in changed for rows, columns in shapes(weight, adapter.rank))
             whole = sum(weight.numel() for weight in self.bundle.model.parameters())
-            ranks = f"rank {adapter.rank} in {len(changed)} matrices"
+            ranks = f"rank {adapter.rank} in {sum(weight.ndim > 1 for weight in changed)} matrices"
             yield f"adapter {adapter.name}: {size:,} weights learn, {ranks}; the {whole:,} of the model stay"
 
     def lineage(self) -> str:

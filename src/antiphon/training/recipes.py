@@ -309,6 +309,8 @@ class FineTuning(Plan):
     most_epochs = 60
 
     def _rate(self, rate: float, reason: str) -> None:
+        if self.config.model.adapter.name:
+            self.propose("training.rate", rate, "what fresh weights want: an adapter begins with nothing")
         self.propose("training.rate", rate / 2, "half of what fresh weights want: these are good, and forget")
 
     def _warmup(self, steps: int) -> None:
