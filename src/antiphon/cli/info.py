@@ -71,7 +71,8 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
 def adapter_facts(adapter: Adapter) -> Iterator[str]:
     """What an adapter is and was made from."""
     own = adapter.config.model.adapter
-    yield f"rank {own.rank}, scale {own.scale:g}{'' if own.embeddings else ', without embeddings'}, {adapter.size:,} bytes"
+    without = "" if own.embeddings else ", without embeddings"
+    yield f"rank {own.rank}, scale {own.scale:g}{without}, {adapter.size:,} bytes"
     data, pairs = adapter.card.get("data", "unknown data"), adapter.card.get("pairs")
     yield f"data {data} (sha256 {str(adapter.card.get('data_hash', 'unknown'))[:12]})"
     if isinstance(pairs, int):
