@@ -107,7 +107,9 @@ def main() -> None:
             antiphon("train", files["old-train"], "--valid", files["old-dev"], "--task", "translation", "--out",
                      str(out / "base"), f"training.minutes={options.base}")  # fmt: skip
         ways = {way: measure(way, files, out, options.each) for way in options.ways.split(",")}
-    print(json.dumps({"minutes": {"base": options.base, "each": options.each}, "ways": ways}, indent=1))
+        card = json.loads((out / "base/best/manifest.json").read_bytes())["card"]
+    about = {"base": {name: card[name] for name in ("steps", "minutes", "pairs")}, "each_minutes": options.each}
+    print(json.dumps({**about, "ways": ways}, indent=1))
 
 
 if __name__ == "__main__":

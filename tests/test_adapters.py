@@ -131,6 +131,7 @@ def test_a_resumed_adapter_is_the_same_to_the_bit(more: dict[str, Any], start: P
     fit(copies(), out=tmp_path / "whole", assignments=given, start=start)
     fit(copies(), out=tmp_path / "parts", assignments=given, start=start, observers=[Recorder(6)])
     resume(tmp_path / "parts")
+    assert resume(tmp_path / "parts").adapter == "copy"
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     assert base_files(tmp_path / "parts") == base_files(start)
     files = [(tmp_path / run / "best/adapters/copy.safetensors").read_bytes() for run in ("whole", "parts")]

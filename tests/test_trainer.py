@@ -20,6 +20,7 @@ from antiphon.inference import bundle
 from antiphon.inference.predictor import Predictor
 from antiphon.training import runner, trainer
 from antiphon.training.checkpoint import Checkpoints
+from antiphon.training.learner import Learner
 from antiphon.training.objectives import Likelihood
 from antiphon.training.observers import Observer, read_log
 from antiphon.training.start import fit, resume
@@ -186,9 +187,9 @@ def test_a_poisoned_batch_is_as_if_it_had_not_been(bad: int, gradient_only: bool
     assert f"step {bad} (epoch {(bad - 1) // 3}, batch {(bad - 1) % 3})" in note.text
     assert ("the gradient of model.head.bias" if gradient_only else "the loss") in note.text
     poison()
-    update = trainer.Learner.update
+    update = Learner.update
     count = iter(range(1, 100))
-    monkeypatch.setattr(trainer.Learner, "update", lambda self, rate: next(count) != bad and update(self, rate))
+    monkeypatch.setattr(Learner, "update", lambda self, rate: next(count) != bad and update(self, rate))
     run(config, tmp_path / "without")
     found, expected = outcome(tmp_path / "poisoned"), outcome(tmp_path / "without")
     for name in ("model.safetensors", "training/optimizer.safetensors", "best"):
@@ -253,7 +254,7 @@ def test_training_that_keeps_failing_ends_with_the_reason(tmp_path: Path, poison
 
 
 def test_weights_that_overflow_are_never_saved(tmp_path: Path, monkeypatch: Any) -> None:
-    update = trainer.Learner.update
+    update = Learner.update
 
     def explode(self: Any, rate: float) -> None:
         update(self, rate)
@@ -262,7 +263,7 @@ def test_weights_that_overflow_are_never_saved(tmp_path: Path, monkeypatch: Any)
             self.flat.weights.mul_(math.inf)
 
     explode.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(trainer.Learner, "update", explode)
+    monkeypatch.setattr(Learner, "update", explode)
     watcher = Recorder()
     result = run(configured(training__steps=9, training__validate_every=3), tmp_path, observers=[watcher])
     assert [note.kind for note in watcher.notes if note.kind == "rollback"]

@@ -93,7 +93,8 @@ def ended(out: Path, state: State, config: Config) -> Result:
     """The result of a run that had ended already."""
     bundle_path = out / "best" if state.best is not None else None
     return Result(out, "finished", state.step, state.epoch, config.training.metric or "loss", state.best,
-                  state.best_step, state.scores, bundle_path, state.seconds, state.skipped)  # fmt: skip
+                  state.best_step, state.scores, bundle_path, state.seconds, state.skipped,
+                  adapter=config.model.adapter.name)  # fmt: skip
 
 
 def fingerprint_bundle(manifest: Mapping[str, Any]) -> str:
