@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from antiphon.core.config import Data
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.balance import MOST, Groups, allotted, balanced, table
 from antiphon.data.batching import epoch_plan
@@ -89,9 +90,9 @@ def test_a_column_that_is_missing_or_has_too_many_values_is_named() -> None:
 
 
 def test_a_table_says_what_an_epoch_has() -> None:
-    lines = list(table(("big", "middle", "small"), np.repeat(np.arange(3), COUNTS), 5))
-    assert lines[0].split() == ["big", "800", "pairs,", "80.0%;", "in", "an", "epoch", "437,", "43.7%"]
-    assert len(list(table(tuple(map(str, range(30))), np.arange(30), 5))) == 21
+    lines = list(table(Data(balance="to"), ("big", "middle", "small"), np.repeat(np.arange(3), COUNTS)))
+    assert lines[0].split() == ["to", "big", "800", "pairs,", "80.0%;", "in", "an", "epoch", "437,", "43.7%"]
+    assert len(list(table(Data(balance="to"), tuple(map(str, range(30))), np.arange(30)))) == 21
 
 
 def test_a_balanced_run_tells_its_groups_and_resumes_exactly(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_balanced_run_tells_its_groups_and_resumes_exactly(tmp_path: Path) -> 
                 "training.validate_every": 4}  # fmt: skip
     seen = Recorder()
     fit(rows, out=tmp_path / "whole", assignments=settings, observers=[seen])
-    assert any(note.text.startswith("to many") and "in an epoch" in note.text for note in seen.notes)
+    assert any("data: to many" in note.text and "in an epoch" in note.text for note in seen.notes)
     fit(rows, out=tmp_path / "parts", assignments=settings, observers=[Recorder(6)])
     resume(tmp_path / "parts")
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")

@@ -89,9 +89,7 @@ class Data:
     mix: float = setting(0.5, "with other data to mix in: its share of the pairs of an epoch")
     mix_tag: str = setting("", "a tag, without brackets, before the sources of data that is mixed in")
     balance: str = setting("", "column of domains, tasks or languages, which an epoch then draws more evenly")
-    temperature: float = setting(
-        5.0, "with balance: a value is drawn by its number of pairs ** (1 / this); 1 as they are"
-    )
+    temperature: float = setting(5.0, "with balance: a value's share goes by pairs ** (1 / this); 1 as they are")
 
 
 @dataclass(frozen=True)
@@ -414,9 +412,9 @@ _SHARES += ["data.valid", "training.beta1", "training.beta2", "training.likeliho
 _SHARES += ["training.collapse"]
 _RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
 _RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
-_POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions"]
-_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature", "training.discriminator_rate"]
-_POSITIVE += ["data.temperature", "model.adapter.scale"]
+_POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions", "model.adapter.scale"]
+_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature", "data.temperature"]
+_POSITIVE += ["training.discriminator_rate"]
 _NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
 _NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
 _NATURAL += ["training.l2_start", "data.augment.switchout", "training.rollouts"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from antiphon.core.config import Data
 from antiphon.core.errors import DataError
 from antiphon.data.columns import Pair
 
@@ -65,13 +66,15 @@ def balanced(groups: np.ndarray, temperature: float, draw: np.random.Generator) 
     return np.sort(np.concatenate(chosen))
 
 
-def table(names: tuple[str, ...], groups: np.ndarray, temperature: float) -> Iterator[str]:
-    """A line for each group, the largest first: its pairs, and its pairs and share in an epoch."""
+def table(data: Data, names: tuple[str, ...], groups: np.ndarray | None) -> Iterator[str]:
+    """A line for each group, the largest first: its pairs, and its pairs and share in an epoch; none without groups."""
+    if groups is None:
+        return
     counts = np.bincount(groups, minlength=len(names))
-    drawn, total = allotted(counts, temperature), counts.sum()
+    drawn, total = allotted(counts, data.temperature), counts.sum()
     width = max(map(len, names))
     for number in np.argsort(-counts, kind="stable")[:SHOWN].tolist():
-        yield (f"{names[number]:<{width}}  {counts[number]:>9,} pairs, {counts[number] / total:6.1%};  "
+        yield (f"{data.balance} {names[number]:<{width}}  {counts[number]:>9,} pairs, {counts[number] / total:6.1%};  "
                f"in an epoch {drawn[number]:>9,}, {drawn[number] / total:6.1%}")  # fmt: skip
     if len(names) > SHOWN:
         yield f"and {len(names) - SHOWN} more"

@@ -23,6 +23,7 @@ from antiphon.inference.bundle import CARD, CONFIG_FILE, Bundle, facts, load_jso
 from antiphon.inference.task import Task
 from antiphon.models.adapters import Factors, added, fresh, slopes
 from antiphon.training.checkpoint import Found
+from antiphon.training.finetuning import Start
 from antiphon.training.learner import Learner
 from antiphon.training.optimizers import Flat
 from antiphon.training.regularizers import lent
@@ -43,9 +44,9 @@ class Base:
         return cls(bundle.config, files, manifest.get("card") or {})
 
     @classmethod
-    def wanted(cls, bundle: Bundle | None, config: Config) -> Base | None:
-        """Of a bundle to start from, where an adapter is to be trained."""
-        return cls.of(bundle) if bundle is not None and config.model.adapter.name else None
+    def wanted(cls, start: Start | None, config: Config) -> Base | None:
+        """Of the model to start from, where an adapter is to be trained."""
+        return cls.of(start.bundle) if start is not None and config.model.adapter.name else None
 
     @classmethod
     def again(cls, found: Found, name: str) -> Base:

@@ -92,7 +92,7 @@ def fit(
         raise
     return train(config, learned, store, held_out, run, observers=observers, facts=facts,
                  notes=audience.notes, save_seconds=save_seconds, runner=runner,
-                 start=origin.weights if origin else None, base=Base.wanted(origin.bundle if origin else None, config))  # fmt: skip
+                 start=origin.weights if origin else None, base=Base.wanted(origin, config))  # fmt: skip
 
 
 def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
@@ -128,7 +128,7 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
         return _stopped(run, error.number, config, audience)
     return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
                  save_seconds=save_seconds, start=origin.weights if origin else None,
-                 base=Base.wanted(origin.bundle if origin else None, config))  # fmt: skip
+                 base=Base.wanted(origin, config))  # fmt: skip
 
 
 def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
@@ -264,9 +264,8 @@ def _propose(config: Config, found: recipes.Statistics, audience: Audience, orig
     audience.tell("proposed", choices)
     for choice in choices:
         audience.note("choice", f"{choice.key} = {choice.value}: {choice.reason}")
-    if origin is not None:
-        for line in origin.told(config):
-            audience.note("start", line)
+    for line in origin.told(config) if origin is not None else ():
+        audience.note("start", line)
     return config
 
 
@@ -319,12 +318,11 @@ def _encode(
 ) -> tuple[Task, Store, list[Pair]]:
     """The task as it changes training pairs, both parts checked and encoded, and all that was odd about them told."""
     task = _augmented(config, task, train_part)
-    report, held_out_report = Report(), Report()
-    encode = partial(task.encode, report=report)
-    anew = bool(config.data.source.sampling or config.data.target.sampling or task.augment)
+    report, held_out_report, data = Report(), Report(), config.data
+    anew = bool(data.source.sampling or data.target.sampling or task.augment)
     size = None if task.copy else max(len(task.source.vocabulary), len(task.target.vocabulary))
-    store = prepare(train_part, encode, run / "data", keep_text=anew, ids_below=size, report=report,
-                    balance=config.data.balance)  # fmt: skip
+    store = prepare(train_part, partial(task.encode, report=report), run / "data", report=report, ids_below=size,
+                    keep_text=anew, balance=data.balance)  # fmt: skip
     held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
     if not held_out:
         raise DataError("no pair is left to validate with", where=valid_part.name)
@@ -334,10 +332,7 @@ def _encode(
         for line in lines:
             audience.note("data", f"{name} data: {line}")
     audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
-    if store.groups is not None:
-        for line in table(store.names, store.groups, config.data.temperature):
-            audience.note("data", f"{config.data.balance} {line}")
-    for line in _effects(config, task, store):
+    for line in (*table(data, store.names, store.groups), *_effects(config, task, store)):
         audience.note("data", f"training data: {line}")
     return task, store, held_out
 
