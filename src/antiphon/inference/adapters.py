@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from antiphon.core.config import Config, Model, read, to_dict
+from antiphon.core.config import Config, get, leaves, read, to_dict
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.task import LengthModel, length_model
@@ -24,6 +23,9 @@ from antiphon.models.adapters import Factors, added, shapes
 FOLDER = "adapters/"
 MOST = 40
 """Adapters in a bundle."""
+
+FREE = ("model.dropout", "model.adapter.")
+"""Settings of the network that are an adapter's own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _restored(name: str, files: Mapping[str, bytes], config: Config, weights: Ma
     if not isinstance(about, dict) or set(about) != {"config", "length", "card"} or not isinstance(about["card"], dict):
         raise BundleError("is not the description of an adapter", where=where)
     own = read(about["config"], where=where)
-    if own.task != config.task or _network(own.model, config.model) != config.model:
+    if own.task != config.task or not _same_network(own, config):
         raise BundleError("the adapter is for another network", where=where)
     if own.model.adapter.name != name:
         raise BundleError("the adapter has another name", where=where, got=repr(own.model.adapter.name[:60]))
@@ -87,10 +89,10 @@ def _restored(name: str, files: Mapping[str, bytes], config: Config, weights: Ma
     return Adapter(name, own, length_model(about["length"], where), about["card"], factors)
 
 
-def _network(own: Model, base: Model) -> Model:
-    """An adapter's network, but for what belongs to its training alone."""
-    free = [item.name for item in dataclasses.fields(Model) if item.name.startswith(("dropout", "adapter"))]
-    return dataclasses.replace(own, **{name: getattr(base, name) for name in free})
+def _same_network(own: Config, base: Config) -> bool:
+    """Whether an adapter's network is the model's, but for what belongs to its training or the model left open."""
+    keys = [key for key in leaves() if key.startswith("model.") and not key.startswith(FREE)]
+    return all(get(base, key) in (None, get(own, key)) for key in keys)
 
 
 def _factors(content: bytes, where: str, weights: Mapping[str, Tensor], rank: int) -> dict[str, Factors]:

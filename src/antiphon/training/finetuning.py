@@ -16,7 +16,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, check_sampling
-from antiphon.inference.adapters import MOST, file_names
+from antiphon.inference.adapters import FREE, MOST, file_names
 from antiphon.inference.bundle import Bundle, load, tensors
 from antiphon.inference.files import is_allowed
 from antiphon.inference.task import Task, tag_of
@@ -163,7 +163,7 @@ class Start:
 def decided(key: str, extend: bool) -> bool:
     """Whether the start decides this setting; `extend` leaves open how large its vocabularies may become."""
     if key.startswith("model."):
-        return not key.startswith(("model.dropout", "model.adapter."))
+        return not key.startswith(FREE)
     group, _, name = key.removeprefix("data.").partition(".")
     if group in ("source", "target"):
         return name in SIDE and not (extend and name in GROWING)
