@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted((ROOT / "examples").iterdir())
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh"))
 CASES = [(path, "quick") for path in EXAMPLES if path.suffix == ".py"]
 CASES += [pytest.param(path, "as it stands", marks=pytest.mark.slow) for path in EXAMPLES]
 PACES = pytest.mark.parametrize("pace", ["quick", pytest.param("as it stands", marks=pytest.mark.slow)])
@@ -26,8 +26,9 @@ def paced(text: str, pace: str) -> str:
     return re.sub(r"(minutes(?:=|\": ))[0-9.]+", r"\g<1>0.02", text) if pace == "quick" else text
 
 
-def run(folder: Path, *command: str) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+def run(folder: Path, *command: str, data: str = os.environ.get("ANTIPHON_DATA", "")) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"ANTIPHON_DATA": data, "PATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
@@ -50,7 +51,21 @@ def test_python_blocks_run(tmp_path: Path, pace: str) -> None:
 @pytest.mark.parametrize(("path", "pace"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_examples_run(path: Path, tmp_path: Path, pace: str) -> None:
     program = ["bash"] if path.suffix == ".sh" else [sys.executable, "-W", "error"]
-    run(tmp_path, *program, "-c", paced(path.read_text(encoding="utf-8"), pace))
+    run(tmp_path, *program, "-c", paced(path.read_text(encoding="utf-8"), pace), data="")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("ANTIPHON_DATA" not in os.environ, reason="ANTIPHON_DATA names no folder")
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if "ANTIPHON_DATA" in path.read_text("utf-8")], ids=str)
+def test_examples_run_on_real_data(path: Path, tmp_path: Path) -> None:
+    text = path.read_text(encoding="utf-8").replace("else 10)", "else 1)")
+    run(tmp_path, sys.executable, "-W", "error", "-c", text)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_short_and_shadow_nothing(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 60
+    assert path.suffix != ".py" or path.stem not in sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("language", ["bash", "python", ""])

@@ -9,8 +9,9 @@ import pytest
 from antiphon.core.config import Config, get, leaves, override
 from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
+from antiphon.inference.tasks import PRESETS
 from antiphon.models.seq2seq import build
-from antiphon.training.recipes import TASKS, SideStatistics, Statistics, propose
+from antiphon.training.recipes import SideStatistics, Statistics, propose
 
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
@@ -22,7 +23,7 @@ TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Din
 CHINESE = [Pair(f"word{n} of line {n}", chr(0x4E00 + n) + "是好" + chr(0x5E00 + n)) for n in range(3000)]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PRESETS)
 @pytest.mark.parametrize("pairs", [PHONES, TEXT, CHINESE], ids=["phones", "text", "chinese"])
 def test_nothing_is_left_open_and_the_model_builds(task: str, pairs: list[Pair]) -> None:
     config, choices = propose(Config(task=task), Statistics.of(pairs))

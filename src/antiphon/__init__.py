@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
     from antiphon.estimator import Seq2Seq
     from antiphon.inference.bundle import load
+    from antiphon.inference.chat import Chat
     from antiphon.inference.predictor import Predictor
     from antiphon.training.start import fit
     from antiphon.training.synthetic import distill
 
 __version__ = "0.1.0"
-__all__ = ["AntiphonError", "Pair", "Predictor", "Seq2Seq", "__version__", "distill", "fit", "load"]
+__all__ = ["AntiphonError", "Chat", "Pair", "Predictor", "Seq2Seq", "__version__", "distill", "fit", "load"]
 
 # oneDNN compiles each new shape of a matrix product, and a batch brings forty. It keeps the code of the last 1,024, and
 # PyTorch as many again, which is a gigabyte; these are enough for the layers of one batch, which share their shapes.
@@ -25,6 +26,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 
 _HOMES = {
     "AntiphonError": "core.errors",
+    "Chat": "inference.chat",
     "Pair": "data.corpus",
     "Predictor": "inference.predictor",
     "Seq2Seq": "estimator",

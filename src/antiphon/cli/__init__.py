@@ -13,10 +13,12 @@ COMMANDS = {
     "distill": "Train a light student on what slower models answer.",
     "synthesize": "Make training pairs of text by a model's answers.",
     "predict": "Answer lines of text with a trained model.",
+    "chat": "Talk with a trained model; it remembers what was said.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",
     "sweep": "Draw quality against variety of models over temperatures.",
     "calibrate": "Learn from pairs how far a model's answers can be trusted.",
+    "tasks": "List what pairs can be for, and what each task brings.",
     "info": "Show what a model is; without a model, list every setting.",
 }
 

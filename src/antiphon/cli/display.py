@@ -16,7 +16,7 @@ from antiphon.cli.drawing import sparkline, squeeze
 from antiphon.training.observers import Note, Observer, Result, Started, StepEvent, ValidationEvent
 
 if TYPE_CHECKING:
-    from antiphon.training.recipes import Choice
+    from antiphon.inference.tasks import Choice
 
 PLAIN_SECONDS = 20.0
 """A plain line of progress at most this often."""

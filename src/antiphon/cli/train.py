@@ -27,7 +27,7 @@ def train(
         str | None, Parameter(help="pairs to judge by; without it a share of the data is held out")
     ] = None,
     task: Annotated[
-        str | None, Parameter(help="what the pairs are for: transduction, translation, dialogue ...")
+        str | None, Parameter(help="what the pairs are for, as `antiphon tasks` lists it; transduction where not given")
     ] = None,
     from_: Annotated[
         str | None, Parameter(name="--from", help="a trained model (bundle or run) to go on from with this data")

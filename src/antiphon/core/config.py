@@ -77,6 +77,7 @@ class Data:
     shared: bool | None = setting(None, "one tokenizer and vocabulary for both sides")
     columns: tuple[str, ...] = setting((), "columns of the table: source, target, then context; by name or number")
     context: tuple[str, ...] = setting((), "columns put before the source as tags, as <name:value>")
+    history: int = setting(5, "dialogues given as turns: most turns of a source, the newest ones")
     empty: Literal["error", "skip"] = setting("error", "what to do with an empty source or target")
     damaged: Literal["error", "skip"] = setting("error", "what to do with undecodable or malformed lines")
     too_long: Literal["truncate", "skip", "error"] = setting("truncate", "what to do with a sequence over max_length")
@@ -159,8 +160,8 @@ class Model:
     tie: Literal["none", "target", "all"] | None = setting(
         None, "share embeddings: target input and output; all adds the source (needs data.shared)"
     )
-    head: Literal["vocabulary", "copy"] = setting(
-        "vocabulary", "choose from the vocabulary, or also copy from the source"
+    head: Literal["vocabulary", "copy"] | None = setting(
+        None, "choose from the vocabulary, or also copy from the source"
     )
     initialization: Literal["xavier", "normal", "deep"] = setting(
         "deep", "deep scales feed-forward and multi-head branches by depth"
@@ -240,8 +241,8 @@ class Decoding:
     temperature: float = setting(1.0, "sampling: below 1 is safer, above 1 bolder")
     top_k: int = setting(0, "sampling: from the k likeliest tokens; 0 is all")
     top_p: float = setting(1.0, "sampling: from the smallest set of this probability")
-    no_repeat: int = setting(0, "forbid n-grams of this length to recur; 0 allows them")
-    min_length: int = setting(0, "fewest tokens, end mark not counted")
+    no_repeat: int | None = setting(None, "forbid n-grams of this length to recur; 0 allows them")
+    min_length: int | None = setting(None, "fewest tokens, end mark not counted")
     max_length: int | None = setting(None, "most tokens; learned from the training pairs where not given")
     abstain: float = setting(0.0, "least confidence of an answer; below it there is none; for a calibrated model")
     seed: int = setting(1, "sampling: the same seed gives the same answers")
@@ -428,4 +429,4 @@ _COUNTS += ["training.epochs", "training.steps", "training.processes", "training
 _COUNTS += ["training.samples", "data.facts", "model.knowledge.layers", "model.adapter.rank"]
 _COUNTS += ["training.discriminator_width", "training.discriminator_turns"]
 _COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
-_COUNTS += ["data.source.max_length", "data.target.max_length"]
+_COUNTS += ["data.source.max_length", "data.target.max_length", "data.history"]

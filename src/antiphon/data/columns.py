@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,11 +13,15 @@ from antiphon.core.errors import DataError, nearest
 from antiphon.data.formats import Row, fault
 from antiphon.data.knowledge import COLUMNS, FACTS, parse, topics
 from antiphon.data.report import Report
+from antiphon.data.turns import Turn, has_mark, join
 
 SOURCES = ("source", "src", "input")
 TARGETS = ("target", "tgt", "output")
 REFERENCES = ("references", "refs")
 """Column names that are known without `data.columns`."""
+
+TURNS, DIALOGUE = "turns", "dialogue"
+"""The column that holds a whole dialogue, and the one that says which dialogue a pair is of: these stay together."""
 
 MOST_DAMAGED = 0.1
 """With `data.damaged=skip`: the share of damaged rows beyond which the data is refused after all."""
@@ -117,6 +122,8 @@ def _named(settings: Data, need_target: bool) -> Reader:
 
     def read(values: dict[str, Any]) -> list[Pair]:
         source, target = _first(values, sources), _first(values, targets)
+        if source is None and TURNS in values:
+            return _dialogue(values, settings)
         more, facts = _first(values, references), _first(values, COLUMNS)
         source = facts if source is None else source
         if source is None:
@@ -133,6 +140,32 @@ def _named(settings: Data, need_target: bool) -> Reader:
         return _expand(values[source], accepted, context, need_target)
 
     return read
+
+
+def _dialogue(values: dict[str, Any], settings: Data) -> list[Pair]:
+    """A pair for each turn but the first: the turns before it, at most `data.history`, and what was said then."""
+    turns = [_turn(value) for value in _listed(values[TURNS])]
+    if len(turns) < 2:
+        raise Odd("has fewer than two turns", empty=not turns)
+    if len({bool(turn.speaker) for turn in turns}) > 1:
+        raise Odd("names the speakers of some turns only")
+    for name in settings.context:
+        if name not in values:
+            raise Odd(f"has no column {name}")
+    known = {str(name): _context(value, str(name)) for name, value in values.items() if name != TURNS}
+    known.setdefault(DIALOGUE, hashlib.blake2b(json.dumps(turns).encode(), digest_size=8).hexdigest())
+    before = [turns[max(0, place - settings.history) : place] for place in range(1, len(turns))]
+    answers = zip(before, turns[1:], strict=True)
+    return [Pair(join(said, answer.speaker), answer.text, (), dict(known)) for said, answer in answers]
+
+
+def _turn(value: Any) -> Turn:
+    """A text, or an object with `text` and `speaker`."""
+    said = value if isinstance(value, dict) else {"text": value}
+    turn = Turn(_text(said.get("text"), "turn"), _context(said.get("speaker"), "speaker"))
+    if has_mark(turn.text) or any(letter in turn.speaker for letter in "<>\r\n\t"):
+        raise Odd(f"a turn holds what parts turns (got {turn.speaker or turn.text!r:.80})")
+    return turn
 
 
 def _names(values: Iterable[object]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from antiphon.core.config import Data
 from antiphon.core.errors import DataError
 from antiphon.data.alignment import shifted
-from antiphon.data.columns import Odd, Pair, pairs_of
+from antiphon.data.columns import DIALOGUE, Odd, Pair, pairs_of
 from antiphon.data.formats import (
     Row,
     csv_rows,
@@ -213,11 +213,15 @@ def _digest_pairs(pairs: Iterable[Pair]) -> str:
 
 
 def group_references(pairs: Iterable[Pair]) -> list[Pair]:
-    """One pair for each distinct source and context, with all accepted targets, in first-seen order."""
+    """One pair for each distinct source and context, with all accepted targets, in first-seen order.
+
+    Which dialogue a pair is of makes no difference.
+    """
     groups: dict[tuple[str, ...], dict[str, None]] = {}
     first: dict[tuple[str, ...], Pair] = {}
     for pair in pairs:
-        key = (pair.source, *(f"{name}\0{value}" for name, value in pair.context.items()))
+        columns = pair.context.items()
+        key = (pair.source, *(f"{name}\0{value}" for name, value in columns if name != DIALOGUE))
         first.setdefault(key, pair)
         groups.setdefault(key, {}).update(dict.fromkeys((pair.target, *pair.references)))
     return [replace(first[key], references=tuple(targets)) for key, targets in groups.items()]
@@ -226,16 +230,22 @@ def group_references(pairs: Iterable[Pair]) -> list[Pair]:
 def split(corpus: Corpus, share: float, seed: int, *, most: int | None = None) -> tuple[Corpus, Corpus]:
     """Two views, train and valid: `share` of the distinct sources, at least one and at most `most`, are held out.
 
-    A hash of the source decides, so no source is on both sides, and other rows added later move few.
+    A hash of the source decides, so no source is on both sides, and other rows added later move few. Pairs of one
+    dialogue (the column `dialogue`) are on the same side.
     """
-    hashes = np.unique(np.fromiter((_hash(pair.source, seed) for pair in corpus), dtype=np.uint64))
+    hashes = np.unique(np.fromiter((_hash(_group(pair), seed) for pair in corpus), dtype=np.uint64))
     if len(hashes) < 2:
         raise DataError("holding out needs two different sources", where=corpus.name, do="give a validation file")
     wanted = min(max(1, round(share * len(hashes))), most or len(hashes), len(hashes) - 1)
     limit = int(hashes[wanted])
-    train = corpus.view("train part", lambda pair: _hash(pair.source, seed) >= limit)
-    valid = corpus.view("held-out part", lambda pair: _hash(pair.source, seed) < limit, quiet=True)
+    train = corpus.view("train part", lambda pair: _hash(_group(pair), seed) >= limit)
+    valid = corpus.view("held-out part", lambda pair: _hash(_group(pair), seed) < limit, quiet=True)
     return train, valid
+
+
+def _group(pair: Pair) -> str:
+    """What keeps pairs together: a history holds the answers of the pairs before."""
+    return pair.context.get(DIALOGUE, pair.source)
 
 
 def _hash(text: str, seed: int) -> int:

@@ -168,7 +168,7 @@ class Beams:
 
     def _forbid_marks(self, log_probs: Tensor, step: int) -> None:
         log_probs[..., PAD] = log_probs[..., BOS] = -INF
-        if step < self.settings.min_length:
+        if step < (self.settings.min_length or 0):
             log_probs[..., EOS] = -INF
 
     def _rules(self, log_probs_ARV: Tensor, step: int) -> Tensor:

@@ -19,6 +19,7 @@ from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.knowledge import Fact
 from antiphon.data.modalities import TooLong
+from antiphon.inference import tasks
 from antiphon.inference.breakdown import Bucket, Group, Worst, by_frequency, by_group, by_length, worst_answers
 from antiphon.inference.confidence import Calibration, Trust, judge, quality, trust
 from antiphon.inference.knowing import COVERAGES, by_entities, coverage
@@ -27,15 +28,6 @@ from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
 from antiphon.metrics.significance import Comparison, paired, paired_pooled
 from antiphon.models.seq2seq import Seq2Seq
 
-_SUITABLE = {
-    "transduction": ("exact", "error", "per", "cer"),
-    "translation": ("bleu", "chrf"),
-    "summarization": ("chrf", "bleu"),
-    "dialogue": ("bleu", "distinct1", "distinct2"),
-    "code": ("exact", "bleu"),
-    "data-to-text": ("bleu", "chrf"),
-    "classification": ("accuracy", "macro_f1"),
-}
 _BATCH = 32  # pairs scored at once
 _LOGITS = 1 << 24  # log probabilities held at once
 
@@ -275,7 +267,7 @@ def _trust(
 
 def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:
     """The metrics of the task, and what training was judged by; BLEU by character for Chinese references."""
-    names = list(_SUITABLE.get(config.task, _SUITABLE["transduction"]))
+    names = list(tasks.PRESETS.get(config.task, tasks.TRANSDUCTION).metrics)
     judged = config.training.metric
     if judged is not None and judged not in [*names, *(each.name for each in LIKELIHOODS)]:
         names.insert(0, judged)

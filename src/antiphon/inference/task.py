@@ -15,6 +15,7 @@ import numpy as np
 from antiphon.core.batch import EOS, PAD, UNK, Batch
 from antiphon.core.config import Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.data import turns
 from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.batching import collate
 from antiphon.data.corpus import Pair, Texts
@@ -24,6 +25,7 @@ from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
 from antiphon.data.store import Example
 from antiphon.data.vocabulary import copy_ids, extended_ids
+from antiphon.inference import tasks
 from antiphon.inference.files import dump_json, load_json
 
 TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
@@ -85,8 +87,8 @@ def _left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
 @dataclass(frozen=True)
 class Source:
     """A source as the model reads it: `tokens` without and `ids` with the end mark; `context` as in `Batch.context`
-    (to copy, `PAD` for tags, which are not to be copied), `extra` the tokens that ids past the target vocabulary stand
-    for, `facts` the tokens that a graph encoder reads."""
+    (to copy, `PAD` for tags and marks, which are not to be copied), `extra` the tokens that ids past the target
+    vocabulary stand for, `facts` the tokens that a graph encoder reads."""
 
     tokens: list[str]
     ids: list[int]
@@ -121,7 +123,8 @@ class Task:
     pairs that are encoded with a seed, which are those of training, and is kept in no file.
 
     `knowledge` says how facts are read (none, linear, graph), `find` which ones; its knowledge base is kept in no file.
-    `entities` are fingerprints of those in the facts of training.
+    `entities` are fingerprints of those in the facts of training. `turns` is the most turns that a source of training
+    had: where it is not 0, sources are dialogues (`antiphon.data.turns`).
     """
 
     name: str
@@ -135,6 +138,7 @@ class Task:
     knowledge: str = "none"
     find: Finder = field(default_factory=Finder)
     entities: frozenset[int] | None = None
+    turns: int = 0
 
     @staticmethod
     def learn(pairs: Iterable[Pair], config: Config, find: Finder | None = None) -> Task:
@@ -146,12 +150,14 @@ class Task:
         tags += [REVERSED] if data.augment.reverse != "none" else []
         tags += [tag_of(data.mix_tag)] if data.mix_tag else []
         tags += MARKS if kind == "linear" else []
+        begins, most = turns.survey(pairs) if tasks.get(config.task).turns else ([], 0)
+        tags, texts = [*tags, *begins], turns.Spoken(pairs) if most else pairs
         if data.shared:
-            both = Text.learn(_Read(pairs, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
+            both = Text.learn(_Read(texts, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
-            sources, targets = _Read(pairs, ["source"], read), Texts(pairs, ["target"])
+            sources, targets = _Read(texts, ["source"], read), Texts(pairs, ["target"])
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
         copy = config.model.head == "copy"
@@ -160,7 +166,7 @@ class Task:
             got, do = f"{data.source.tokenizer} and {data.target.tokenizer}", "set data.*.tokenizer alike"
             raise ConfigError("model.head=copy needs the same kind of tokens on both sides", got=got, do=do)
         task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared),
-                    knowledge=kind, find=find).acquainted(pairs)  # fmt: skip
+                    knowledge=kind, find=find, turns=most).acquainted(pairs)  # fmt: skip
         lengths = [task._lengths(pair) for pair in islice(pairs, MEASURED)]
         measured = np.array([both for both in lengths if both is not None] or [(1, 1)])
         return task.with_lengths(measured[:, 0], measured[:, 1])
@@ -173,13 +179,16 @@ class Task:
         `tags` are further ones of the source. Goes through the pairs several times.
         """
         found = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
-        tags = [*found, *tags]
-        read = None if self.knowledge == "none" else self.find
+        marks, most = turns.survey(pairs) if tasks.get(self.name).turns else ([], 0)
+        tags, most = [*found, *tags, *marks], max(most, self.turns)
+        read, texts = None if self.knowledge == "none" else self.find, turns.Spoken(pairs) if most else pairs
         if self.shared:
-            source = self.source.extended(_Read(pairs, ("source", "target"), read), sizes[0], tags)
-            return replace(self, source=source, target=replace(self.target, vocabulary=source.vocabulary))
-        source = self.source.extended(_Read(pairs, ["source"], read), sizes[0], tags)
-        return replace(self, source=source, target=self.target.extended(Texts(pairs, ["target"]), sizes[1]))
+            source = self.source.extended(_Read(texts, ("source", "target"), read), sizes[0], tags)
+            target = replace(self.target, vocabulary=source.vocabulary)
+        else:
+            source = self.source.extended(_Read(texts, ["source"], read), sizes[0], tags)
+            target = self.target.extended(Texts(pairs, ["target"]), sizes[1])
+        return replace(self, source=source, target=target, turns=most)
 
     def acquainted(self, pairs: Iterable[Pair]) -> Task:
         """The same, with the entities of these pairs among those it knows, if these are not too many to be kept."""
@@ -208,7 +217,11 @@ class Task:
         """
         pair = Pair(pair, "") if isinstance(pair, str) else pair
         tags = _tags(pair, self.context)
-        tokens = self.source.fit(self.source.cut(pair.source, seed=seed), report=report, tags=tags, example=pair.source)
+        if self.turns:
+            tokens = turns.fit(self.source, pair.source, seed=seed, report=report, tags=tags)
+        else:
+            cut = self.source.cut(pair.source, seed=seed)
+            tokens = self.source.fit(cut, report=report, tags=tags, example=pair.source)
         own, more, graph = tokens[len(tags) :], list[str](), Graph()
         if self.knowledge == "linear":
             more = self._facts(linear, pair, len(tokens) + 1, seed, report)
@@ -221,10 +234,13 @@ class Task:
         if not self.copy:
             return Source(tokens, ids, context, [], graph.tokens)
         named = [token for token in more if token not in MARKS]
-        spoken = [*self.source.spelled(own, pair.source), *named, *graph.tokens]
+        marks = [bool(self.turns) and turns.is_mark(token) for token in own]
+        if not self.turns:
+            own = self.source.spelled(own, pair.source)
+        spoken = [*(token for token, mark in zip(own, marks, strict=True) if not mark), *named, *graph.tokens]
         words, extra = copy_ids([self.target.normalize(token) for token in spoken], self.target.vocabulary)
         word = iter(words)
-        silent = [True] * len(tags) + [False] * len(own) + [token in MARKS for token in more]
+        silent = [True] * len(tags) + marks + [token in MARKS for token in more]
         context["copy"] = [*(PAD if quiet else next(word) for quiet in silent), EOS]
         if self.knowledge == "graph":
             context["fact_copy"] = list(word)
@@ -284,6 +300,7 @@ class Task:
     def files(self) -> dict[str, bytes]:
         """Everything `load` needs besides the configuration."""
         about = {"name": self.name, "copy": self.copy, "context": list(self.context), "shared": self.shared}
+        about |= {"turns": self.turns} if self.turns else {}
         files = {TASK_FILE: dump_json({**about, "length": asdict(self.length)})}
         if self.entities is not None:
             files[ENTITIES_FILE] = dump_json([f"{entity:016x}" for entity in sorted(self.entities)])
@@ -307,7 +324,7 @@ class Task:
         target = replace(target, name="target", too_long=config.data.too_long)
         return Task(about["name"], source, target, about["copy"], tuple(about["context"]), about["length"],
                     about["shared"], knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
-                    entities=_entities(files))  # fmt: skip
+                    entities=_entities(files), turns=about["turns"])  # fmt: skip
 
 
 def _entities(files: Mapping[str, bytes]) -> frozenset[int] | None:
@@ -321,9 +338,11 @@ def _entities(files: Mapping[str, bytes]) -> frozenset[int] | None:
 
 
 def _about(about: Any) -> dict[str, Any]:
-    kinds = {"name": str, "copy": bool, "context": list, "shared": bool, "length": dict}
+    kinds = {"name": str, "copy": bool, "context": list, "shared": bool, "length": dict, "turns": int}
+    about = {"turns": 0, **about} if isinstance(about, dict) else about
     good = isinstance(about, dict) and set(about) == set(kinds)
     good = good and all(isinstance(about[name], kind) for name, kind in kinds.items())
+    good = good and type(about["turns"]) is int and abs(about["turns"]) < 1e6
     if not good or not all(isinstance(column, str) for column in about["context"]):
         raise BundleError("is not a task description", where=TASK_FILE)
     return {**about, "length": length_model(about["length"], TASK_FILE)}

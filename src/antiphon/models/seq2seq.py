@@ -143,7 +143,7 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
         window=half.window or 0, global_tokens=half.global_tokens,
     )  # fmt: skip
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
-    head = HEADS[model.head](output)
+    head = HEADS[model.head or "vocabulary"](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
     return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head, graph)
 

@@ -16,6 +16,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, check_sampling
+from antiphon.inference import tasks
 from antiphon.inference.adapters import FREE, MOST, file_names
 from antiphon.inference.bundle import Bundle, load, tensors
 from antiphon.inference.files import is_allowed
@@ -180,6 +181,7 @@ def agree(key: str, given: Config, known: Config, whose: str, where: Any, do: st
 def settings(assignments: Mapping[str, Any], start: Start | None) -> Config:
     """The configuration of a run as far as it is known before its data is."""
     config = override(Config(), dict(assignments)) if start is None else start.settings(assignments)
+    tasks.get(config.task)
     needing = ("data.extend", "training.l2_start", "model.adapter.name")
     for what in (key for key in needing if get(config, key) and start is None):
         raise ConfigError(f"{what} needs a model to start from", do="give one with --from, or fit(start=...)")

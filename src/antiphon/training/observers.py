@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from antiphon.inference.tasks import Choice
 from antiphon.metrics import Score
-from antiphon.training.recipes import Choice
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from antiphon.core.config import Config, get, override
-from antiphon.core.errors import ConfigError, nearest
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
+from antiphon.inference import tasks
+from antiphon.inference.tasks import Choice
 
-TASKS = ("transduction", "translation", "summarization", "dialogue", "code", "data-to-text", "classification")
 SAMPLE = 100_000
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
@@ -90,25 +90,15 @@ class Statistics:
         return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common, facts)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One proposed setting and why."""
-
-    key: str
-    value: Any
-    reason: str
-
-
 def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
     """The configuration with every open field filled, and the choices made, in order. What is set stays.
 
     With `trained` the weights are those of a trained model, which is to get used to these pairs. With teachers they are
     those of a student, which is to be light.
     """
-    if config.task not in TASKS:
-        raise ConfigError(f"unknown task {config.task}", where="task", do=nearest(config.task, TASKS))
     kind = FineTuning if trained else Student if config.training.teachers else Plan
     plan = kind(config, statistics)
+    plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
         step()
     return plan.config, plan.choices
@@ -121,6 +111,7 @@ class Plan:
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         self.config, self.statistics, self.choices = config, statistics, list[Choice]()
+        self.preset = tasks.get(config.task)
 
     def propose(self, key: str, value: Any, reason: str) -> None:
         """Fill a field that is still open."""
@@ -128,11 +119,22 @@ class Plan:
             self.config = override(self.config, {key: value}, where="recipe")
             self.choices.append(Choice(key, value, reason))
 
+    def task(self) -> None:
+        """What the task brings, whatever the data."""
+        for choice in self.preset.choices:
+            self.propose(choice.key, choice.value, choice.reason)
+        reason = "names and rare words can be taken from the source" if self._copies() else "answers are of known words"
+        self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
+
+    def _copies(self) -> bool:
+        """Whether to copy: it needs attention, tokens alike, and no teacher, whose distributions have none to copy."""
+        given = {self.config.data.source.tokenizer, self.config.data.target.tokenizer} - {None}
+        possible = self.config.model.attention != "none" and len(given) < 2 and not self.config.training.teachers
+        return self.preset.copy and possible
+
     def tokenizers(self) -> None:
         """How each side is cut, and whether both share one vocabulary."""
         found = {side: self._tokenizer(getattr(self.statistics, side)) for side in ("source", "target")}
-        if self.config.task == "classification":
-            found["target"] = "label", "the name of a class is one token"
         copying = self.config.model.head == "copy"
         kinds = {getattr(self.config.data, side).tokenizer or kind for side, (kind, _) in found.items()}
         if copying and len(kinds) > 1 and kinds & {"bpe", "unigram", "word", "byte"}:
@@ -157,9 +159,9 @@ class Plan:
     def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
         if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.005:
             return "whitespace", f"a closed set of {side.word_kinds} symbols"
-        if self.config.task == "transduction" and side.words < 1.5:
+        if self.preset.spelled and side.words < 1.5:
             return "char", "single words, spelled out"
-        if self.config.task == "transduction" and side.characters < 40:
+        if self.preset.spelled and side.characters < 40:
             return "char", "short strings, spelled out"
         return "bpe", f"running text with {side.new_words:.1%} unseen words"
 
@@ -174,9 +176,8 @@ class Plan:
     def _longest(self, side: str) -> None:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
         longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
-        long = self.config.task in ("summarization", "data-to-text") or self.statistics.facts
-        if long and side == "source":
-            longest = max(longest, 512)
+        if side == "source":
+            longest = max(longest, self.preset.longest_source, 512 if self.statistics.facts else 0)
         reason = "longer ones are cut, and counted"
         if side == "source" and (tail := self._long()):
             longest, reason = READ, f"one source in twenty has about {tail:,.0f} tokens or more; beyond this {reason}"
@@ -203,8 +204,6 @@ class Plan:
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
-        if self.config.task == "classification":
-            self.propose("model.decoder.layers", 1, "there is one token to say")
         self.propose("model.decoder.layers", (min(layers, 3) if modern else 2), "decoding is paid a layer at a time")
         self.propose("model.feedforward", 2 * (self.config.model.width or 0) if modern else 0,
                      "twice the width" if modern else "recurrent layers do without")  # fmt: skip
@@ -231,8 +230,6 @@ class Plan:
         tokens = self._tokens()
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
-        if self.config.task == "classification":
-            self.propose("training.label_smoothing", 0.0, "probabilities of few classes say how sure it is")
         self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
 
     def batches(self) -> None:
@@ -276,14 +273,12 @@ class Plan:
     def judging(self) -> None:
         """What validation looks at, and the search."""
         subwords = self.config.data.target.tokenizer in ("bpe", "unigram", "word", "chinese")
-        metric = {"translation": "chrf", "dialogue": "loss", "summarization": "loss", "classification": "accuracy"}.get(
-            self.config.task, "chrf" if subwords else "error"
-        )
-        self.propose("training.metric", metric, "judged on real answers" if metric != "loss" else "cheap and steady")
-        if self.config.task == "classification":
-            self.propose("decoding.max_length", 1, "the name of a class is one token")
-            self.propose("decoding.beam", 1, "the likeliest class")
+        self.propose("training.metric", "chrf" if subwords else "error", "judged on real answers")
         self.propose("decoding.beam", 5, "a little better than greedy")
+        self.propose("decoding.min_length", 0, "the model says where an answer ends")
+        length = 0 if self.config.data.target.tokenizer in ("char", "byte") else self.preset.no_repeat
+        reason = f"no run of {length} tokens comes twice" if length else "an answer may say a thing again"
+        self.propose("decoding.no_repeat", length, reason)
 
     def _tokens(self) -> float:
         """Source and target tokens of one epoch, estimated."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from antiphon.core.config import Config, Data, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
-from antiphon.data import augment, knowledge, synonyms
+from antiphon.data import augment, knowledge, synonyms, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, named_files, open_pairs, overlap, split
@@ -339,11 +339,12 @@ def _encode(
 
 def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
     """The task with the changes of training pairs that the settings ask for."""
-    changed = augment.learn(pairs, config.data, task.source.tokenizer, task.target.tokenizer)
+    texts = turns.Spoken(pairs) if task.turns else pairs
+    changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer)
     if changed and "reverse" in changed.changes and augment.REVERSED not in task.source.vocabulary.index:
         do = "take data.augment.reverse=none, or train anew"
         raise ConfigError(f"the model to go on from has no {augment.REVERSED} in its vocabulary", do=do)
-    return replace(task, augment=changed)
+    return replace(task, augment=turns.on_newest(changed) if changed and task.turns else changed)
 
 
 def _effects(config: Config, task: Task, store: Store) -> Iterator[str]:

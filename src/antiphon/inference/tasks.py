@@ -1,0 +1,116 @@
+"""What pairs can be for: one value a task, read by the recipe, by validation and by evaluation.
+
+A new task is a new value here; it then has `--task`, `Seq2Seq(task=...)`, the list of `antiphon tasks` and its row in
+the documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from antiphon.core.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One proposed setting and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a task brings.
+
+    `metrics` are what `evaluate` scores by; `choices` are the settings it proposes where they are left open, all others
+    follow from the data. `spelled`: short strings are cut into characters. `longest_source`: a source may have so many
+    tokens, if the tokenizer does not allow more. `copy`: what the source says can be copied. `no_repeat`: n-grams of
+    this length do not recur in an answer, unless it is spelled. `turns`: a source may be a dialogue
+    (`antiphon.data.turns`).
+    """
+
+    name: str
+    purpose: str
+    metrics: tuple[str, ...]
+    choices: tuple[Choice, ...] = ()
+    spelled: bool = False
+    longest_source: int = 0
+    copy: bool = False
+    no_repeat: int = 0
+    turns: bool = False
+
+
+_ANSWERS = "judged on real answers"
+_LOSS = "cheap and steady: good answers may share no word with the one that is known"
+_SOMETHING = Choice("decoding.min_length", 1, "an empty answer is none")
+
+TRANSDUCTION = Preset(
+    "transduction",
+    "strings of symbols: pronunciation, inflection, transliteration, spelling, commands",
+    metrics=("exact", "error", "per", "cer"),
+    spelled=True,
+)
+TRANSLATION = Preset(
+    "translation",
+    "sentences into another language or style",
+    metrics=("bleu", "chrf"),
+    choices=(Choice("training.metric", "chrf", _ANSWERS),),
+)
+SUMMARIZATION = Preset(
+    "summarization",
+    "long texts into short ones: summaries, headlines, titles",
+    metrics=("chrf", "bleu"),
+    choices=(Choice("training.metric", "loss", _LOSS), _SOMETHING),
+    longest_source=512,
+    copy=True,
+    no_repeat=3,
+)
+DIALOGUE = Preset(
+    "dialogue",
+    "an answer to what was said, with the turns before it",
+    metrics=("bleu", "distinct1", "distinct2"),
+    choices=(Choice("training.metric", "loss", _LOSS), _SOMETHING),
+    turns=True,
+)
+CODE = Preset(
+    "code",
+    "descriptions into programs, queries or commands",
+    metrics=("exact", "bleu"),
+    copy=True,
+)
+DATA_TO_TEXT = Preset(
+    "data-to-text",
+    "facts, tables or records into sentences",
+    metrics=("bleu", "chrf"),
+    longest_source=512,
+    copy=True,
+)
+CLASSIFICATION = Preset(
+    "classification",
+    "one label for a text: sentiment, intent, topic",
+    metrics=("accuracy", "macro_f1"),
+    choices=(
+        Choice("data.target.tokenizer", "label", "the name of a class is one token"),
+        Choice("model.decoder.layers", 1, "there is one token to say"),
+        Choice("training.label_smoothing", 0.0, "probabilities of few classes say how sure it is"),
+        Choice("training.metric", "accuracy", _ANSWERS),
+        Choice("decoding.min_length", 1, "the name of a class is one token"),
+        Choice("decoding.max_length", 1, "the name of a class is one token"),
+        Choice("decoding.beam", 1, "the likeliest class"),
+    ),
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (TRANSLATION, SUMMARIZATION, DIALOGUE, TRANSDUCTION, CODE, DATA_TO_TEXT, CLASSIFICATION)
+}
+
+
+def get(name: str) -> Preset:
+    """The task of this name; `ConfigError` with the nearest name for any other."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown task {name}", where="task", do=nearest(name, PRESETS))
+    return PRESETS[name]
