@@ -20,10 +20,10 @@ from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
-from antiphon.inference import evaluate as module
 from antiphon.inference.breakdown import by_frequency, by_length
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.evaluate import Evaluation, compare, evaluate, suitable, teacher_forced
+from antiphon.inference.evaluate import Evaluation, compare, evaluate, suitable
+from antiphon.inference.forced import teacher_forced
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.task import Task
 from antiphon.models.seq2seq import Seq2Seq, build
@@ -279,7 +279,7 @@ def test_teacher_forcing_is_exact_over_uneven_batches(head: str, monkeypatch: py
     assert forced.loss == pytest.approx(float(loss.total) / loss.count, rel=1e-5)
     assert forced.perplexity == pytest.approx(math.exp(forced.loss))
     assert forced.token_accuracy == pytest.approx(100 * int(right.sum()) / loss.count)
-    monkeypatch.setattr(module, "_LOGITS", 500)
+    monkeypatch.setattr("antiphon.inference.forced.LOGITS", 500)
     assert np.allclose(teacher_forced(network, [batch(pairs)]), forced, rtol=1e-5)
 
 

@@ -117,7 +117,8 @@ def _show(
     from antiphon.training.distillation import taught
     from antiphon.training.finetuning import Start
     from antiphon.training.observers import Audience
-    from antiphon.training.start import Sources, finder
+    from antiphon.training.sources import Sources
+    from antiphon.training.start import finder
     from antiphon.training.start import settings as wished
 
     wanted = wished(taught(given, teachers), Start.open(start) if start is not None else None)

@@ -6,13 +6,13 @@ A field whose default is None is proposed from the data by `training/recipes.py`
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from antiphon.core import limits
 from antiphon.core.errors import ConfigError, nearest
 
 
@@ -344,7 +344,7 @@ def _validated(values: dict[str, Any], where: str) -> Config:
         first = error.errors()[0]
         name = ".".join(str(step) for step in first["loc"] if str(step) in _names())
         raise ConfigError(f"{name}: {first['msg']}", where=where, got=repr(first["input"])) from None
-    _check_values(config, where)
+    limits.check(config, where)
     return config
 
 
@@ -358,75 +358,3 @@ def _adapter() -> Any:
     import pydantic
 
     return pydantic.TypeAdapter(Config)
-
-
-def _check_values(config: Config, where: str) -> None:
-    """Ranges and contradictions that types cannot say."""
-    for key in _SHARES:
-        value = get(config, key)
-        if value is not None and not 0 <= value < 1:
-            raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
-    for key in _RATES:
-        if not 0 <= get(config, key) <= 1:
-            raise ConfigError(f"{key} must be from 0 to 1", where=where, got=get(config, key), do="set it to 0 or 0.1")
-    for key in _COUNTS:
-        value = get(config, key)
-        if value is not None and value < 1:
-            raise ConfigError(f"{key} must be at least 1", where=where, got=value)
-    for key in _POSITIVE:
-        value = get(config, key)
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{key} must be above 0", where=where, got=value)
-    for key in _NATURAL:
-        value = get(config, key)
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigError(f"{key} must not be negative", where=where, got=value)
-    for key in ("data.source.vocabulary", "data.target.vocabulary"):
-        value = get(config, key)
-        if value is not None and value < 5:
-            raise ConfigError(f"{key} must be at least 5: four special tokens and one more", where=where, got=value)
-    model = config.model
-    if model.tie == "all" and config.data.shared is False:
-        do = "set data.shared=true or model.tie=target"
-        raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
-    if model.head == "copy" and model.attention == "none":
-        raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
-    if model.width is not None and model.width % model.heads:
-        raise ConfigError(
-            "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
-        )
-    if model.encoder.kernel % 2 == 0:
-        raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
-    if model.encoder.global_tokens and model.encoder.window == 0:
-        got = model.encoder.global_tokens
-        raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
-    beam, groups = config.decoding.beam, config.decoding.groups
-    if beam is not None and beam % groups:
-        raise ConfigError(
-            "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
-        )
-
-
-_SHARES = ["model.dropout", "model.dropout_embedding", "model.dropout_attention", "model.dropout_recurrent"]
-_SHARES += ["model.dropout_word", "training.label_smoothing", "training.ema", "training.scheduled_sampling"]
-_SHARES += ["data.valid", "training.beta1", "training.beta2", "training.likelihood"]
-_SHARES += ["training.collapse"]
-_RATES = ["share", "drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonym_rate"]
-_RATES = [f"data.augment.{name}" for name in [*_RATES, "reverse_rate"]]
-_POSITIVE = ["training.rate", "training.minutes", "decoding.temperature", "model.max_positions", "model.adapter.scale"]
-_POSITIVE += ["training.risk_sharpness", "training.unlikelihood", "training.temperature", "data.temperature"]
-_POSITIVE += ["training.discriminator_rate"]
-_NATURAL = [f"training.{name}" for name in ("momentum", "weight_decay", "l1", "l2", "clip", "warmup", "coverage")]
-_NATURAL += ["training.r_drop", "training.average", "training.patience", "model.feedforward", "decoding.min_length"]
-_NATURAL += ["training.l2_start", "data.augment.switchout", "training.rollouts"]
-_SHARES += ["data.mix"]
-_NATURAL += [f"decoding.{name}" for name in ("length_penalty", "coverage_penalty", "diversity", "top_k", "no_repeat")]
-_NATURAL += ["decoding.backward_weight", "model.encoder.window", "model.encoder.global_tokens"]
-_RATES += ["decoding.abstain"]
-_COUNTS = ["model.width", "model.heads", "model.encoder.layers", "model.decoder.layers", "model.encoder.kernel"]
-_COUNTS += ["model.decoder.kernel", "data.batch_tokens", "training.accumulate", "training.validate_every"]
-_COUNTS += ["training.epochs", "training.steps", "training.processes", "training.threads", "decoding.beam"]
-_COUNTS += ["training.samples", "data.facts", "model.knowledge.layers", "model.adapter.rank"]
-_COUNTS += ["training.discriminator_width", "training.discriminator_turns"]
-_COUNTS += ["decoding.n_best", "decoding.groups", "decoding.max_length", "decoding.samples"]
-_COUNTS += ["data.source.max_length", "data.target.max_length", "data.history"]

@@ -7,12 +7,10 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from antiphon.core.batch import PAD, Batch
 from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import DataError
 from antiphon.data.batching import Example, collate
@@ -22,6 +20,7 @@ from antiphon.data.modalities import TooLong
 from antiphon.inference import tasks
 from antiphon.inference.breakdown import Bucket, Group, Worst, by_frequency, by_group, by_length, worst_answers
 from antiphon.inference.confidence import Calibration, Trust, judge, quality, trust
+from antiphon.inference.forced import LIKELIHOODS, Likelihood, forced_rows
 from antiphon.inference.knowing import COVERAGES, by_entities, coverage
 from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
@@ -29,7 +28,6 @@ from antiphon.metrics.significance import Comparison, paired, paired_pooled
 from antiphon.models.seq2seq import Seq2Seq
 
 _BATCH = 32  # pairs scored at once
-_LOGITS = 1 << 24  # log probabilities held at once
 
 
 class Answered(Protocol):
@@ -100,45 +98,6 @@ class Answering(Protocol):
 
     def predict(self, inputs: Iterable[Pair], *, settings: Decoding | None = None) -> Iterator[Sequence[Answered]]:
         """The answers to each input, best first, in order."""
-
-
-class Forced(NamedTuple):
-    """How well a model says the right targets when it is shown the right beginnings.
-
-    `loss` is in nats a token (end marks included), `perplexity` its exponential, `token_accuracy` 0 to 100.
-    """
-
-    loss: float
-    perplexity: float
-    token_accuracy: float
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """A score of teacher forcing, from statistics `[nats, tokens, tokens said right]`."""
-
-    name: str
-
-    @property
-    def higher_is_better(self) -> bool:
-        """True for the accuracy."""
-        return self.name == "forced_accuracy"
-
-    @property
-    def signature(self) -> str:
-        """What it is over."""
-        return "unit:model token|end:counted|refs:each|smooth:no|version:1"
-
-    def score(self, stats: Stats) -> float:
-        """Loss, perplexity or accuracy of summed statistics."""
-        nats, tokens, right = stats.tolist()
-        if self.name == "forced_accuracy":
-            return 100.0 * right / tokens
-        loss = nats / tokens
-        return loss if self.name == "loss" else _exp(loss)
-
-
-LIKELIHOODS = tuple(Likelihood(name) for name in ("loss", "perplexity", "forced_accuracy"))
 
 
 @dataclass(frozen=True)
@@ -307,40 +266,6 @@ def compare(first: Evaluation, second: Evaluation, *, seed: int = 1) -> list[Com
     return results
 
 
-def teacher_forced(model: Seq2Seq, batches: Iterable[Batch]) -> Forced:
-    """Loss a token in nats, perplexity and token accuracy over all target tokens of the batches.
-
-    The model is put into evaluation mode and left as it was.
-    """
-    total = sum((rows.sum(axis=0) for rows in _forced_rows(model, batches)), np.zeros(3))
-    if not total[1]:
-        raise DataError("there is nothing to score", got="0 target tokens")
-    return Forced(*(each.score(total) for each in LIKELIHOODS))
-
-
-@torch.no_grad()
-def _forced_rows(model: Seq2Seq, batches: Iterable[Batch]) -> Iterator[Stats]:
-    """`[nats, tokens, tokens said right]` of every target, a table a batch."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    try:
-        for batch in batches:
-            rows, length = batch.target.values.shape
-            step = max(1, _LOGITS // (length * model.target_size))
-            parts = [torch.arange(start, min(start + step, rows)) for start in range(0, rows, step)]
-            yield np.concatenate([_forced_part(model, batch.rows(part).to(device)) for part in parts])
-    finally:
-        model.train(training)
-
-
-def _forced_part(model: Seq2Seq, batch: Batch) -> Stats:
-    log_probs_BTV = model.log_probs(*model(batch))
-    labels, mask = batch.labels_BT, batch.target.mask_BL & (batch.labels_BT != PAD)
-    nats = -log_probs_BTV.gather(2, labels[:, :, None])[:, :, 0].double().masked_fill(~mask, 0.0)
-    right = (log_probs_BTV.argmax(dim=2) == labels) & mask
-    return torch.stack([nats.sum(1), mask.sum(1).double(), right.sum(1).double()], dim=1).cpu().numpy()
-
-
 def _forced_table(predictor: Answering, pairs: Sequence[Pair], report: Report) -> Stats | None:
     """Statistics of every reference of every pair, in order, zeros for a pair left out; None for an ensemble."""
     if len(predictor.models) != 1:
@@ -354,7 +279,7 @@ def _forced_table(predictor: Answering, pairs: Sequence[Pair], report: Report) -
     chunks = [real[start : start + _BATCH] for start in range(0, len(real), _BATCH)]
     batches = (collate([example for _, example in chunk]) for chunk in chunks)
     table = np.zeros((len(examples), 3))
-    for chunk, rows in zip(chunks, _forced_rows(predictor.models[0], batches), strict=True):
+    for chunk, rows in zip(chunks, forced_rows(predictor.models[0], batches), strict=True):
         table[[row for row, _ in chunk]] = rows
     return table
 
@@ -416,7 +341,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _exp(loss: float) -> float:
-    return math.exp(loss) if loss < 700 else math.inf

@@ -20,7 +20,8 @@ from antiphon.training.distillation import fingerprint, taught
 from antiphon.training.finetuning import Start
 from antiphon.training.identity import claim
 from antiphon.training.observers import Audience, Result
-from antiphon.training.start import HELD_OUT, fit, interruptible, settings
+from antiphon.training.sources import HELD_OUT
+from antiphon.training.start import fit, interruptible, settings
 
 Level = Literal["sequence", "word", "both"]
 """What is learned of a teacher: its answers, its distributions, or its distributions over its answers."""

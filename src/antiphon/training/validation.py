@@ -12,7 +12,7 @@ from antiphon import metrics
 from antiphon.core.config import Config, Decoding
 from antiphon.data.corpus import Pair, group_references
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.evaluate import LIKELIHOODS, teacher_forced
+from antiphon.inference.forced import LIKELIHOODS, teacher_forced
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.rerank import ranker
 from antiphon.inference.task import Task

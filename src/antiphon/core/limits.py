@@ -1,0 +1,104 @@
+"""Which values settings may have, beyond what their types say."""
+
+from __future__ import annotations
+
+import math
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from antiphon.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from antiphon.core.config import Config
+
+
+def _in(part: str, names: str) -> list[str]:
+    """Settings of a part by their dotted names."""
+    return [f"{part}.{name}" for name in names.split(" ")]
+
+
+_SHARES = [
+    *_in("data", "valid mix"),
+    *_in("model", "dropout dropout_embedding dropout_attention dropout_recurrent dropout_word"),
+    *_in("training", "label_smoothing ema scheduled_sampling beta1 beta2 likelihood collapse"),
+]
+_RATES = [
+    *_in("data.augment", "share drop swap replace mask insert typos casing punctuation synonym_rate reverse_rate"),
+    *_in("decoding", "abstain"),
+]
+_POSITIVE = [
+    *_in("data", "temperature"),
+    *_in("model", "max_positions"),
+    *_in("model.adapter", "scale"),
+    *_in("training", "rate minutes risk_sharpness unlikelihood temperature discriminator_rate"),
+    *_in("decoding", "temperature"),
+]
+_NATURAL = [
+    *_in("data.augment", "switchout"),
+    *_in("model", "feedforward"),
+    *_in("model.encoder", "window global_tokens"),
+    *_in("training", "momentum weight_decay l1 l2 l2_start clip warmup coverage r_drop average patience rollouts"),
+    *_in("decoding", "min_length length_penalty coverage_penalty diversity top_k no_repeat backward_weight"),
+]
+_COUNTS = [
+    *_in("data", "batch_tokens facts history"),
+    *_in("data.source", "max_length"),
+    *_in("data.target", "max_length"),
+    *_in("model", "width heads"),
+    *_in("model.encoder", "layers kernel"),
+    *_in("model.decoder", "layers kernel"),
+    *_in("model.knowledge", "layers"),
+    *_in("model.adapter", "rank"),
+    *_in("training", "accumulate validate_every epochs steps processes threads samples discriminator_width"),
+    *_in("training", "discriminator_turns"),
+    *_in("decoding", "beam n_best groups max_length samples"),
+]
+
+
+def check(config: Config, where: str) -> None:
+    """Ranges and contradictions that types cannot say."""
+    for key in _SHARES:
+        value = attrgetter(key)(config)
+        if value is not None and not 0 <= value < 1:
+            raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
+    for key in _RATES:
+        if not 0 <= attrgetter(key)(config) <= 1:
+            raise ConfigError(
+                f"{key} must be from 0 to 1", where=where, got=attrgetter(key)(config), do="set it to 0 or 0.1"
+            )
+    for key in _COUNTS:
+        value = attrgetter(key)(config)
+        if value is not None and value < 1:
+            raise ConfigError(f"{key} must be at least 1", where=where, got=value)
+    for key in _POSITIVE:
+        value = attrgetter(key)(config)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{key} must be above 0", where=where, got=value)
+    for key in _NATURAL:
+        value = attrgetter(key)(config)
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigError(f"{key} must not be negative", where=where, got=value)
+    for key in ("data.source.vocabulary", "data.target.vocabulary"):
+        value = attrgetter(key)(config)
+        if value is not None and value < 5:
+            raise ConfigError(f"{key} must be at least 5: four special tokens and one more", where=where, got=value)
+    model = config.model
+    if model.tie == "all" and config.data.shared is False:
+        do = "set data.shared=true or model.tie=target"
+        raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
+    if model.head == "copy" and model.attention == "none":
+        raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
+    if model.width is not None and model.width % model.heads:
+        raise ConfigError(
+            "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
+        )
+    if model.encoder.kernel % 2 == 0:
+        raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
+    if model.encoder.global_tokens and model.encoder.window == 0:
+        got = model.encoder.global_tokens
+        raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
+    beam, groups = config.decoding.beam, config.decoding.groups
+    if beam is not None and beam % groups:
+        raise ConfigError(
+            "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
+        )

@@ -1,0 +1,117 @@
+"""Where the pairs of a run come from, so that a run that goes on finds them again, and that they are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from antiphon.core.config import Config, Data
+from antiphon.core.errors import DataError
+from antiphon.data import knowledge, synonyms
+from antiphon.data.batching import mixed_in
+from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
+from antiphon.data.facts import Finder
+from antiphon.training import distillation, recipes
+
+HELD_OUT = 10_000
+"""The most sources held out where no validation data is given."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target.
+
+    `lost` says what was left out when pairs in memory were written down; `mix` is other data to be mixed in.
+    """
+
+    run: Path
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    copied: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    mix: tuple[str, ...] = ()
+
+    @classmethod
+    def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data, mix: Any = None) -> Sources:
+        """Note the files; write what is in memory to `data/` of the run."""
+        found: dict[str, tuple[str, ...]] = {"train": (), "valid": (), "mix": ()}
+        copied, lost = [], list[str]()
+        for name, value, other in (("train", data, parallel), ("valid", valid, None), ("mix", mix, None)):
+            if value is None:
+                continue
+            files = named_files(value, other)
+            if files is None:
+                copied.append(name)
+                _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings))
+                lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
+            found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
+        return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost), found["mix"])
+
+    @classmethod
+    def recall(cls, run: Path, facts: Mapping[str, Any]) -> Sources:
+        """What `keep` found, from `data.json`."""
+        try:
+            files = {"mix": (), **facts["files"]}
+            train, valid, copied, mix = (tuple(map(str, files[name])) for name in ("train", "valid", "copied", "mix"))
+        except (KeyError, TypeError):
+            raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
+        return cls(run, train, valid, copied, mix=mix)
+
+    def names(self) -> str:
+        """The training files by name alone: a model card goes to other people."""
+        new, old = (", ".join(Path(path).name for path in paths) for paths in (self.train, self.mix))
+        return f"{new}; mixed in: {old}" if old else new
+
+    def facts(self, config: Config) -> dict[str, Any]:
+        """For `data.json`: the files and their hashes."""
+        files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
+        files |= {"mix": list(self.mix)} if self.mix else {}
+        facts = {"files": files, "train": self._corpus("train", config.data).fingerprint()}
+        if self.valid:
+            facts["held_out"] = self._corpus("valid", config.data).fingerprint()
+        if self.mix:
+            facts["mixed"] = self._corpus("mix", config.data).fingerprint()
+        if config.training.objective == "distillation":
+            facts["teachers"] = distillation.fingerprint(config.training.teachers)
+        if config.data.augment.synonyms:
+            facts["synonyms"] = synonyms.fingerprint(config.data.augment.synonyms)
+        if config.data.knowledge:
+            facts["knowledge"] = knowledge.fingerprint(config.data.knowledge)
+        return facts
+
+    def old(self, config: Config) -> Corpus | None:
+        """The pairs to be mixed in, if there are any."""
+        return self._corpus("mix", config.data) if self.mix else None
+
+    def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> recipes.Statistics:
+        """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
+        found = recipes.Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find)
+        many = sum(1 for _ in old) if (old := self.old(config)) else 0
+        return replace(found, pairs=found.pairs + mixed_in(found.pairs, many, config.data.mix))
+
+    def open(self, config: Config) -> tuple[Corpus, Corpus]:
+        """The training and the held-out pairs."""
+        corpus = self._corpus("train", config.data)
+        if self.valid:
+            return corpus, self._corpus("valid", config.data)
+        return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
+
+    def _corpus(self, name: str, settings: Data) -> Corpus:
+        paths = {"train": self.train, "valid": self.valid, "mix": self.mix}[name]
+        if name in self.copied:
+            return open_pairs(self.run / paths[0], replace(settings, columns=()))
+        return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
+
+
+def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            for pair in pairs:
+                values = {**pair.context, "source": pair.source, "target": pair.target}
+                file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise DataError(f"cannot keep the pairs: {error.strerror}", where=path, do="free some space") from None
