@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from _commands import data_sets
 
 MINUTES = {"likelihood": 7.0, "backward": 3.0, "adversarial": 5.0, "unlikelihood": 5.0, "longer": 5.0}
 NETWORK = [
@@ -45,12 +46,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the minutes of each training")
     parser.add_argument("--test", type=int, default=1000, help="test pairs to answer")
     options = parser.parse_args()
-    if "ANTIPHON_DATA" not in os.environ:
-        print("skipped: this needs the data sets; set ANTIPHON_DATA to their folder")
+    if (root := data_sets()) is None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
-        prepare(Path(os.environ["ANTIPHON_DATA"], "dailydialog"), out, options.test)
+        prepare(root / "dailydialog", out, options.test)
         print(json.dumps(measure(out, options.share), indent=1))
 
 

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from _commands import antiphon, data_sets
 
 OLD, NEW = "tatoeba_cmn_eng", "xdailydialog_zh_en"
 METRICS = "chrf,bleu"
@@ -33,13 +31,6 @@ WAYS: dict[str, list[str]] = {
     "adapter-64": ["--adapter", "dialogue", "model.adapter.rank=64"],
 }
 """The ways to go on, as words of the command; OLD is the old training data."""
-
-
-def antiphon(*words: str) -> tuple[str, float]:
-    """Run a command; gives its output and its wall seconds."""
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "antiphon", *words], stdout=subprocess.PIPE, check=True)
-    return done.stdout.decode(), time.monotonic() - begun
 
 
 def swapped(source: Path, target: Path) -> str:
@@ -76,16 +67,16 @@ def measure(way: str, files: dict[str, str], out: Path, minutes: float) -> dict[
     """Go on in this way; gives gain and forgetting."""
     words = [files["old-train"] if word == "OLD" else word for word in WAYS[way]]
     run, base = str(out / way), str(out / "base")
-    _, seconds = antiphon("train", files["new-train"], "--valid", files["new-dev"], "--from", base, "--out", run,
-                          *words, f"training.minutes={minutes}")  # fmt: skip
+    trained = antiphon("train", files["new-train"], "--valid", files["new-dev"], "--from", base, "--out", run,
+                       *words, f"training.minutes={minutes}")  # fmt: skip
     adapter = ["--adapter", "dialogue"] if "--adapter" in words else []
-    told, _ = antiphon("compare", base, run, files["new-test"], "--old", files["old-test"], *adapter, "--json",
-                       "--metrics", METRICS)  # fmt: skip
-    found = json.loads(told)
+    told = antiphon("compare", base, run, files["new-test"], "--old", files["old-test"], *adapter, "--json",
+                    "--metrics", METRICS)  # fmt: skip
+    found = json.loads(told.output)
     kinds = {side: {part: {metric: found[side][part][metric] for metric in METRICS.split(",")}
                     for part in ("before", "after", "difference")} for side in ("new", "old")}  # fmt: skip
     added = Path(run, "best/adapters/dialogue.safetensors" if adapter else "best/model.safetensors").stat().st_size
-    return {**kinds, "minutes": round(seconds / 60, 2), "new_bytes": added}
+    return {**kinds, "minutes": round(trained.wall_seconds / 60, 2), "new_bytes": added}
 
 
 def main() -> None:
@@ -96,13 +87,12 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--out", type=Path, help="keep data and runs in this folder, and use the base that is there")
     options = parser.parse_args()
-    if "ANTIPHON_DATA" not in os.environ:
-        print("skipped: this needs the data sets; set ANTIPHON_DATA to their folder")
+    if (root := data_sets()) is None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         out.mkdir(parents=True, exist_ok=True)
-        files = prepared(Path(os.environ["ANTIPHON_DATA"]), out)
+        files = prepared(root, out)
         if not (out / "base").exists():
             antiphon("train", files["old-train"], "--valid", files["old-dev"], "--task", "translation", "--out",
                      str(out / "base"), f"training.minutes={options.base}")  # fmt: skip

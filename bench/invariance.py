@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _commands import data_sets
 
 from antiphon.core.config import override
 from antiphon.inference.bundle import load
@@ -71,10 +72,9 @@ def main() -> int:
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--families", default=",".join(FAMILIES))
     options = parser.parse_args()
-    if "ANTIPHON_DATA" not in os.environ:
-        print("skipped: this needs the data sets; set ANTIPHON_DATA to their folder")
+    if (root := data_sets()) is None:
         return 0
-    data = Path(os.environ["ANTIPHON_DATA"]) / "multi30k"
+    data = root / "multi30k"
     lines = (data / "test_2016_flickr.en").read_text(encoding="utf-8").split("\n")[: options.sentences]
     result: dict[str, Any] = {"sentences": len(lines), "steps": options.steps, "families": {}}
     with tempfile.TemporaryDirectory() as folder:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from real_data import antiphon
+from _commands import antiphon, data_sets
 
 Row = dict[str, Any]
 METRICS = "bleu:lowercase,chrf"
@@ -92,12 +91,13 @@ def measure(name: str, kind: str, root: Path, out: Path, settings: list[str]) ->
     valid = ["--valid", str(out / f"{name}.valid.jsonl")] if "valid" in parts else []
     run = out / f"{name}-{kind}"
     words = ["train", str(out / f"{name}.train.jsonl"), *valid, "--task", task, "--out", str(run)]
-    _, cpu, _ = antiphon(*words, *SETTINGS, f"model.knowledge.kind={kind}", *settings)
-    result: Row = {"training_cpu_seconds": round(cpu)}
+    trained = antiphon(*words, *SETTINGS, f"model.knowledge.kind={kind}", *settings, threads=1)
+    result: Row = {"training_cpu_seconds": round(trained.cpu_seconds)}
     metrics = METRICS if name != "kdconv" else "bleu:zh,distinct2"
     for part in parts.keys() - {"train", "valid"}:
         data = str(out / f"{name}.{part}.jsonl")
-        found = json.loads(antiphon("evaluate", str(run), data, "--metrics", metrics, "--json")[0])
+        told = antiphon("evaluate", str(run), data, "--metrics", metrics, "--json", threads=1)
+        found = json.loads(told.output)
         names = [*metrics.split(","), "entity_coverage", "entity_recall"]
         scores = {metric: score for metric, score in found["scores"].items() if metric in names}
         result[part] = {"sentences": found["sentences"], "scores": scores, "by_entities": found["by_entities"]}
@@ -112,10 +112,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="keep the runs in this folder")
     parser.add_argument("settings", nargs="*", help="settings of the training, such as training.minutes=20")
     options = parser.parse_args()
-    if "ANTIPHON_DATA" not in os.environ:
-        print("skipped: this needs the data sets; set ANTIPHON_DATA to their folder")
+    if (root := data_sets()) is None:
         return
-    root = Path(os.environ["ANTIPHON_DATA"])
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         result = {

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from _commands import antiphon, data_sets
 
 G2P, TATOEBA = "sigmorphon2020_g2p", "tatoeba_cmn_eng"
 SETS: dict[str, dict[str, Any]] = {
@@ -46,16 +44,6 @@ SETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def antiphon(*words: str) -> tuple[str, float, float]:
-    """Run a command; gives its output, its CPU seconds and its wall seconds."""
-    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    command = [sys.executable, "-m", "antiphon", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done.stdout.decode(), cpu, time.monotonic() - wall
-
-
 def files(root: Path, names: str) -> str:
     """One path or two, under the folder of the data sets."""
     return ",".join(str(root / name) for name in names.split(","))
@@ -66,13 +54,13 @@ def measure(name: str, root: Path, out: Path) -> dict[str, Any]:
     each = SETS[name]
     valid = ["--valid", files(root, each["valid"])] if "valid" in each else []
     words = ["train", files(root, each["train"]), *valid, "--task", each["task"], "--out", str(out / name)]
-    _, cpu, wall = antiphon(*words, *each.get("settings", []), "training.threads=1")
-    told, _, _ = antiphon(
-        "evaluate", str(out / name), files(root, each["test"]), "--metrics", each["metrics"], "--json"
-    )
-    scores = json.loads(told)["scores"]
+    trained = antiphon(*words, *each.get("settings", []), "training.threads=1", threads=1)
+    test = files(root, each["test"])
+    told = antiphon("evaluate", str(out / name), test, "--metrics", each["metrics"], "--json", threads=1)
+    scores = json.loads(told.output)["scores"]
     kept = {metric: scores[metric] for metric in each["metrics"].split(",")}
-    return {"scores": kept, "training_cpu_seconds": round(cpu), "training_wall_seconds": round(wall)}
+    seconds = {"training_cpu_seconds": round(trained.cpu_seconds), "training_wall_seconds": round(trained.wall_seconds)}
+    return {"scores": kept, **seconds}
 
 
 def main() -> None:
@@ -81,10 +69,8 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--out", type=Path, help="keep the runs in this folder")
     options = parser.parse_args()
-    if "ANTIPHON_DATA" not in os.environ:
-        print("skipped: this needs the data sets; set ANTIPHON_DATA to their folder")
+    if (root := data_sets()) is None:
         return
-    root = Path(os.environ["ANTIPHON_DATA"])
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         result = {name: measure(name, root, out) for name in options.sets.split(",")}
