@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from antiphon.cli.settings import assignments
+from antiphon.cli.train import Valid, learned
 
 
 def distill(
@@ -25,9 +25,7 @@ def distill(
     nearest: Annotated[
         str, Parameter(help="a metric such as bleu: of the beam, take the answer nearest to the reference")
     ] = "",
-    valid: Annotated[
-        str | None, Parameter(help="pairs to judge by; without it a share of the data is held out")
-    ] = None,
+    valid: Valid = None,
 ) -> int:
     """Train a light student on what a teacher answers, or on what it expects word by word (Kim and Rush 2016).
 
@@ -43,20 +41,11 @@ def distill(
     settings
         Anything else as key=value, such as model.decoder.kind=gru or training.minutes=10. `antiphon info` lists all.
     """
-    from antiphon.cli.answering import answering, stopped
-    from antiphon.cli.display import watching
     from antiphon.cli.models import model_paths
-    from antiphon.cli.train import concluded
-    from antiphon.training.start import Stopped
     from antiphon.training.synthetic import distill as teach
 
-    console, given = Console(), assignments(settings)
-    try:
-        with answering(console) as progress, watching(console, given) as observer:
-            result = teach(
-                model_paths(teacher), data, out=out, level=level, nearest=nearest, valid=valid, assignments=given,
-                observers=[observer], command=shlex.join(["antiphon", *sys.argv[1:]]), progress=progress,
-            )  # fmt: skip
-    except Stopped as error:
-        return stopped(console, error)
-    return concluded(console, result)
+    given = assignments(settings)
+    learn = partial(
+        teach, model_paths(teacher), data, out=out, level=level, nearest=nearest, valid=valid, assignments=given
+    )
+    return learned(Console(), given, learn)

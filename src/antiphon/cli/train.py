@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +18,10 @@ from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.training.observers import Result
+    from antiphon.training.synthetic import Progress
+
+Valid = Annotated[str | None, Parameter(help="pairs to judge by; without it a share of the data is held out")]
+"""What `--valid` takes."""
 
 
 def train(
@@ -23,9 +29,7 @@ def train(
     /,
     *settings: str,
     out: Annotated[Path, Parameter(help="new folder for the run: checkpoints, log and the best model")],
-    valid: Annotated[
-        str | None, Parameter(help="pairs to judge by; without it a share of the data is held out")
-    ] = None,
+    valid: Valid = None,
     task: Annotated[
         str | None, Parameter(help="what the pairs are for, as `antiphon tasks` lists it; transduction where not given")
     ] = None,
@@ -72,28 +76,41 @@ def train(
     if show:
         _show(console, data, valid, given, from_, mix, teacher)
         return 0
-    from antiphon.cli.answering import answering, stopped
-    from antiphon.cli.display import watching
     from antiphon.training.distillation import taught
-    from antiphon.training.start import Stopped, fit
+
+    given = taught(given, teacher)
+    learn = partial(_learn, data, mix, made, out=out, valid=valid, assignments=given, start=from_)
+    return learned(console, given, learn)
+
+
+def _learn(data: str, mix: str | None, made: dict[str, Any] | None, *, progress: Progress, **common: Any) -> Result:
+    """Train on the pairs alone, or also on those that a model makes of text."""
+    from antiphon.training.start import fit
     from antiphon.training.synthetic import learn_from_text
 
-    given, command = taught(given, teacher), shlex.join(["antiphon", *sys.argv[1:]])
+    if made is None:
+        return fit(data, mix=mix, **common)
+    return learn_from_text(data, **made, progress=progress, **common)
+
+
+def learned(console: Console, given: Mapping[str, Any], learn: Callable[..., Result]) -> int:
+    """Train, and show how far it is; gives the exit code. `learn` takes `observers`, `command` and `progress`."""
+    from antiphon.cli.answering import answering, stopped
+    from antiphon.cli.display import watching
+    from antiphon.training.start import Stopped
+
     try:
         with answering(console) as progress, watching(console, given) as observer:
-            common: dict[str, Any] = {"out": out, "valid": valid, "assignments": given, "observers": [observer],
-                                      "command": command, "start": from_}  # fmt: skip
-            if made is None:
-                result = fit(data, mix=mix, **common)
-            else:
-                result = learn_from_text(data, **made, way=way, progress=progress, **common)
+            result = learn(progress=progress, observers=[observer], command=shlex.join(["antiphon", *sys.argv[1:]]))
     except Stopped as error:
         return stopped(console, error)
     return concluded(console, result)
 
 
-def _made(back: str | None, forth: str | None, text: str | None, way: str | None, mix: str | None) -> Any:
-    """Which model makes which side of pairs of which text; None where no text was given."""
+def _made(
+    back: str | None, forth: str | None, text: str | None, way: str | None, mix: str | None
+) -> dict[str, Any] | None:  # fmt: skip
+    """Which model makes which side of pairs of which text, and in what way; None where no text was given."""
     by = [name for name in (back, forth) if name is not None]
     if not by and text is None and way is None:
         return None
@@ -104,7 +121,7 @@ def _made(back: str | None, forth: str | None, text: str | None, way: str | None
         raise ConfigError(
             "--mix and --text cannot go together", where="train", do="use antiphon synthesize, then --mix"
         )
-    return {"by": by[0], "side": "source" if forth is None else "target", "text": text}
+    return {"by": by[0], "side": "source" if forth is None else "target", "text": text, "way": way}
 
 
 def _show(
