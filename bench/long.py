@@ -102,8 +102,8 @@ def train_on(model: Any, batch: Batch) -> None:
 
 def answer(model: Any, batch: Batch) -> None:
     """A beam of five."""
-    copies = batch.context["copy"].values if model.config.head == "copy" else None
-    search([model], batch.source, Decoding(beam=5, min_length=TARGET), max_lengths=[TARGET], copy_BS=copies)
+    context = batch.context if model.config.head == "copy" else None
+    search([model], batch.source, Decoding(beam=5, min_length=TARGET), max_lengths=[TARGET], context=context)
 
 
 def in_a_process(*words: str) -> dict[str, Any]:
