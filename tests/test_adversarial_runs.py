@@ -40,11 +40,11 @@ def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
 
 
-COMMON: dict[str, Any] = {"training__steps": 9, "training__validate_every": 4, "training__accumulate": 2}
+COMMON: dict[str, Any] = {"training__steps": 7, "training__validate_every": 3, "training__accumulate": 2}
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "stop", "rollouts"), [("gru", "fp32", 3, 0), ("transformer", "bf16", 4, 2)]
+    ("kind", "precision", "stop", "rollouts"), [("gru", "fp32", 3, 0), ("transformer", "bf16", 4, 1)]
 )
 def test_a_stopped_run_ends_with_the_same_bits(
     kind: str, precision: str, stop: int, rollouts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -258,11 +258,14 @@ def in_order(model: Seq2Seq, task: Task, temperature: float = 1.0) -> tuple[floa
     return len(good) / len(texts), len(set(good))
 
 
-@pytest.mark.parametrize(("rollouts", "steps"), [(0, 60), pytest.param(3, 120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("rollouts", "steps"), [(0, 40), pytest.param(3, 120, marks=pytest.mark.slow)])
 def test_drawn_answers_become_like_those_of_people(
     rollouts: int, steps: int, start: tuple[Config, dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    """By the discriminator alone, without likelihood: neither one that learns nothing nor a low temperature does it."""
+    """By the discriminator alone, without likelihood: neither one that learns nothing nor a low temperature does it.
+
+    Fewer than fifty different answers do not count: one that learns nothing may like a single good answer.
+    """
     config, weights = start
     settings = {"objective": "adversarial", "rollouts": rollouts, "likelihood": 0.0, "collapse": 0.0, "steps": steps,
                 "rate": 0.0015}  # fmt: skip
@@ -275,5 +278,6 @@ def test_drawn_answers_become_like_those_of_people(
         model = build(config.model, len(task.source.vocabulary), len(task.target.vocabulary))
         adopt(model, weights)
         found[name] = in_order(model.eval(), task, temperature)
-    assert found["learning"][0] > max(found[name][0] for name in ("before", "blind", "cold")) + 0.1, found
+    others = [share if several > 50 else 0.0 for share, several in (found[name] for name in ("before", "blind", "cold"))]
+    assert found["learning"][0] > max(others) + 0.1, found
     assert found["learning"][1] > 50, found

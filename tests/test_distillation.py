@@ -31,6 +31,8 @@ from starts import FAMILIES, QUICK, SHORT, STILL, raw, trained
 
 MADE = {"model.width": 16, "model.heads": 2, "model.feedforward": 16, "model.encoder.kind": "gru",
         "model.encoder.layers": 1, "training.metric": "loss"}  # fmt: skip
+LEARNING = ("gru", "transformer")
+OTHERS = [kind for kind in FAMILIES if kind not in LEARNING]
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +119,7 @@ def test_accumulation_and_splitting_are_exact(kind: str) -> None:
     assert all(parameter.grad is None for teacher in teachers for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", [*LEARNING, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
 def test_a_student_comes_nearer_to_its_teacher_than_by_likelihood(kind: str, teacher: Path, tmp_path: Path) -> None:
     task, divergence = bundle.load(teacher).task, {}
     few = {"training__steps": 60, "training__validate_every": 1000, "model__dropout": 0.0, "training__patience": 0}
@@ -156,7 +158,8 @@ def test_word_vectors_are_the_students_own(tmp_path: Path) -> None:
     assert (side.vectors, side.freeze, side.tokenizer, side.max_length) == ("", False, "char", 50)
 
 
-STOPS = [("gru", "fp32", 1, 3), ("transformer", "bf16", 1, 5), ("ssru", "fp32", 2, 4)]
+STOPS = [("gru", "fp32", 1, 3), ("transformer", "bf16", 1, 5)]
+STOPS += [pytest.param("ssru", "fp32", 2, 4, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("kind", "precision", "processes", "stop"), STOPS)
