@@ -278,6 +278,8 @@ def test_drawn_answers_become_like_those_of_people(
         model = build(config.model, len(task.source.vocabulary), len(task.target.vocabulary))
         adopt(model, weights)
         found[name] = in_order(model.eval(), task, temperature)
-    others = [share if several > 50 else 0.0 for share, several in (found[name] for name in ("before", "blind", "cold"))]
+    others = [
+        share if several > 50 else 0.0 for share, several in (found[name] for name in ("before", "blind", "cold"))
+    ]
     assert found["learning"][0] > max(others) + 0.1, found
     assert found["learning"][1] > 50, found
