@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from antiphon import Chat, Predictor, Seq2Seq, fit, load
-from antiphon.__main__ import main
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.turns import Turn, join
 from antiphon.inference.chat import speakers
 from antiphon.training.start import resume
+from commands import Call, calling  # noqa: F401
 from runs import Recorder, outcome
-
-Call = Callable[..., tuple[int, str, str]]
 
 QUICK = {
     "training.steps": 60, "training.threads": 1, "training.processes": 1, "training.rate": 0.01,
@@ -54,19 +50,6 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = [(talk[0], talk[1]) for talk in TALKS]
     return trained(tmp_path_factory.mktemp("chat") / "single", pairs, **{"training.steps": 2})
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    def run(*words: str | Path, text: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        output = capsys.readouterr()
-        return int(end.value.code or 0), output.out, output.err
-
-    return run
 
 
 def test_answers_are_those_of_predict_on_the_turns_so_far(plain: Path) -> None:

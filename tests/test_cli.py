@@ -1,6 +1,5 @@
 """The program: fast to start, one line for every mistake, honest exit codes, and every command on a real model."""
 
-import io
 import json
 import os
 import re
@@ -17,28 +16,12 @@ import pytest
 import antiphon
 from antiphon.__main__ import main
 from antiphon.cli import COMMANDS, demo, pronunciations
+from commands import Call, calling, refused  # noqa: F401
 
 TINY = ["training.threads=1", "model.width=32", "model.encoder.layers=1", "training.rate=0.01", "training.warmup=1"]
 TINY += ["training.validate_every=50", "training.patience=0", "model.dropout=0", "training.label_smoothing=0"]
 PAIRS = [(" ".join(str(number)), " ".join(reversed(str(number)))) for number in range(100, 400)]
 NO_TORCH = "import sys; {}; assert not {{'torch', 'numpy'}} & set(sys.modules)"
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(name="call")
-def calling(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process; gives exit code, output and errors."""
-
-    def run(*words: str | Path, text: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
-        output = capsys.readouterr()
-        return int(end.value.code or 0), output.out, output.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +38,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def program(*words: str | Path) -> list[str]:
     return [sys.executable, "-W", "error", "-m", "antiphon", *map(str, words)]
-
-
-def refused(call: Call, *words: str | Path, text: str = "") -> str:
-    """The one line of a mistake."""
-    code, out, err = call(*words, text=text)
-    assert code == 2, (out, err)
-    assert "Traceback" not in out + err
-    [line] = err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 # Starting

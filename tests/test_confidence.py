@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ import numpy as np
 import pytest
 
 from antiphon import Seq2Seq
-from antiphon.__main__ import main
 from antiphon.core.config import Decoding
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.corpus import Pair
@@ -34,6 +31,7 @@ from antiphon.inference.confidence import (
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
 from antiphon.training.start import fit as fit_run
+from commands import Call, calling  # noqa: F401
 from runs import SMALL, light, words
 
 
@@ -204,17 +202,9 @@ def test_without_calibration_there_is_nothing_to_go_by(run: Path) -> None:
         list(Predictor([replace(loaded, confidence=made)] * 2).predict(["abc"], settings=Decoding(abstain=0.5)))
 
 
-def test_the_commands(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands(run: Path, tmp_path: Path, call: Call) -> None:
     lines = "\n".join(f"{pair.source}\t{pair.target}" for pair in unseen(60, 11))
     (tmp_path / "valid.tsv").write_text(lines + "\n")
-
-    def call(*arguments: object, text: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        with pytest.raises(SystemExit) as ended:
-            main(list(map(str, arguments)))
-        return int(ended.value.code or 0), *capsys.readouterr()
 
     model = tmp_path / "model"
     code, _, error = call("predict", run, "--confidence", text="abc\n")

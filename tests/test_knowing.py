@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import numpy as np
 import pytest
 
 from antiphon import Seq2Seq
-from antiphon.__main__ import main
 from antiphon.core.batch import PAD, UNK, Batch
 from antiphon.core.config import Data
 from antiphon.core.errors import BundleError, ConfigError, DataError
@@ -33,6 +30,7 @@ from antiphon.inference.task import ENTITIES_FILE, Task
 from antiphon.models.seq2seq import build
 from antiphon.training.reinforcement import Reward
 from antiphon.training.start import fit, resume
+from commands import Call, calling  # noqa: F401
 from runs import Recorder, configured, light, outcome
 
 NAMES = ("ada", "bea", "cyd", "dan", "eve")
@@ -253,20 +251,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in words])
-    output = capsys.readouterr()
-    return int(end.value.code or 0), output.out, output.err
-
-
-def test_the_command_predicts_with_facts_after_the_source(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_predicts_with_facts_after_the_source(run: Path, call: Call) -> None:
     def ask(text: str, *words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
-        return call(capsys, "predict", run / "run", *words, "beam=2")
+        return call("predict", run / "run", *words, "beam=2", text=text)
 
     code, out, _ = ask('ada\tada | knows | bea\nada\t[["ada", "knows", "bea"]]\n\tada | knows | bea\nada\t\n')
     assert code == 0
@@ -284,17 +271,17 @@ def test_the_command_predicts_with_facts_after_the_source(
     assert "fact 1 is not subject | relation | object" in error
 
 
-def test_the_command_reports_entities(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "evaluate", run / "run", run / "pairs.jsonl", "--metrics", "exact", "beam=1")
+def test_the_command_reports_entities(run: Path, call: Call) -> None:
+    code, out, _ = call("evaluate", run / "run", run / "pairs.jsonl", "--metrics", "exact", "beam=1")
     assert code == 0
     assert "entity_coverage" in out
     assert "all entities seen" in out
-    code, out, _ = call(capsys, "evaluate", run / "run", run / "pairs.jsonl", "--json", "--knowledge", run / "base.tsv")
+    code, out, _ = call("evaluate", run / "run", run / "pairs.jsonl", "--json", "--knowledge", run / "base.tsv")
     assert json.loads(out)["knowledge"].endswith("base.tsv")
 
 
-def test_the_recipe_reads_the_facts_of_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = call(capsys, "train", run / "pairs.jsonl", "--out", run / "no", "--show")
+def test_the_recipe_reads_the_facts_of_a_file(run: Path, call: Call) -> None:
+    code, out, _ = call("train", run / "pairs.jsonl", "--out", run / "no", "--show")
     assert code == 0
     assert "model.knowledge.kind" in out
     assert "pairs have facts" in out

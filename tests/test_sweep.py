@@ -16,9 +16,9 @@ from antiphon.inference import bundle
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.sweep import people, sweep
+from commands import Call, calling, refused  # noqa: F401
 from runs import light, words
 from starts import trained
-from test_cli import Call, calling, refused  # noqa: F401
 
 
 @pytest.fixture(scope="module")
