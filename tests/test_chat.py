@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from antiphon.data.turns import Turn, join
 from antiphon.inference.chat import speakers
 from antiphon.training.start import resume
 from commands import Call, calling  # noqa: F401
-from runs import Recorder, outcome
+from runs import Recorder, light, outcome
 
 QUICK = {
     "training.steps": 60, "training.threads": 1, "training.processes": 1, "training.rate": 0.01,
@@ -32,6 +33,13 @@ TALKS = [[f"i like {one}", f"me too {one}", f"and {two}", "why", "what do i like
 def trained(path: Path, dialogues: object, **more: object) -> Path:
     Seq2Seq("dialogue", settings={**QUICK, **more}, verbose=False).fit(dialogues).save(path)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _light() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        light(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

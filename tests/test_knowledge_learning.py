@@ -14,6 +14,7 @@ from antiphon.inference.bundle import load
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
 from antiphon.training.start import fit
+from runs import light
 
 SAID = {
     "birthPlace": "{0} was born in {1}",
@@ -33,6 +34,11 @@ SETTINGS = {
     "data.target.min_count": 30, "model.encoder.kind": "transformer", "model.decoder.kind": "transformer",
     "training.steps": 300, "training.validate_every": 300,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
 
 
 def names(count: int, seed: int) -> list[str]:
