@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,28 +103,6 @@ class Step:
     limit: int | None = None
     rank: int = 0
     ranks: int = 1
-
-
-class Runner(Protocol):
-    """One process or several: what the trainer asks of it."""
-
-    device: torch.device
-    split: Split
-
-    def accumulate(self, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
-        """Add the gradients of a step's batches."""
-
-    def begin(self, config: Config, model: Seq2Seq, flat: Flat, precision: str) -> None:
-        """The model is ready: its weights may be moved to where others see them."""
-
-    def shares(self, step: Step) -> list[Step]:
-        """The step as it is shared out, one part for each process."""
-
-    def seconds(self) -> float:
-        """CPU seconds spent so far."""
-
-    def close(self) -> None:
-        """Let go of everything; twice is no error."""
 
 
 class OutOfMemory(Exception):
