@@ -211,7 +211,16 @@ def test_the_commands(run: Path, tmp_path: Path, call: Call) -> None:
     assert (code, "antiphon calibrate" in error) == (2, True)
     code, out, error = call("calibrate", run, tmp_path / "valid.tsv", "--metric", "exact", "--out", model)
     assert code == 0, error
-    assert "confidence is the chance of exact, fitted to 58 answers" in out
+    assert "confidence is the chance that an answer is right, fitted to 58 answers" in out
+    for lost in (tmp_path / "notes", tmp_path / "notes.zip", run.parent):
+        if not lost.exists():
+            lost.write_text("mine")
+        code, _, error = call("calibrate", run, tmp_path / "valid.tsv", "--out", lost)
+        assert (code, "something that is no model is there already" in error) == (2, True)
+    assert run.exists()
+    assert (tmp_path / "notes").read_text() == (tmp_path / "notes.zip").read_text() == "mine"
+    code, _, error = call("calibrate", f"{run},{model}", tmp_path / "valid.tsv")
+    assert (code, "an ensemble has no confidence" in error) == (2, True)
     answer, sure = call("predict", model, "--confidence", text="abc\n")[1].rstrip("\n").split("\t")
     assert answer
     assert 0 < float(sure) < 1

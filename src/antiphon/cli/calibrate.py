@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from antiphon.core.errors import ConfigError
+
 
 def calibrate(
     model: str,
@@ -33,8 +35,12 @@ def calibrate(
     """
     from antiphon.cli.models import scored_pairs, searching
     from antiphon.inference import calibration
-    from antiphon.inference.bundle import add_confidence, load
+    from antiphon.inference.bundle import add_confidence, load, room
 
+    if "," in model and not Path(model).exists():
+        raise ConfigError("an ensemble has no confidence", where="calibrate", got=model, do="give one model")
+    if out is not None:
+        room(out)
     bundle = load(Path(model))
     pairs = scored_pairs(data, bundle.config)
     found = calibration.calibrate(bundle, pairs, metric, decoding=searching(bundle.config, settings))

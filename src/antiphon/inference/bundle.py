@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,7 @@ from antiphon.inference.task import Task
 from antiphon.inference.weights import header
 from antiphon.models.seq2seq import Seq2Seq, build
 
-__all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "save", "tensors"]
+__all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "room", "save", "tensors"]
 __all__ += ["verify", "write_file", "write_folder", "write_zip"]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -84,17 +85,29 @@ def save(
     path: Path | str, *, model: Seq2Seq, task: Task, config: Config, card: Mapping[str, Any],
     adapters: Mapping[str, Adapter] | None = None, confidence: Calibration | None = None,
 ) -> None:  # fmt: skip
-    """Write a bundle atomically: a folder, or one file where the name ends in `.zip`.
+    """Write a bundle atomically: a folder, or one file where the name ends in `.zip`; an older bundle gives way.
 
     `card` is what the model card says; known keys are in `model_card`. Raises `BundleError` where the weights are
-    not finite.
+    not finite, and where something else is in the way.
     """
     files = bundle_files(model=model, task=task, config=config, card=card, adapters=adapters)
     files |= {} if confidence is None else {CONFIDENCE_FILE: confidence.to_bytes()}
     _write(Path(path), files, facts(card))
 
 
+def room(path: Path | str) -> Path:
+    """The path of a bundle that is to be written. Raises `BundleError` where anything but a bundle would be lost."""
+    path = Path(path)
+    zipped = path.suffix.lower() == ".zip"
+    if not path.exists() or (not zipped and path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))):
+        return path
+    if zipped and zipfile.is_zipfile(path) and MANIFEST in zipfile.ZipFile(path).namelist():
+        return path
+    raise BundleError("something that is no model is there already", where=path, do="choose another name")
+
+
 def _write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    room(path)
     try:
         if path.suffix.lower() == ".zip":
             write_zip(path, files, facts=about)

@@ -24,9 +24,10 @@ class Calibrated:
     def lines(self) -> list[str]:
         """For a terminal."""
         made = self.calibration
-        what = "chance" if made.metric in ("exact", "accuracy", "error") else "expected score"
+        right = made.metric in ("exact", "accuracy", "error")
+        what = "the chance that an answer is right" if right else f"the expected {made.metric}, as a share of the best"
         return [
-            f"confidence is the {what} of {made.metric}, fitted to {made.pairs:,} answers",
+            f"confidence is {what}, fitted to {made.pairs:,} answers",
             f"calibration error {made.error:.3f}, that of plain probabilities {made.raw_error:.3f}",
         ]
 
