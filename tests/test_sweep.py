@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ MISTAKES: list[tuple[list[Any], str]] = [
     (["MODEL", "DATA", "--out", "plot.pdf"], "a plot is .html, .png or .svg"),
     (["MODEL", "DATA", "--temperatures", "1,warm"], "not a list of temperatures"),
     (["MODEL", "DATA", "--temperatures", "0"], "a temperature must be above 0"),
+    (["MODEL", "DATA", "--temperatures", ""], "there is no temperature to draw at"),
+    (["MODEL", "nowhere", "DATA"], "there is no model here"),
     (["MODEL", "DATA", "--quality", "distinct1"], "quality needs a metric with references"),
     (["MODEL", "DATA", "beem=2"], "unknown setting beem; did you mean beam?"),
     (["nowhere", "DATA"], "there is no model here"),
@@ -134,3 +137,14 @@ MISTAKES: list[tuple[list[Any], str]] = [
 def test_mistakes_are_named(words_: list[Any], message: str, call: Call, model: Path, data: Path) -> None:
     real = {"MODEL": model, "DATA": data}
     assert message in refused(call, "sweep", *[real.get(word, word) for word in words_])
+
+
+def test_what_is_missing_is_said_before_anything_is_drawn(
+    call: Call, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, told, _ = call("sweep", model, "nowhere", data)
+    assert (code, told) == (2, "")
+    monkeypatch.setitem(sys.modules, "altair", None)
+    code, told, error = call("sweep", model, data, "--out", tmp_path / "plot.html")
+    assert (code, told) == (2, "")
+    assert "pip install 'antiphon[plots]'" in error

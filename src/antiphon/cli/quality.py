@@ -17,15 +17,21 @@ SHAPES = {"drawn": "circle", "beam": "square", "greedy": "triangle-up", "MMI": "
 SIZE = {"width": 430, "height": 360}
 
 
-def plot(out: Path, points: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Write the plot of a sweep's points as one file, .html (nothing is fetched), .png or .svg."""
+def check() -> None:
+    """Raises `AntiphonError` where what draws is not installed: to be known before the sweep, and not after."""
     from antiphon.core.errors import require
 
     try:
-        import altair as alt
+        import altair  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError:
         raise require("plots", "altair") from None
+
+
+def plot(out: Path, points: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Write the plot of a sweep's points as one file, .html (nothing is fetched), .png or .svg."""
+    import altair as alt
+
     rows, quality = list(flat(points, about["quality"])), title(about["quality"])
     models = list(dict.fromkeys(row["model"] for row in rows))
     color = alt.Color("model:N", title=None, sort=models, scale=alt.Scale(domain=models, range=list(COLORS)),

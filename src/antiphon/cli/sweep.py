@@ -37,6 +37,7 @@ def sweep(
     words
         Models (bundles or runs), then a file of pairs, or source.txt,target.txt; then how to search, as key=value.
     """
+    from antiphon.cli import quality as drawing
     from antiphon.core.errors import ConfigError
 
     settings, paths = [word for word in words if _setting(word)], [word for word in words if not _setting(word)]
@@ -45,6 +46,7 @@ def sweep(
         raise ConfigError("there must be a model and data", where="sweep", got=" ".join(paths) or "nothing", do=do)
     if out.suffix not in SUFFIXES:
         raise ConfigError("a plot is .html, .png or .svg", where="--out", got=out)
+    drawing.check()
     data, points = paths[-1], list[Any]()
     for point in _points(paths[:-1], data, settings, _numbers(temperatures), quality, backward):
         print(line(point), flush=True)
@@ -75,14 +77,13 @@ def _points(
     from antiphon.inference import sweep as sweeping
 
     sweeping.check(temperatures, quality)
-    pairs: list[Pair] = []
-    for model, name in zip(models, _names(models), strict=True):
-        plain = predictor(model)
-        chosen: Decoding = searching(plain.config, settings)
-        if not pairs:
-            pairs = scored_pairs(data, plain.config)
-            yield sweeping.people(pairs)
-        ranked = predictor(model, backward) if backward else None
+    # All of them first: a sweep takes long, and a mistake ends it.
+    opened = [predictor(model) for model in models]
+    ranking = [predictor(model, backward) if backward else None for model in models]
+    searches: list[Decoding] = [searching(plain.config, settings) for plain in opened]
+    pairs: list[Pair] = scored_pairs(data, opened[0].config)
+    yield sweeping.people(pairs)
+    for name, plain, ranked, chosen in zip(_names(models), opened, ranking, searches, strict=True):
         yield from sweeping.sweep(name, plain, pairs, chosen, temperatures=temperatures, quality=quality, ranked=ranked)
 
 

@@ -62,6 +62,8 @@ def check(temperatures: Sequence[float], quality: str) -> None:
     """Raises `ConfigError` for what cannot be swept."""
     if isinstance(metrics.get(quality), Pooled):
         raise ConfigError("quality needs a metric with references", got=quality, do="take bleu:2 or chrf")
+    if not temperatures:
+        raise ConfigError("there is no temperature to draw at", where="--temperatures", do="give one or more: 0.5,1")
     for temperature in temperatures:
         if not 0 < temperature < 100:
             raise ConfigError("a temperature must be above 0", got=temperature)
