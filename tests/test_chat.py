@@ -152,7 +152,14 @@ def test_what_is_odd_is_told_once(plain: Path, call: Call) -> None:
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["--speaker", "x"], "knows no speakers"), (["beem=3"], "unknown setting beem"), (["beam"], "written key=value")],
+    [
+        (["n_best=2", "beam=2"], "a chat gives one answer (got n_best=2)"),
+        (["--adapter", "x"], "no adapter x"),
+        (["--knowledge", "x"], "the model reads no facts"),
+        (["--speaker", "x"], "knows no speakers"),
+        (["beem=3"], "unknown setting beem"),
+        (["beam"], "written key=value"),
+    ],
 )
 def test_mistakes_are_one_line(plain: Path, call: Call, words: list[str], why: str) -> None:
     code, out, err = call("chat", plain, *words)

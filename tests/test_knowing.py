@@ -271,6 +271,16 @@ def test_the_command_predicts_with_facts_after_the_source(run: Path, call: Call)
     assert "fact 1 is not subject | relation | object" in error
 
 
+def test_a_chat_answers_from_a_file_of_facts(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ada\n"), encoding="utf-8"))
+    code, out, error = call("chat", run / "run", "--knowledge", run / "base.tsv")
+    assert (code, len(out.splitlines()), "error" in error) == (0, 1, False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ada\n"), encoding="utf-8"))
+    code, out, error = call("chat", run / "run")
+    assert (code, out) == (2, "")
+    assert "a chat has none; give a file of facts: --knowledge FILE" in error
+
+
 def test_the_command_reports_entities(run: Path, call: Call) -> None:
     code, out, _ = call("evaluate", run / "run", run / "pairs.jsonl", "--metrics", "exact", "beam=1")
     assert code == 0

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from antiphon.cli.models import AdapterName, Knowledge
+from antiphon.core.errors import AntiphonError, ConfigError, nearest
+
 if TYPE_CHECKING:
     from antiphon.inference.chat import Chat
 
@@ -25,6 +28,8 @@ def chat(
     *settings: str,
     speaker: Annotated[str, Parameter(help="who you are, where the model knows speakers")] = "",
     partner: Annotated[str, Parameter(help="who the model is, where it knows speakers")] = "",
+    knowledge: Knowledge = None,
+    adapter: AdapterName = None,
 ) -> None:
     """Talk with a trained model: a line in, its answer out, with what was said before as history.
 
@@ -42,9 +47,14 @@ def chat(
     from antiphon.cli.models import predictor, searching
     from antiphon.inference.chat import Chat
 
-    guesser = predictor(model)
+    guesser = predictor(model, knowledge=knowledge, adapter=adapter)
     columns = dict(word.split("=", 1) for word in settings if word.partition("=")[0] in guesser.task.context)
     chosen = searching(guesser.config, [word for word in settings if word.partition("=")[0] not in columns])
+    if chosen.n_best > 1:
+        raise ConfigError("a chat gives one answer", where="chat", got=f"n_best={chosen.n_best}", do="leave n_best out")
+    if guesser.task.knowledge != "none" and knowledge is None:
+        do = "give a file of facts: --knowledge FILE"
+        raise ConfigError("this model reads facts, and a chat has none", where="chat", do=do)
     talk = Chat(guesser, settings=chosen, speaker=speaker, partner=partner, context=columns)
     live = sys.stdin.isatty()
     _tell(beginning(talk), live)
@@ -84,8 +94,6 @@ def _typed(name: str) -> Iterator[str]:
 
 def _reply(talk: Chat, line: str, live: bool, notes: set[str]) -> None:
     """What a line leads to: an answer, with each kind of oddity told once in `notes`, or what a command does."""
-    from antiphon.core.errors import AntiphonError, nearest
-
     try:
         if not line.startswith("/"):
             print(f"{talk.partner or 'it'}> " * live + talk.say(line).replace("\n", " "), flush=True)

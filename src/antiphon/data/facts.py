@@ -38,7 +38,7 @@ class Finder:
         Raises `DataError` for facts that are malformed, and where there is neither a column nor a base.
         """
         if knowledge.FACTS not in pair.context and self.base is None:
-            do = "give them with every input (context={'facts': ...}), or a file of facts (--knowledge FILE)"
+            do = "give a column facts, or a file of facts: --knowledge FILE (in training data.knowledge=FILE)"
             raise DataError("the facts that the model wants are missing", where=repr(pair.source[:60]), do=do)
         try:
             given = knowledge.parse(pair.context.get(knowledge.FACTS, ""))
