@@ -155,10 +155,11 @@ def test_turtle_without_rdflib_names_the_command(tmp_path: Path, monkeypatch: py
         ("base.json", '[["a", "b", "c"], ["d"]]', "base.json, fact 2: is no fact"),
         ("base.jsonl", '["a", "b", "c"]\n["a"', "base.jsonl:2: is not JSON"),
         ("base.nt", "this is not RDF", "is not readable nt"),
+        ("base.ttl", "@prefix : <http://x/> .\n:a :b \n", r"is not readable turtle: [^<^]*; repair it$"),
     ],
 )
 def test_a_broken_knowledge_base_is_refused_with_its_place(name: str, content: str, what: str, tmp_path: Path) -> None:
-    if name.endswith(".nt"):
+    if name.endswith((".nt", ".ttl")):
         pytest.importorskip("rdflib")
     with pytest.raises(DataError, match=what):
         knowledge.read(write(tmp_path, name, content), Report())

@@ -274,7 +274,7 @@ def _turtle(path: Path, report: Report) -> Iterator[Fact]:
     except DataError:
         raise
     except Exception as error:  # rdflib has no common base of its errors
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split()).partition(" at ^ in: ")[0].replace(" of <>", "")[:200]
         raise DataError(f"is not readable {kind}: {reason}", where=path, do="repair it") from None
     called = {subject: str(text) for subject, text in sorted(graph.subject_objects(rdflib.RDFS.label))}
     for subject, relation, thing in sorted(graph):

@@ -117,7 +117,7 @@ class Teachers:
         found = cls(tuple(load(Path(path)) for path in paths), tuple(paths))
         for name, bundle in zip(found.names, found.bundles, strict=True):
             if distributions and bundle.task.copy:
-                do = "leave it out; `antiphon distill` can learn from its answers"
+                do = "leave it out; `antiphon distill --level sequence` learns from its answers"
                 raise ConfigError("a teacher with a copy head has no distribution to learn from", where=name, do=do)
             found.check(bundle.task, name)
         return found
