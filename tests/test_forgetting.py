@@ -44,7 +44,7 @@ def test_what_is_gained_and_what_is_forgotten(metric: str, gain: str, loss: str)
 
 def test_a_difference_that_chance_makes_is_called_so() -> None:
     found = Side("old", answered(OLD, 30), answered(OLD, 29)).comparisons()["exact"]
-    assert verdict(found, "gained", "lost").startswith("no significant change, p = ")
+    assert verdict(found, "gained", "lost").startswith("not significant, p = ")
 
 
 def test_json_has_all_numbers() -> None:
@@ -84,7 +84,7 @@ def test_the_command_shows_both_test_sets(tmp_path: Path, capsys: pytest.Capture
         return capsys.readouterr().out
 
     out = told("--old", str(tmp_path / "before.tsv"))
-    assert "no significant change" in out
+    assert "not significant" in out
     assert out.count("sha256") == 2
     values = json.loads(told("--old", str(tmp_path / "before.tsv"), "--json"))
     assert values["old"]["difference"]["exact"]["difference"] == 0

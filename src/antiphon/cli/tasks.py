@@ -13,7 +13,7 @@ from antiphon.inference.tasks import PRESETS, Preset
 
 def tasks() -> None:
     """List the tasks: what they are for, what evaluate scores by, and the settings they bring."""
-    table = Table.grid(padding=(0, 2, 1, 0))
+    table = Table.grid(padding=(0, 2, 1, 0), collapse_padding=False)
     for preset in PRESETS.values():
         about = Text(preset.purpose)
         about.append(f"\nevaluated by {', '.join(preset.metrics)}", "dim")

@@ -53,7 +53,7 @@ def verdict(found: Comparison, better: str, worse: str) -> str:
     """In a word or two; `better` and `worse` are what a significant difference is called."""
     p = "" if found.p_randomization is None else f", p = {found.p_randomization:.4f}"
     if not found.significant:
-        return f"no significant change{p}"
+        return f"not significant{p}"
     return f"{better if (found.difference > 0) == found.higher_is_better else worse}{p}"
 
 
