@@ -312,3 +312,29 @@ def test_demo(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert code == 0
     assert "already trained" in again
     assert again[again.index("WER, %") :] == out[out.index("WER, %") :]
+
+
+def test_a_word_too_many_names_the_help_of_the_command(call: Call) -> None:
+    assert refused(call, "tasks", "foo") == "error: one word too many (got foo); see: antiphon tasks --help"
+    assert refused(call, "train", "x.tsv", "--out", "x", "--way", "bean").endswith("; see: antiphon train --help")
+    assert refused(call, "fly").endswith("; see: antiphon --help")
+
+
+def test_an_adapter_without_a_name_is_refused(call: Call, work: Path, tmp_path: Path) -> None:
+    """An empty variable of a shell must not make of an adapter's training one of the whole model."""
+    words = "train", work / "pairs.tsv", "--from", work / "run", "--out", tmp_path / "run", "--adapter", ""
+    assert "the adapter has no name" in refused(call, *words)
+    assert "the adapter has no name" in refused(call, "predict", work / "run", "--adapter", "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_of_a_comparison_wants_old_pairs(call: Call, work: Path) -> None:
+    line = refused(call, "compare", work / "run", work / "short", work / "pairs.tsv", "--json")
+    assert "give --old PAIRS" in line
+
+
+def test_text_without_a_line_is_refused_before_anything_is_written(call: Call, work: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    line = refused(call, "synthesize", work / "run", tmp_path / "empty.txt", "--out", tmp_path / "made.jsonl")
+    assert "empty.txt: there is no line in it" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]

@@ -28,7 +28,7 @@ def _run(words: list[str]) -> int:
     except AntiphonError as error:
         return _fail(str(error))
     except CycloptsError as error:
-        return _fail(f"{_first_line(error)}; see: antiphon --help")
+        return _fail(f"{_usage(error)}; see: antiphon {_command(words)}--help")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -46,8 +46,18 @@ def _fail(message: str) -> int:
     return USAGE
 
 
-def _first_line(error: Exception) -> str:
+def _usage(error: Exception) -> str:
+    """What the parser has to say, in a line and in our words."""
+    tokens = getattr(error, "unused_tokens", None)
+    if tokens:
+        return f"one word too many (got {tokens[0]})"
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _command(words: list[str]) -> str:
+    from antiphon.cli import COMMANDS
+
+    return f"{words[0]} " if words and words[0] in COMMANDS else ""
 
 
 if __name__ == "__main__":

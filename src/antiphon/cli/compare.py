@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from antiphon.cli.evaluate import MetricNames
+from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.inference.evaluate import Evaluation
@@ -45,6 +46,8 @@ def compare(
     """
     from antiphon.cli.models import metric_names, predictor
 
+    if json and old is None:
+        raise ConfigError("there is JSON of gain and forgetting alone", where="--json", do="give --old PAIRS as well")
     models = predictor(a), predictor(b, adapter=adapter)
     names = a, f"{b} --adapter {adapter}" if adapter else b
     wanted = metric_names(metrics)

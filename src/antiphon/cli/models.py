@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from antiphon.cli.settings import assignments
 from antiphon.core import config
+from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
@@ -41,6 +42,8 @@ def predictor(
     from antiphon.inference.bundle import load
     from antiphon.inference.predictor import Predictor
 
+    if adapter == "":
+        raise ConfigError("the adapter has no name", where="--adapter", do="name it: --adapter NAME")
     bundles = [load(Path(path)) for path in model_paths(names)]
     again = load(Path(backward)) if backward else None
     found = Predictor(bundles, backward=again, knowledge=knowledge, adapter=adapter)

@@ -69,6 +69,8 @@ def train(
     settings
         Anything else as key=value, such as model.encoder.kind=gru or training.minutes=10. `antiphon info` lists all.
     """
+    if adapter == "":
+        raise ConfigError("the adapter has no name", where="--adapter", do="name it: --adapter NAME")
     named = {key: value for key, value in (("task", task), ("model.adapter.name", adapter)) if value}
     given = {**(from_file(config) if config else {}), **named, **assignments(settings)}
     configuration.override(configuration.Config(), given)

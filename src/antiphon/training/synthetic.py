@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from antiphon.core.config import Config, Data, override
-from antiphon.core.errors import ConfigError
+from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
@@ -110,6 +110,9 @@ def from_text(
     """Pairs whose one side is a text, a line each, and whose other side is a model's answer to it, as JSONL."""
     lines = (lambda: read_lines(text)) if isinstance(text, str | os.PathLike) else list(text).__iter__
     count = sum(1 for _ in lines())
+    if not count:
+        where = text if isinstance(text, str | os.PathLike) else "text"
+        raise DataError("there is no line in it", where=where, do="check that this is the right file")
     changes = {"decoding.sample": way == "sample", "decoding.seed": seed, **(decoding or {})}
     making = Making(side, NOISE if way == "noise" else 0.0, seed=seed)
     inputs = (Pair(line, "") for line in lines())
