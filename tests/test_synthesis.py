@@ -159,3 +159,24 @@ def test_sampling_numbers_inputs_from_the_first_on(model: Path) -> None:
     whole = [best[0].text for best in predictor.predict(INPUTS, settings=DRAWN)]
     tail = [best[0].text for best in predictor.predict(INPUTS[13:], settings=DRAWN, first=13)]
     assert tail == whole[13:]
+
+
+def test_what_no_model_made_is_left_alone(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "made.jsonl"
+    out.write_text("mine")
+    predictor = Predictor([bundle.load(model)])
+    with pytest.raises(DataError, match="no model has made it; choose another name"):
+        synthesize(predictor, INPUTS, out, Making(), settings=DRAWN, known={})
+    assert [path.name for path in tmp_path.iterdir()] == ["made.jsonl"]
+    assert out.read_text() == "mine"
+
+
+def test_a_making_that_fails_at_once_leaves_nothing_in_the_way(model: Path, tmp_path: Path) -> None:
+    def broken() -> Iterable[Pair]:
+        raise DataError("cannot be read")
+        yield
+
+    predictor = Predictor([bundle.load(model)])
+    with pytest.raises(DataError, match="cannot be read"):
+        synthesize(predictor, broken(), tmp_path / "made.jsonl", Making(), settings=DRAWN, known={})
+    assert not list(tmp_path.iterdir())

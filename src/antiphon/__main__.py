@@ -48,9 +48,10 @@ def _fail(message: str) -> int:
 
 def _usage(error: Exception) -> str:
     """What the parser has to say, in a line and in our words."""
-    tokens = getattr(error, "unused_tokens", None)
-    if tokens:
-        return f"one word too many (got {tokens[0]})"
+    from cyclopts import UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"one word too many (got {error.unused_tokens[0]})"
     return " ".join(str(error).split()).rstrip(".")
 
 

@@ -136,7 +136,13 @@ def synthesize(
             made = before["made"]
             return Made(out, made["pairs"], made["pairs"] + sum(made["skipped"].values()), made["skipped"])
         write_file(about, dump_json({"of": facts}))
-        first = _answer(predictor, inputs, partial, making, settings, told)
+        try:
+            first = _answer(predictor, inputs, partial, making, settings, told)
+        except BaseException:
+            if not partial.stat().st_size:  # nothing to go on with, which would stand in the way of another try
+                partial.unlink()
+                about.unlink()
+            raise
         pairs, skipped = _finish(partial, out)
         write_file(about, dump_json({"of": facts, "made": {"pairs": pairs, "skipped": skipped}}))
         partial.unlink()
@@ -153,7 +159,10 @@ def _before(out: Path, partial: Path, about: Path, facts: dict[str, Any]) -> dic
         before = json.loads(about.read_bytes())
     except (OSError, ValueError):
         before = {}
-    if not isinstance(before, dict) or before.get("of") != facts:
+    if not isinstance(before, dict) or "of" not in before:
+        where = out if out.exists() else partial
+        raise DataError("is there already, and no model has made it", where=where, do="choose another name")
+    if before["of"] != facts:
         what = "is there already, and was made from other models, texts or settings"
         raise DataError(what, where=out if out.exists() else partial, do="remove it, or choose another name")
     return before
