@@ -44,6 +44,24 @@ def folder(good: dict[str, bytes], tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.parametrize("name", ["model", "model.zip"])
+def test_a_bundle_takes_the_place_of_a_bundle_alone(bundle: Bundle, name: str, tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        save(path, model=bundle.model, task=bundle.task, config=bundle.config, card=CARD_FACTS)
+
+    write(tmp_path / name)
+    write(tmp_path / name)
+    run = tmp_path / "run"
+    write(run / "best")
+    for taken in (run, run / "notes", run / "notes.zip"):
+        if not taken.exists():
+            taken.write_text("mine")
+        with pytest.raises(BundleError, match="something that is no model is there already"):
+            write(taken)
+    assert (run / "best").is_dir()
+    assert (run / "notes").read_text() == (run / "notes.zip").read_text() == "mine"
+
+
 # ---- coming back ----
 
 

@@ -101,8 +101,10 @@ def room(path: Path | str) -> Path:
     zipped = path.suffix.lower() == ".zip"
     if not path.exists() or (not zipped and path.is_dir() and ((path / MANIFEST).exists() or not any(path.iterdir()))):
         return path
-    if zipped and zipfile.is_zipfile(path) and MANIFEST in zipfile.ZipFile(path).namelist():
-        return path
+    if zipped and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if MANIFEST in archive.namelist():
+                return path
     raise BundleError("something that is no model is there already", where=path, do="choose another name")
 
 
