@@ -271,12 +271,10 @@ def test_the_command_predicts_with_facts_after_the_source(run: Path, call: Call)
     assert "fact 1 is not subject | relation | object" in error
 
 
-def test_a_chat_answers_from_a_file_of_facts(run: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ada\n"), encoding="utf-8"))
-    code, out, error = call("chat", run / "run", "--knowledge", run / "base.tsv")
+def test_a_chat_answers_from_a_file_of_facts(run: Path, call: Call) -> None:
+    code, out, error = call("chat", run / "run", "--knowledge", run / "base.tsv", text="ada\n")
     assert (code, len(out.splitlines()), "error" in error) == (0, 1, False)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ada\n"), encoding="utf-8"))
-    code, out, error = call("chat", run / "run")
+    code, out, error = call("chat", run / "run", text="ada\n")
     assert (code, out) == (2, "")
     assert "a chat has none; give a file of facts: --knowledge FILE" in error
 
