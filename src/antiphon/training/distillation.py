@@ -17,6 +17,7 @@ import torch
 from antiphon.core.batch import Batch, Loss, Steps
 from antiphon.core.config import Config, Training, override
 from antiphon.core.errors import ConfigError
+from antiphon.data.facts import MARKS
 from antiphon.data.modalities import Text
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.task import Task
@@ -136,9 +137,13 @@ class Teachers:
             raise ConfigError(f"the teacher {self.names[0]} reads other context columns", where=where,
                               got=f"{','.join(task.context) or 'none'} and {','.join(theirs.context) or 'none'}",
                               do="set data.context to that of the teacher")  # fmt: skip
+        if task.knowledge != theirs.knowledge:
+            do = f"set model.knowledge.kind={theirs.knowledge}"
+            raise ConfigError(f"the teacher {self.names[0]} reads facts otherwise", where=where,
+                              got=f"{task.knowledge} and {theirs.knowledge}", do=do)  # fmt: skip
 
     def settings(self, assignments: Mapping[str, Any]) -> Config:
-        """The task and the sides of the first teacher, with these settings put in.
+        """The task and the sides of the first teacher, and its way to read facts, with these settings put in.
 
         Raises `ConfigError` that names a setting which contradicts what the teacher decides.
         """
@@ -149,12 +154,18 @@ class Teachers:
         sides = {name: getattr(known.data, name) for name in ("source", "target")}
         sides = {name: replace(side, sampling=0.0, vectors="", freeze=False) for name, side in sides.items()}
         data = replace(Config().data, **sides, shared=known.data.shared, context=known.data.context)
+        knowledge = replace(Config().model.knowledge, kind=self.bundles[0].task.knowledge)
         free = {key: value for key, value in assignments.items() if key not in KEPT}
-        return override(replace(Config(), task=known.task, data=data), free)
+        model = replace(Config().model, knowledge=knowledge)
+        return override(replace(Config(), task=known.task, data=data, model=model), free)
 
     def task(self, config: Config) -> Task:
         """The first teacher's task under these settings, for a student with whatever head."""
         task = Task.load(self.bundles[0].task.files(), config)
+        if task.knowledge == "linear" and not set(MARKS) <= set(task.source.vocabulary.index):
+            do = "set model.knowledge.kind=none, or graph"
+            raise ConfigError(f"the vocabulary of the teacher {self.names[0]} has no marks for facts",
+                              got="model.knowledge.kind=linear", do=do)  # fmt: skip
         return replace(task, name=config.task, copy=config.model.head == "copy")
 
 

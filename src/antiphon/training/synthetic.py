@@ -13,6 +13,7 @@ from typing import Any, Literal
 from antiphon.core.config import Config, Data, override
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
+from antiphon.data.knowledge import fingerprint as digest_of
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.synthesis import Made, Making, synthesize
@@ -70,7 +71,8 @@ def distill(
         pairs, judged = group_references(kept), group_references(held_out)
         known = {"data": corpus.fingerprint(), "asked": _digest(pair.source for pair in pairs)}
         making = Making(nearest=nearest, seed=wanted.training.seed)
-        made = _made(wanted.training.teachers, pairs, beside(out), making, known, {}, len(pairs), progress)
+        made = _made(wanted.training.teachers, pairs, beside(out), making, known, {}, len(pairs), progress,
+                     wanted.data.knowledge)  # fmt: skip
     _tell(observers, [*corpus.report.lines(), *made.lines()])
     return fit(open_pairs(made.path, Data()), out=out, valid=judged, assignments=given, observers=observers,
                command=command)  # fmt: skip
@@ -97,7 +99,7 @@ def learn_from_text(
     _free(Path(out))
     with interruptible():
         made = from_text([by], text, beside(Path(out)), side, way or ("beam" if side == "source" else "noise"),
-                         seed=config.training.seed, progress=progress)  # fmt: skip
+                         seed=config.training.seed, progress=progress, knowledge=config.data.knowledge)  # fmt: skip
     _tell(observers, made.lines())
     return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command, start=start,
                mix=open_pairs(made.path, Data()))  # fmt: skip
@@ -105,9 +107,12 @@ def learn_from_text(
 
 def from_text(
     by: Sequence[str | os.PathLike[str]], text: Any, out: Path, side: Side, way: Way, *,
-    decoding: Mapping[str, Any] | None = None, seed: int = 1, progress: Progress = silent,
+    decoding: Mapping[str, Any] | None = None, seed: int = 1, progress: Progress = silent, knowledge: str = "",
 ) -> Made:  # fmt: skip
-    """Pairs whose one side is a text, a line each, and whose other side is a model's answer to it, as JSONL."""
+    """Pairs whose one side is a text, a line each, and whose other side is a model's answer to it, as JSONL.
+
+    `knowledge` is a file of facts, for models that read some.
+    """
     lines = (lambda: read_lines(text)) if isinstance(text, str | os.PathLike) else list(text).__iter__
     count = sum(1 for _ in lines())
     if not count:
@@ -116,7 +121,8 @@ def from_text(
     changes = {"decoding.sample": way == "sample", "decoding.seed": seed, **(decoding or {})}
     making = Making(side, NOISE if way == "noise" else 0.0, seed=seed)
     inputs = (Pair(line, "") for line in lines())
-    return _made([str(path) for path in by], inputs, out, making, {"asked": _digest(lines())}, changes, count, progress)
+    known = {"asked": _digest(lines())}
+    return _made([str(path) for path in by], inputs, out, making, known, changes, count, progress, knowledge)
 
 
 def beside(run: Path) -> Path:
@@ -126,14 +132,16 @@ def beside(run: Path) -> Path:
 
 def _made(
     paths: Sequence[str], inputs: Iterable[Pair], out: Path, making: Making, known: Mapping[str, Any],
-    changes: Mapping[str, Any], count: int, progress: Progress,
+    changes: Mapping[str, Any], count: int, progress: Progress, knowledge: str,
 ) -> Made:  # fmt: skip
-    predictor = Predictor([load(Path(path)) for path in paths])
+    models = [load(Path(path)) for path in paths]
+    looked_up = knowledge if models[0].task.knowledge != "none" else ""
+    predictor = Predictor(models, knowledge=looked_up or None)
     if predictor.task.context and not isinstance(inputs, list):
         do = "take a model without data.context"
         raise ConfigError("a model that reads context columns cannot answer plain text", where=paths[0], do=do)
     decoding = override(predictor.config, dict(changes)).decoding
-    known = {**known, "models": fingerprint(paths)}
+    known = {**known, "models": fingerprint(paths), **({"knowledge": digest_of(looked_up)} if looked_up else {})}
     return synthesize(predictor, inputs, out, making, settings=decoding, known=known,
                       told=lambda done: progress(done, count))  # fmt: skip
 
