@@ -46,6 +46,7 @@ class Seq2Seq:
         self.result_: Result | None = None
         self.bundle_: Bundle | None = None
         self._predictor: Predictor | None = None
+        self._knowledge: str | Path | None = None
 
     def fit(
         self,
@@ -108,11 +109,14 @@ class Seq2Seq:
         from antiphon.inference.predictor import Predictor
 
         predictor = Predictor(bundle, knowledge=knowledge, adapter=self.adapter)
-        self.bundle_, self._predictor = bundle, predictor
+        self.bundle_, self._predictor, self._knowledge = bundle, predictor, knowledge
 
     def calibrate(self, pairs: Any, metric: str | None = None) -> Seq2Seq:
         """Learn from pairs that training has not seen how likely each answer is to be right: `confidence` of the
-        answers of `predictor`. By the metric that is named, or that of training."""
+        answers of `predictor`. By the metric that is named, or that of training.
+
+        `ConfigError` where an adapter answers: a bundle has the confidence of the model alone.
+        """
         from dataclasses import replace
 
         from antiphon.data.corpus import group_references, open_pairs
@@ -120,8 +124,12 @@ class Seq2Seq:
 
         config, kept = self.predictor.config, self.bundle_
         assert kept is not None
-        found = calibrate(kept, group_references(open_pairs(pairs, config.data)), metric)
-        self._use(replace(kept, confidence=found.calibration))
+        if self.adapter:
+            do = "load the model without its adapter"
+            raise ConfigError("confidence is fitted to the model alone", got=f"adapter={self.adapter!r}", do=do)
+        grouped = group_references(open_pairs(pairs, config.data))
+        found = calibrate(kept, grouped, metric, knowledge=self._knowledge)
+        self._use(replace(kept, confidence=found.calibration), self._knowledge)
         return self
 
     def predict(self, sources: Iterable[str | Pair]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from antiphon.cli.models import Knowledge
 from antiphon.core.errors import ConfigError
 
 
@@ -15,6 +16,7 @@ def calibrate(
     data: str,
     /,
     *settings: str,
+    knowledge: Knowledge = None,
     metric: Annotated[str | None, Parameter(help="what confidence is in; default: what training was judged by")] = None,
     out: Annotated[
         Path | None, Parameter(help="write a copy there, a folder or a .zip; default: into the model")
@@ -43,6 +45,7 @@ def calibrate(
         room(out)
     bundle = load(Path(model))
     pairs = scored_pairs(data, bundle.config)
-    found = calibration.calibrate(bundle, pairs, metric, decoding=searching(bundle.config, settings))
+    chosen = searching(bundle.config, settings)
+    found = calibration.calibrate(bundle, pairs, metric, decoding=chosen, knowledge=knowledge)
     print("\n".join([*(f"note: {line}" for line in found.notes), *found.lines()]))
     print(f"written to {add_confidence(model, found.calibration, out=out)}")

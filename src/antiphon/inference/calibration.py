@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -34,15 +35,15 @@ class Calibrated:
 
 def calibrate(
     bundle: Bundle, pairs: Sequence[Pair], metric: str | None = None, *, decoding: Decoding | None = None,
-    processes: int | None = None,
+    processes: int | None = None, knowledge: Path | str | None = None,
 ) -> Calibrated:  # fmt: skip
     """The confidence of a model's best answers in the metric (that of training, or `exact` where that was a loss).
 
-    Inputs that were not read, such as empty ones, are left out. Raises `DataError` where too few remain, `ConfigError`
+    Inputs that were not read, such as empty ones, are left out. `knowledge` is as in `Predictor`. Raises `DataError` where too few remain, `ConfigError`
     for a metric that cannot judge a single answer.
     """
     judged = judge(metric or bundle.config.training.metric)
-    predictor = Predictor(replace(bundle, confidence=None), processes=processes)
+    predictor = Predictor(replace(bundle, confidence=None), processes=processes, knowledge=knowledge)
     settings = replace(decoding or bundle.config.decoding, abstain=0.0)
     found = [answers[0] for answers in predictor.predict(pairs, settings=settings)]
     read = [
@@ -51,7 +52,7 @@ def calibrate(
     rows = np.array([features(answer.log_probs, answer.finished) for answer, _ in read])
     good = quality(judged, [answer.text for answer, _ in read], [references for _, references in read])
     raw = np.array([answer.probability for answer, _ in read])
-    return Calibrated(fit(judged.name, rows, good, raw), predictor.report.lines())
+    return Calibrated(fit(judged.name, rows, good, raw), [*predictor.facts.lines(), *predictor.report.lines()])
 
 
 def known(answer: Answer) -> bool:
