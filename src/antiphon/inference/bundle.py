@@ -76,6 +76,7 @@ class Bundle:
             source=self.task.source.limited(data.source.max_length, data.too_long),
             target=self.task.target.limited(data.target.max_length, data.too_long),
             length=adapter.length,
+            find=replace(self.task.find, most=data.facts),
         )
         config = replace(adapter.config, model=self.config.model)
         return replace(self, model=model, task=task, config=config, adapters={}, confidence=None)

@@ -121,8 +121,9 @@ class Predictor:
         self.calibration = bundles[0].confidence if len(bundles) == 1 else None
         self.report, self.facts = Report(), Report()
         for other in bundles[1:]:
-            same = replace(other.task, length=self.task.length).files() == self.task.files()
-            if not same or other.task.knowledge != self.task.knowledge:
+            seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # of other data, perhaps
+            same = replace(other.task, **seen).files() == self.task.files()
+            if not same or _reads(other.task) != _reads(self.task):
                 where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
                 raise ConfigError("models that answer together need the same vocabularies", where=where)
         if knowledge is not None:
@@ -216,7 +217,7 @@ class Predictor:
                 raise
             report.add(f"not answered: {error.what}", place)
             return _Job(number, None, Constraint(), error.what)
-        if (longest := self.task.length.longest) and len(source.ids) > longest:
+        if (longest := self.task.length.longest) and source.length > longest:
             odd.add("longer than any source in training")
         for reason in odd.counts:
             report.add(reason, place, text)
@@ -370,6 +371,11 @@ class Predictor:
             utility=ranked.utility,
             backward=ranked.backward,
         )
+
+
+def _reads(task: Task) -> tuple[str, bool]:
+    """How facts are read, and whether sources are dialogues."""
+    return task.knowledge, bool(task.turns)
 
 
 def _nothing(reason: str) -> Answer:
