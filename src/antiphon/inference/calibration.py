@@ -39,8 +39,8 @@ def calibrate(
 ) -> Calibrated:  # fmt: skip
     """The confidence of a model's best answers in the metric (that of training, or `exact` where that was a loss).
 
-    Inputs that were not read, such as empty ones, are left out. `knowledge` is as in `Predictor`. Raises `DataError` where too few remain, `ConfigError`
-    for a metric that cannot judge a single answer.
+    Inputs that were not read, such as empty ones, are left out. `knowledge` is as in `Predictor`. Raises
+    `DataError` where too few remain, `ConfigError` for a metric that cannot judge a single answer.
     """
     judged = judge(metric or bundle.config.training.metric)
     predictor = Predictor(replace(bundle, confidence=None), processes=processes, knowledge=knowledge)

@@ -121,7 +121,7 @@ class Predictor:
         self.calibration = bundles[0].confidence if len(bundles) == 1 else None
         self.report, self.facts = Report(), Report()
         for other in bundles[1:]:
-            seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # of other data, perhaps
+            seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # each of its own data
             same = replace(other.task, **seen).files() == self.task.files()
             if not same or _reads(other.task) != _reads(self.task):
                 where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))

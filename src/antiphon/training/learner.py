@@ -111,9 +111,10 @@ class Learner:
             values = load(files[AVERAGE])
             self.average.weights.copy_(values["weights"])
             self.average.updates = int(values["updates"])
-        kept = load(files[LAST]) if LAST in files else {}
+        # These files are the model's: a player without such settings must not take them for its own.
+        kept = load(files[LAST]) if self.last.size > 1 and LAST in files else {}
         self.last.kept = [kept[str(number)].to(self.flat.weights.device) for number in range(len(kept))]
-        if START in files:
+        if self.settings.l2_start and START in files:
             self.start = self._here(load(files[START]))
 
     def _here(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
