@@ -15,12 +15,16 @@ import pytest
 from antiphon import Seq2Seq
 from antiphon.__main__ import main
 from antiphon.core.errors import ConfigError
+from antiphon.data.columns import Pair
+from antiphon.data.facts import MARKS
+from antiphon.data.turns import is_mark
 from antiphon.inference import bundle
 from antiphon.inference.calibration import calibrate
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.task import Task
 from antiphon.training.start import fit, resume
 from antiphon.training.synthetic import distill
-from runs import SMALL, Recorder, light, outcome, words
+from runs import SMALL, Recorder, configured, light, outcome, words
 
 GIVEN = {
     **SMALL, "model.encoder.kind": "gru", "model.decoder.kind": "gru", "model.attention": "dot", "training.steps": 4,
@@ -137,6 +141,31 @@ def pairs_of(count: int) -> Iterator[Any]:
     from antiphon.data.corpus import open_pairs
 
     yield from open_pairs(told(count), Data())
+
+
+# Copying
+
+
+@pytest.mark.parametrize("kind", ["linear", "graph"])
+@pytest.mark.parametrize("tokenizer", ["word", "char", "bpe"])
+@pytest.mark.parametrize("limit", [200, 24, 2])
+def test_capitals_of_turns_and_facts_are_copied(kind: str, tokenizer: str, limit: int) -> None:
+    sides = {f"data__{side}__tokenizer": tokenizer for side in ("source", "target")}
+    config = configured(model__head="copy", model__knowledge__kind=kind, data__source__lowercase=True, task="dialogue",
+                        data__source__max_length=limit, **sides)  # fmt: skip
+    known = [Pair("who <turn> me <turn:Bo>", "ok bob", (), {"facts": "a | b | c"}) for _ in range(9)]
+    task = Task.learn(known, config)
+    said = Pair("Hi Ann! <turn> Is McZorb <turn:Bo>", "", (), {"facts": "McZorb | nearTo | Oslo && Oslo | in | Norway"})
+    source = task.read(said)
+    own = [token for token in source.tokens if not is_mark(token) and token not in MARKS]
+    copied = [
+        number for name in ("copy", "fact_copy") for number in source.context.get(name, []) if number not in (0, 3)
+    ]
+    texts = [task.answer(copied, source.extra)]
+    assert len(copied) == len(own) + len(source.facts)
+    if limit == 200:
+        assert [name for name in ("Hi Ann!", "Is McZorb", "Oslo", "Norway") if name not in texts[0]] == []
+    assert task.answer(copied, source.extra).lower() == task.target.tokenizer.decode([*own, *source.facts]).lower()
 
 
 # Several players

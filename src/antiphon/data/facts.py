@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby, pairwise, repeat
+from operator import itemgetter
 
 from antiphon.core.config import Data
 from antiphon.core.errors import DataError
@@ -18,6 +20,7 @@ MARKS = ("<subject>", "<relation>", "<object>")
 """What begins each part of a fact that is joined to the source: one token each, whatever the tokenizer."""
 
 Cut = Callable[[str], list[str]]
+Spell = Callable[[Sequence[str], str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -76,21 +79,40 @@ def linear(facts: Sequence[Fact], cut: Cut, room: int | None, report: Report | N
     return tokens
 
 
+def spelled(facts: Sequence[Fact], tokens: Sequence[str], spell: Spell) -> list[str]:
+    """What `linear` gave, without marks, with the capital letters of the facts."""
+    found, texts = list[str](), chain((text for fact in facts for text in labels(fact)), repeat(""))
+    starts = [*(place for place, token in enumerate(tokens) if token in MARKS), len(tokens)]
+    for (start, end), text in zip(pairwise(starts), texts, strict=False):
+        found += spell(tokens[start + 1 : end], text)
+    return found
+
+
 @dataclass
 class Graph:
-    """Tokens of the nodes of a graph, node after node, with the numbers of the nodes as in `Batch.context`."""
+    """Tokens of the nodes of a graph, node after node, with the numbers of the nodes as in `Batch.context`; `texts` has
+    a label for each node."""
 
     tokens: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     node: list[int] = field(default_factory=list)
     subject: list[int] = field(default_factory=list)
     object: list[int] = field(default_factory=list)
 
-    def add(self, tokens: Sequence[str], node: int, subject: int = 0, thing: int = 0) -> None:
-        """Append a node."""
+    def add(self, tokens: Sequence[str], text: str, node: int, subject: int = 0, thing: int = 0) -> None:
+        """Append a node with this label."""
+        self.texts.append(text)
         self.tokens += tokens
         self.node += [node] * len(tokens)
         self.subject += [subject] * len(tokens)
         self.object += [thing] * len(tokens)
+
+    def spelled(self, spell: Spell) -> list[str]:
+        """The tokens with the capital letters of the labels."""
+        found = list[str]()
+        for node, part in groupby(zip(self.node, self.tokens, strict=True), itemgetter(0)):
+            found += spell([token for _, token in part], self.texts[node - 1])
+        return found
 
     def numbers(self, vocabulary: Vocabulary) -> dict[str, list[int]]:
         """What a batch's context holds of it."""
@@ -113,9 +135,9 @@ def nodes(facts: Sequence[Fact], cut: Cut, room: int | None, report: Report | No
             break
         for name, tokens in new.items():
             known[name] = len(known) + 1
-            found.add(tokens, known[name])
+            found.add(tokens, knowledge.label(name), known[name])
         relation = known[f"\0{number}"] = len(known) + 1
-        found.add(middle, relation, known[fact.subject], known[fact.object])
+        found.add(middle, labels(fact)[1], relation, known[fact.subject], known[fact.object])
     return found
 
 

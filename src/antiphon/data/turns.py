@@ -89,6 +89,19 @@ def fit(side: Text, source: str, *, seed: int | None, report: Report | None, tag
     return [*fitted[: len(tags)], *fitted[len(before) :], *closing]
 
 
+def spelled(side: Text, tokens: Sequence[str], source: str) -> list[str]:
+    """What `fit` gave, without tags, with the capital letters of the dialogue (`Text.spelled`), marks as they are."""
+    found, said = list[str](), list[list[str]]()
+    for token in tokens:
+        if is_mark(token) or not said:
+            said.append([])
+        said[-1].append(token)
+    for part, (_, words) in zip(said, split(source)[-len(said) :] if said else [], strict=True):
+        marks = part[:1] if is_mark(part[0]) else []
+        found += [*marks, *side.spelled(part[len(marks) :], words)]
+    return found
+
+
 @dataclass(frozen=True)
 class Spoken:
     """The pairs without marks in their sources: what tokenizers and augmentation learn from."""

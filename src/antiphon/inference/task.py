@@ -19,7 +19,7 @@ from antiphon.data import turns
 from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.batching import collate
 from antiphon.data.corpus import Pair, Texts
-from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes
+from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
@@ -233,11 +233,12 @@ class Task:
         context = graph.numbers(self.source.vocabulary) if self.knowledge == "graph" else {}
         if not self.copy:
             return Source(tokens, ids, context, [], graph.tokens)
-        named = [token for token in more if token not in MARKS]
+        facts = self.find(pair) if more and self.source.side.lowercase else []
+        named = spelled(facts, more, self.source.spelled)
         marks = [bool(self.turns) and turns.is_mark(token) for token in own]
-        if not self.turns:
-            own = self.source.spelled(own, pair.source)
-        spoken = [*(token for token, mark in zip(own, marks, strict=True) if not mark), *named, *graph.tokens]
+        spell = partial(turns.spelled, self.source) if self.turns else self.source.spelled
+        own = [token for token, mark in zip(spell(own, pair.source), marks, strict=True) if not mark]
+        spoken = [*own, *named, *graph.spelled(self.source.spelled)]
         words, extra = copy_ids([self.target.normalize(token) for token in spoken], self.target.vocabulary)
         word = iter(words)
         silent = [True] * len(tags) + marks + [token in MARKS for token in more]

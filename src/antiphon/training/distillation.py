@@ -154,7 +154,7 @@ class Teachers:
         sides = {name: getattr(known.data, name) for name in ("source", "target")}
         sides = {name: replace(side, sampling=0.0, vectors="", freeze=False) for name, side in sides.items()}
         data = replace(Config().data, **sides, shared=known.data.shared, context=known.data.context)
-        knowledge = replace(Config().model.knowledge, kind=self.bundles[0].task.knowledge)
+        knowledge = replace(Config().model.knowledge, kind=known.model.knowledge.kind or "none")
         free = {key: value for key, value in assignments.items() if key not in KEPT}
         model = replace(Config().model, knowledge=knowledge)
         return override(replace(Config(), task=known.task, data=data, model=model), free)
