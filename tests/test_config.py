@@ -45,6 +45,8 @@ def test_none_opens_a_setting_again() -> None:
         ({"data.source.vocabulary": "2"}, "data.source.vocabulary must be at least 5"),
         ({"model.tie": "all", "data.shared": "false"}, "model.tie=all needs one vocabulary"),
         ({"model.encoder.kernel": "4"}, "model.encoder.kernel must be odd"),
+        ({"model.encoder.kind": "lstm", "model.encoder.window": "8"}, "model.encoder.window needs model.encoder.kind"),
+        ({"model.encoder.global_tokens": "1", "model.encoder.window": "0"}, "global_tokens needs model.encoder.window"),
         ({"model.head": "copy", "model.attention": "none"}, "model.head=copy needs attention"),
         ({"decoding.beam": "5", "decoding.groups": "2"}, "decoding.beam must be a multiple of decoding.groups"),
     ],
