@@ -37,9 +37,11 @@ class Collapse(Observer):
         self.verdict = ""
 
     def started(self, event: Started) -> Answer:
+        """Asks to stop where a run that goes on had collapsed."""
         return self._answer()
 
     def step(self, event: StepEvent) -> Answer:
+        """Hold the means of the latest steps against those of the first."""
         if not event.facts:
             return self._answer()
         self.recent.append([event.facts[name] for name in ("entropy", "distinct2", "accuracy", "reward")])
@@ -55,6 +57,7 @@ class Collapse(Observer):
         return self._answer()
 
     def validated(self, event: ValidationEvent) -> Answer:
+        """Hold the distinct-2 of held-out answers against the first."""
         if self.share and "distinct2" in event.scores:
             self._compare("distinct2", event.scores["distinct2"].value, "distinct-2 of held-out answers")
         return self._answer()
