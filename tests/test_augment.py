@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_also_elsewhere() -> None:
 def test_a_share_of_the_pairs_is_changed_and_blank_texts_never_come_out() -> None:
     found = [made(**ALL, share=0.3)(ENGLISH[0], seed) for seed in range(500)]
     assert 0.6 < sum(pair is ENGLISH[0] for pair in found) / 500 < 0.8
-    tiny = [Pair("a b", "c d"), Pair("a", "b"), Pair(".", "!"), Pair("  a", "é")]
+    tiny = [Pair("a b", "c d"), Pair("a", "b"), Pair(".", "!"), Pair("  a", "é"), Pair("name", "name")]
     hard = made(tiny, **dict.fromkeys(augment.RATES, 1.0), switchout=9.0, reverse="both")
     for pair in tiny:
         after = [hard(pair, seed) for seed in range(30)]

@@ -22,6 +22,7 @@ from antiphon.models.functional import (
     kept,
     linear_cross_entropy,
     real_rows,
+    relu_dropout,
     reverse,
     scan,
     softmax_,
@@ -118,6 +119,28 @@ def test_dropout_follows_the_seed() -> None:
         draws.append(dropout(x, 0.5, training=True))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("share", "training"), [(0.0, True), (0.3, True), (0.3, False)])
+def test_relu_with_dropout_is_one_after_the_other(share: float, training: bool, kind: torch.dtype) -> None:
+    torch.manual_seed(1)
+    values, slope, results = torch.randn(7, 33, dtype=kind), torch.randn(7, 33, dtype=kind), []
+    values[0, 0] = 0.0
+    for both in (relu_dropout, lambda x, *rest: dropout(F.relu(x), *rest)):
+        torch.manual_seed(2)
+        leaf = values.clone().requires_grad_()
+        result = both(leaf, share, training)
+        result.backward(slope)
+        results.append((result.detach(), leaf.grad))
+    for fast, plain in zip(*results, strict=True):
+        assert torch.allclose(fast, plain, rtol=1e-2 if kind == torch.bfloat16 else 1e-6)
+    assert bool((results[0][0] == 0).any())
+
+
+def test_relu_with_dropout_keeps_its_result_alone() -> None:
+    result = relu_dropout(torch.randn(9, 9, requires_grad=True), 0.3, True)
+    assert [saved.data_ptr() for saved in result.grad_fn.saved_tensors] == [result.data_ptr()]
 
 
 def test_dropout_masks_are_independent_across_bytes() -> None:

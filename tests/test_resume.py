@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.training import twin
 from antiphon.training.start import fit, resume
 from antiphon.training.trainer import train
 from runs import Recorder, configured, light, listing, outcome, prepared, run, words
@@ -32,6 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "r-drop": {"training__r_drop": 1.0, "training__optimizer": "adafactor"},
     "sampling": {"training__scheduled_sampling": 0.5, "training__optimizer": "rmsprop", "model__dropout_word": 0.1},
     "bf16": {"training__precision": "bf16"},
+    "compiled": {"training__compile": True},
     "patience": {"training__patience": 1, "training__rate": 1e-9},
 }
 
@@ -39,6 +42,8 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
+    monkeypatch.setattr(twin, "BACKEND", "eager")
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)  # pytest would have it write a book
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Config], d
 @pytest.mark.parametrize("stop", [3, 8], ids=["mid-epoch", "validated"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_run_ends_with_the_same_bits(case: str, stop: int, tmp_path: Path, whole: Whole) -> None:
-    config = configured("transformer" if case in ("bf16", "r-drop") else "gru", **{**COMMON, **CASES[case]})
+    config = configured("transformer" if case in ("bf16", "r-drop", "compiled") else "gru", **{**COMMON, **CASES[case]})
     expected = whole(case, config)
     first = run(config, tmp_path, observers=[Recorder(stop)])
     second = run(config, tmp_path, resume=True)

@@ -61,6 +61,7 @@ class Augment:
     punctuation: float = setting(0.0, "rate at which a source loses the punctuation at its end")
     synonyms: str = setting("", "wordnet, or a file of groups of synonyms or of word vectors")
     synonym_rate: float = setting(0.1, "rate at which a word that has synonyms becomes one of them")
+    names: float = setting(0.0, "rate at which a rare word that both sides share becomes a made-up one on both")
     switchout: float = setting(0.0, "temperature of SwitchOut on both sides (Wang et al. 2018); 0 turns it off")
     reverse: Literal["none", "source", "target", "both"] = setting(
         "none", "side whose order is reversed, told to the model by a tag (Sánchez-Cartagena et al. 2021)"
@@ -221,6 +222,7 @@ class Training:
     metric: str | None = setting(None, "what validation judges by: loss, or the name of a metric")
     patience: int = setting(10, "validations without a new best before stopping; 0 never stops")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of matrix products")
+    compile: bool = setting(False, "have PyTorch compile the layers: minutes at the start, for GPUs and long runs")
     processes: int | None = setting(None, "CPU: processes that share each batch, each with 1,000 tokens or more")
     threads: int | None = setting(None, "CPU threads of each process; cores / processes where not given")
     seed: int = setting(1, "every random choice follows from it")

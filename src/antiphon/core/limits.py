@@ -23,7 +23,8 @@ _SHARES = [
     *_in("training", "label_smoothing ema scheduled_sampling beta1 beta2 likelihood collapse"),
 ]
 _RATES = [
-    *_in("data.augment", "share drop swap replace mask insert typos casing punctuation synonym_rate reverse_rate"),
+    *_in("data.augment", "share names drop swap replace mask insert typos casing punctuation"),
+    *_in("data.augment", "synonym_rate reverse_rate"),
     *_in("decoding", "abstain"),
 ]
 _POSITIVE = [

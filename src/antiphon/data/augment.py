@@ -20,6 +20,7 @@ from antiphon.data import synonyms
 from antiphon.data.columns import Pair
 from antiphon.data.corpus import Texts
 from antiphon.data.modalities import count_tokens
+from antiphon.data.names import Names
 from antiphon.data.synonyms import Synonyms
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
 
@@ -77,10 +78,12 @@ def learn(pairs: Iterable[Pair], data: Data, source: Tokenizer, target: Tokenize
         cut = source.encode if source.kind == "chinese" else synonyms.words_of if ours.spaced else None
         table = synonyms.learn(settings.synonyms, Texts(pairs, ["source"]), cut)
     changes = {name: change for name, rate, change in _kinds(settings, ours, theirs, table) if rate}
+    if settings.names:
+        changes = {"names": Names.learn(settings.names, pairs), **changes}
     return Augmenter(changes, settings.share) if changes else None
 
 
-RATES = ("punctuation", "replace", "mask", "drop", "swap", "insert", "casing", "typos")
+RATES = ("names", "punctuation", "replace", "mask", "drop", "swap", "insert", "casing", "typos")
 
 
 def _kinds(settings: Augment, ours: Side, theirs: Side, table: Synonyms | None) -> Iterator[tuple[str, float, Change]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.core.batch import State
@@ -23,6 +24,7 @@ from antiphon.models.functional import (
     dropout,
     hide,
     join_heads,
+    relu_dropout,
     split_heads,
 )
 from antiphon.models.linear import Linear
@@ -286,6 +288,8 @@ class FeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """`[B, T, D]` to `[B, T, D]`."""
         inner = self.input(x_BTD)
+        if self.activation is F.relu:
+            return self.output(relu_dropout(inner, self.share, self.training))
         if self.gated:
             gate, inner = inner.chunk(2, dim=2)
             inner = self.activation(gate) * inner

@@ -19,12 +19,40 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 
     The share is rounded to 1/256, and the rest is scaled by exactly what is kept.
     """
+    if torch.compiler.is_compiling():
+        return F.dropout(x, share, training)
     return x * kept(x, share) if training and round(share * 256) else x
 
 
 def add_dropout(x: Tensor, y: Tensor, share: float, training: bool) -> Tensor:
     """x + dropout(y), in one pass."""
-    return torch.addcmul(x, y, kept(y, share)) if training and round(share * 256) else x + y
+    if torch.compiler.is_compiling() or not training or not round(share * 256):
+        return x + dropout(y, share, training)
+    return torch.addcmul(x, y, kept(y, share))
+
+
+class _ReluDropout(torch.autograd.Function):
+    """The result alone says where the gradient goes on: what either of the two made zero has none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+        ctx.scale = 256 / (256 - min(255, round(share * 256)))
+        y = kept(x, share).mul_(x).relu_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, y, 0).mul_(ctx.scale), None
+
+
+def relu_dropout(x: Tensor, share: float, training: bool) -> Tensor:
+    """dropout(relu(x)), which keeps one tensor for its gradient where the two by themselves keep three."""
+    if not training or not round(share * 256) or torch.compiler.is_compiling():
+        return dropout(F.relu(x), share, training)
+    return _ReluDropout.apply(x, share)
 
 
 def kept(x: Tensor, share: float) -> Tensor:
@@ -218,6 +246,8 @@ def reverse(x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
     position = torch.arange(length, device=x_BSD.device)
     last = mask_BS.sum(1, keepdim=True) - 1
     index = torch.where(mask_BS, last - position, position) + length * torch.arange(rows, device=x_BSD.device)[:, None]
+    if torch.compiler.is_compiling():
+        return x_BSD.reshape(-1, x_BSD.shape[2]).index_select(0, index.flatten()).view(x_BSD.shape)
     return _Reverse.apply(x_BSD, index.flatten())
 
 

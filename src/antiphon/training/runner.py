@@ -23,7 +23,7 @@ from antiphon.data.batching import mix
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
 from antiphon.training.optimizers import Flat
-from antiphon.training.twin import Twin
+from antiphon.training.twin import Twin, compiled
 
 HALVINGS = 4
 """How often a batch that does not fit in memory is halved before training gives up."""
@@ -123,18 +123,21 @@ class Local:
         self.split = split or Split()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.twins: dict[str, Twin] = {}
+        self.compiled: dict[str, Seq2Seq] = {}
 
     def begin(self, config: Config, model: Seq2Seq, flat: Flat, precision: str) -> None:
-        """The model is ready; with `bf16` its twin finds the gradients."""
+        """The model is ready; with `bf16` its twin finds the gradients, where the settings say so a compiled one."""
         if precision == "bf16":
             self.twins = {"model": Twin(model, flat)}
+        if config.training.compile:
+            self.compiled = {"model": compiled(self.twins["model"].model if self.twins else model)}
         # What is loaded by now stays. To look through it for garbage again and again took 3 % of the time.
         gc.collect()
         gc.freeze()
 
     def players(self, models: Mapping[str, nn.Module]) -> Mapping[str, nn.Module]:
         """The models that find the gradients."""
-        return {name: self.twins[name].model if name in self.twins else model for name, model in models.items()}
+        return {**models, **{name: twin.model for name, twin in self.twins.items()}, **self.compiled}
 
     def accumulate(self, objective: Turn, models: Mapping[str, nn.Module], step: Step) -> dict[str, Loss]:
         """Add the gradients of the summed loss of all batches; gives that sum by player.
@@ -233,6 +236,7 @@ def blame(runner: Local, objective: Turn, models: Mapping[str, nn.Module], step:
 
         return hook
 
+    whole, runner.compiled = runner.compiled, {}  # what is compiled cannot be watched
     watched = runner.players(models)
     named = [
         (f"{player}.{name}".rstrip("."), part) for player, m in watched.items() for name, part in m.named_modules()
@@ -243,6 +247,7 @@ def blame(runner: Local, objective: Turn, models: Mapping[str, nn.Module], step:
         for part in runner.shares(step):
             add(losses, Local.accumulate(runner, objective, models, part))  # in this process, which is watched
     finally:
+        runner.compiled = whole
         for handle in handles:
             handle.remove()
     if not found and not all(bool(loss.total.isfinite()) for loss in losses.values()):
@@ -314,6 +319,9 @@ def check(settings: Training) -> None:
     for name in ("rate", "schedule"):
         if getattr(settings, name) is None:
             raise ConfigError(f"training.{name} has no value", do="let the recipe propose one, or set it")
+    if settings.compile and settings.objective in SEQUENCE_LEVEL:
+        what = f"training.objective={settings.objective} draws answers, which compiled layers cannot"
+        raise ConfigError(what, do="leave out training.compile")
     if not (settings.steps or settings.epochs or settings.minutes or settings.patience):
         raise ConfigError("training would never end", do="set training.epochs, .steps, .minutes or .patience")
 
