@@ -1,0 +1,79 @@
+"""Made-up names: the same on both sides and in the facts, rare words alone, and a model that has to copy them."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+
+from antiphon.core.config import Data, override
+from antiphon.core.errors import ConfigError
+from antiphon.data import augment
+from antiphon.data.columns import Pair
+from antiphon.data.knowledge import FACTS
+from antiphon.data.names import Names, given
+from antiphon.data.tokenizers import Word
+from runs import configured
+
+NAMES = [f"{first}{last}" for first in ("alpha", "Beta", "gamma_", "Delta") for last in "abcdefghijklmnopqrstuvwxyz"]
+PAIRS = [Pair(f"call {name} with {3**n}", f"{name} ( {3**n} )") for n, name in enumerate(NAMES)]
+
+
+def test_source_and_target_change_alike() -> None:
+    names = Names.learn(1.0, PAIRS)
+    for seed in range(50):
+        pair = PAIRS[seed]
+        new = names(pair, Random(seed))
+        _, called, _, number = new.source.split()
+        assert new.target == f"{called} ( {number} )"
+        assert len(number) == len(pair.source.split()[3])
+        assert called[0].isupper() or pair.source.split()[1][0].islower()
+        assert new.source.split()[::2] == ["call", "with"]
+
+
+def test_names_are_those_of_others_and_new_ones() -> None:
+    names = Names.learn(1.0, PAIRS)
+    made = {names(PAIRS[0], Random(seed)).target.split()[0] for seed in range(200)}
+    assert made & set(names.shared)
+    assert made - set(names.shared)
+
+
+def test_a_word_that_many_targets_have_stays() -> None:
+    pairs = [Pair(f"if {word} then return", f"if {word} : return") for word in NAMES]
+    names = Names.learn(1.0, pairs)
+    assert names.common == {"if", "return"}
+    assert names(pairs[0], Random(3)).target.split()[::2] == ["if", ":"]
+
+
+def test_facts_change_with_the_target() -> None:
+    facts = json.dumps([["Aarhus_Airport", "runwayLength", "2702.0"], ["Aarhus_Airport", "city", "Aarhus"]])
+    pair = Pair("Aarhus Airport", "The runway of Aarhus Airport is 2702.0 long.", (), {FACTS: facts, "tone": "kind"})
+    assert given(pair) == {"Aarhus", "Airport", "2702", "0"}
+    names = Names.learn(1.0, [pair, *(Pair(word, word) for word in NAMES)])
+    new = names(pair, Random(1))
+    (first, relation, length), (again, other, city) = json.loads(new.context[FACTS])
+    assert first == again == new.source != "Aarhus Airport"
+    assert first.split()[0] == city
+    assert (relation, other, new.context["tone"]) == ("runwayLength", "city", "kind")
+    assert new.target == f"The runway of {first} is {length} long."
+
+
+def test_a_rate_of_a_half_changes_half() -> None:
+    names = Names.learn(0.5, PAIRS)
+    changed = sum(names(PAIRS[0], Random(seed)).source.split()[1] != "alphaa" for seed in range(400))
+    assert 160 < changed < 240
+
+
+def test_pairs_without_a_name_in_common_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.augment\.names does nothing.*set it to 0"):
+        Names.learn(0.5, [Pair("a b", "c d"), Pair("e", "f")])
+
+
+def test_names_are_an_augmentation_like_any_other() -> None:
+    config = override(configured(), {"data.augment.names": 0.5, "data.augment.drop": 0.1})
+    found = augment.learn(PAIRS, config.data, Word(), Word())
+    assert found is not None
+    assert list(found.changes) == ["names", "drop"]
+    assert found(PAIRS[0], 5) == found(PAIRS[0], 5)
+    assert augment.learn(PAIRS, Data(), Word(), Word()) is None
