@@ -12,8 +12,8 @@ from antiphon.core.errors import ConfigError
 from antiphon.data import augment
 from antiphon.data.columns import Pair
 from antiphon.data.knowledge import FACTS
-from antiphon.data.names import Names, given
-from antiphon.data.tokenizers import Word
+from antiphon.data.names import Names, Stems, given, stem
+from antiphon.data.tokenizers import Char, Whitespace, Word
 from runs import configured
 
 NAMES = [f"{first}{last}" for first in ("alpha", "Beta", "gamma_", "Delta") for last in "abcdefghijklmnopqrstuvwxyz"]
@@ -77,3 +77,51 @@ def test_names_are_an_augmentation_like_any_other() -> None:
     assert list(found.changes) == ["names", "drop"]
     assert found(PAIRS[0], 5) == found(PAIRS[0], 5)
     assert augment.learn(PAIRS, Data(), Word(), Word()) is None
+
+
+FINNISH = [
+    Pair("vapiti N PRT", "vapiteitta"), Pair("briossi N TRANS", "briossiksi"), Pair("latkia V", "latkinet"),
+    Pair("no X", "yes"),
+]  # fmt: skip
+
+
+def test_a_stem_is_the_longest_run_that_both_share() -> None:
+    assert stem(list("älköön kysellä"), list("kysellyt")) == (7, 0, 6)
+    assert stem(list("ab"), list("ab")) == (0, 0, 0)
+
+
+def test_stems_change_alike_and_endings_stay() -> None:
+    stems = Stems.learn(1.0, FINNISH, Char(), Char())
+    assert set(stems.drawn) == set("vapitbrioslk")
+    for seed in range(30):
+        new = stems(FINNISH[1], Random(seed))
+        made = new.source.removesuffix(" N TRANS")
+        assert len(made) == len("briossi")
+        assert new.target == made + "ksi"
+        assert set(made) <= set(stems.drawn)
+    assert stems(FINNISH[3], Random(1)) == FINNISH[3]
+    assert {stems(FINNISH[1], Random(seed)).source for seed in range(30)} != {FINNISH[1].source}
+
+
+def test_stems_of_spelled_words_leave_tags_alone() -> None:
+    spelled = [Pair(" ".join(pair.source.split()[0]) + " N", " ".join(pair.target)) for pair in FINNISH[:3]]
+    stems = Stems.learn(1.0, spelled, Whitespace(), Whitespace())
+    assert "N" not in stems.drawn
+    new = stems(spelled[0], Random(2))
+    assert new.source.split()[-1] == "N"
+    assert new.target.split()[:5] == new.source.split()[:5]
+    assert new.target.split()[6:] == spelled[0].target.split()[6:]
+
+
+def test_pairs_without_a_stem_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.augment\.stems does nothing.*set it to 0"):
+        Stems.learn(0.5, [Pair("a b", "c d")], Char(), Char())
+
+
+def test_stems_are_an_augmentation_like_any_other() -> None:
+    config = override(configured(), {"data.augment.stems": 0.5, "data.augment.share": 1.0})
+    found = augment.learn(FINNISH, config.data, Char(), Char())
+    assert found is not None
+    assert list(found.changes) == ["stems"]
+    changed = sum(found(FINNISH[0], seed) != FINNISH[0] for seed in range(200))
+    assert 70 < changed < 130

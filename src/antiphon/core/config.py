@@ -37,7 +37,7 @@ class Side:
 
     tokenizer: Tokenizer | None = setting(None, "how text is cut into tokens")
     vocabulary: int | None = setting(None, "largest number of tokens in the vocabulary, special ones included")
-    min_count: int = setting(1, "leave out tokens seen fewer times than this")
+    min_count: int | None = setting(None, "leave out tokens seen fewer times than this")
     max_length: int | None = setting(None, "longest sequence in tokens, end mark included")
     normalize: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = setting("nfc", "Unicode normalization form")
     lowercase: bool = setting(False, "lowercase the text before it is cut")
@@ -61,7 +61,8 @@ class Augment:
     punctuation: float = setting(0.0, "rate at which a source loses the punctuation at its end")
     synonyms: str = setting("", "wordnet, or a file of groups of synonyms or of word vectors")
     synonym_rate: float = setting(0.1, "rate at which a word that has synonyms becomes one of them")
-    names: float = setting(0.0, "rate at which a rare word that both sides share becomes a made-up one on both")
+    names: float | None = setting(None, "rate at which a rare word that both sides share becomes a made-up one on both")
+    stems: float = setting(0.0, "rate at which the longest run that both sides share becomes a made-up one on both")
     switchout: float = setting(0.0, "temperature of SwitchOut on both sides (Wang et al. 2018); 0 turns it off")
     reverse: Literal["none", "source", "target", "both"] = setting(
         "none", "side whose order is reversed, told to the model by a tag (Sánchez-Cartagena et al. 2021)"

@@ -23,7 +23,7 @@ _SHARES = [
     *_in("training", "label_smoothing ema scheduled_sampling beta1 beta2 likelihood collapse"),
 ]
 _RATES = [
-    *_in("data.augment", "share names drop swap replace mask insert typos casing punctuation"),
+    *_in("data.augment", "share names stems drop swap replace mask insert typos casing punctuation"),
     *_in("data.augment", "synonym_rate reverse_rate"),
     *_in("decoding", "abstain"),
 ]
@@ -43,8 +43,8 @@ _NATURAL = [
 ]
 _COUNTS = [
     *_in("data", "batch_tokens facts history"),
-    *_in("data.source", "max_length"),
-    *_in("data.target", "max_length"),
+    *_in("data.source", "max_length min_count"),
+    *_in("data.target", "max_length min_count"),
     *_in("model", "width heads"),
     *_in("model.encoder", "layers kernel"),
     *_in("model.decoder", "layers kernel"),
@@ -63,10 +63,9 @@ def check(config: Config, where: str) -> None:
         if value is not None and not 0 <= value < 1:
             raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
     for key in _RATES:
-        if not 0 <= attrgetter(key)(config) <= 1:
-            raise ConfigError(
-                f"{key} must be from 0 to 1", where=where, got=attrgetter(key)(config), do="set it to 0 or 0.1"
-            )
+        value = attrgetter(key)(config)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{key} must be from 0 to 1", where=where, got=value, do="set it to 0 or 0.1")
     for key in _COUNTS:
         value = attrgetter(key)(config)
         if value is not None and value < 1:

@@ -20,7 +20,7 @@ from antiphon.data import synonyms
 from antiphon.data.columns import Pair
 from antiphon.data.corpus import Texts
 from antiphon.data.modalities import count_tokens
-from antiphon.data.names import Names
+from antiphon.data.names import Names, Stems
 from antiphon.data.synonyms import Synonyms
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
 
@@ -71,19 +71,21 @@ def learn(pairs: Iterable[Pair], data: Data, source: Tokenizer, target: Tokenize
         raise ConfigError("data.augment.casing does nothing where data.source.lowercase is set", do="set it to 0")
     ours = Side.learn(Texts(pairs, ["source"]), source)
     theirs = ours
-    if settings.switchout or settings.reverse in ("target", "both"):
+    if settings.switchout or settings.stems or settings.reverse in ("target", "both"):
         theirs = Side.learn(Texts(pairs, ["target"]), target)
     table = None
     if settings.synonyms and settings.synonym_rate:
         cut = source.encode if source.kind == "chinese" else synonyms.words_of if ours.spaced else None
         table = synonyms.learn(settings.synonyms, Texts(pairs, ["source"]), cut)
     changes = {name: change for name, rate, change in _kinds(settings, ours, theirs, table) if rate}
+    if settings.stems:
+        changes = {"stems": Stems.learn(settings.stems, pairs, ours.units, theirs.units), **changes}
     if settings.names:
         changes = {"names": Names.learn(settings.names, pairs), **changes}
     return Augmenter(changes, settings.share) if changes else None
 
 
-RATES = ("names", "punctuation", "replace", "mask", "drop", "swap", "insert", "casing", "typos")
+RATES = ("names", "stems", "punctuation", "replace", "mask", "drop", "swap", "insert", "casing", "typos")
 
 
 def _kinds(settings: Augment, ours: Side, theirs: Side, table: Synonyms | None) -> Iterator[tuple[str, float, Change]]:

@@ -131,7 +131,7 @@ class Text:
         pieces that it knew but never saw, and runs of characters that it does not know, each as one token.
         """
         counts = count_tokens(self.tokenizer, _Cleaned(texts, self.side))
-        return replace(self, vocabulary=self.vocabulary.extended(counts, size, self.side.min_count, tags))
+        return replace(self, vocabulary=self.vocabulary.extended(counts, size, self.side.min_count or 1, tags))
 
     def files(self, prefix: str) -> dict[str, bytes]:
         """What `load` needs, by file names that begin with `prefix.`."""
@@ -165,7 +165,8 @@ class Text:
         tokenizer = tokenizers.learn(side.tokenizer, cleaned, size=side.vocabulary, side=side)
         counts = count_tokens(tokenizer, cleaned)
         always = [*tags, *(Byte.tokens if tokenizer.kind == "byte" else ())]
-        return cls(tokenizer, Vocabulary.build(counts, side.vocabulary, side.min_count, always), side, name, too_long)
+        vocabulary = Vocabulary.build(counts, side.vocabulary, side.min_count or 1, always)
+        return cls(tokenizer, vocabulary, side, name, too_long)
 
 
 def check_sampling(side: Side, name: str) -> None:

@@ -1,17 +1,19 @@
-"""Made-up words in the place of rare ones that a target takes from its source or facts: what teaches to copy."""
+"""Made-up words, or stems of words, in the place of what a target takes from its source: what teaches to copy."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from random import Random
 
 from antiphon.core.errors import ConfigError
 from antiphon.data import knowledge
 from antiphon.data.columns import Pair
 from antiphon.data.knowledge import FACTS, Fact
+from antiphon.data.tokenizers import Tokenizer
 
 WORD = re.compile(r"\w+")
 COMMON = 0.02
@@ -74,6 +76,59 @@ class Names:
         first, second = draw.choice(self.shared), draw.choice(self.shared)
         made = first if draw.random() < 0.5 else first[: (len(first) + 1) // 2] + second[len(second) // 2 :]
         return made[:1].upper() + made[1:] if word[:1].isupper() else made
+
+
+SHORTEST = 3
+"""Units of what counts as a stem."""
+
+
+@dataclass(frozen=True)
+class Stems:
+    """The longest run of units that both sides of a pair share becomes, at a rate, another on both, drawn from those of
+    all such runs as often as they are there: the hallucination of Anastasopoulos and Neubig (2019).
+
+    What is left, the endings and what stands beside the word, then has to be told from what is in it.
+    """
+
+    rate: float
+    source: Tokenizer
+    target: Tokenizer
+    drawn: tuple[str, ...]
+
+    @classmethod
+    def learn(cls, rate: float, pairs: Iterable[Pair], source: Tokenizer, target: Tokenizer) -> Stems:
+        """From training pairs. Raises `ConfigError` where no pair shares a stem."""
+        drawn = list[str]()
+        for pair in pairs:
+            ours, theirs = source.encode(pair.source), target.encode(pair.target)
+            start, _, size = stem(ours, theirs)
+            drawn += ours[start : start + size]
+        if not drawn:
+            what = f"data.augment.stems does nothing: no source shares {SHORTEST} units in a row with its target"
+            raise ConfigError(what, do="set it to 0")
+        return cls(rate, source, target, tuple(sorted(drawn)))
+
+    def __call__(self, pair: Pair, draw: Random) -> Pair:
+        if draw.random() >= self.rate:
+            return pair
+        ours, theirs = self.source.encode(pair.source), self.target.encode(pair.target)
+        start, place, size = stem(ours, theirs)
+        made = [draw.choice(self.drawn) for _ in range(size)]
+        ours[start : start + size], theirs[place : place + size] = made, made
+        return Pair(self.source.decode(ours), self.target.decode(theirs), (), pair.context)
+
+
+def stem(ours: list[str], theirs: list[str]) -> tuple[int, int, int]:
+    """Where the longest run of units that both have begins in each, and its length; 0 if that is below `SHORTEST`."""
+    found = SequenceMatcher(None, ours, theirs, autojunk=False).find_longest_match()
+    return (found.a, found.b, found.size) if found.size >= SHORTEST else (0, 0, 0)
+
+
+def taken(pairs: Sequence[Pair]) -> float:
+    """The share of pairs whose target has a rare word of its source or facts."""
+    said = Counter(word for pair in pairs for word in set(WORD.findall(pair.target)))
+    common = {word for word, times in said.items() if times > max(1, COMMON * len(pairs))}
+    return sum(not common >= set(WORD.findall(pair.target)) & given(pair) for pair in pairs) / max(1, len(pairs))
 
 
 def given(pair: Pair) -> set[str]:

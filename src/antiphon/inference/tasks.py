@@ -27,7 +27,7 @@ class Preset:
 
     `metrics` are what `evaluate` scores by; `choices` are the settings it proposes where they are left open, all others
     follow from the data. `spelled`: short strings are cut into characters. `longest_source`: a source may have so many
-    tokens, if the tokenizer does not allow more. `copy`: what the source says can be copied. `no_repeat`: n-grams of
+    tokens, if the tokenizer does not allow more. `copy`: words of the source can be copied. `no_repeat`: n-grams of
     this length do not recur in an answer, unless it is spelled. `turns`: a source may be a dialogue
     (`antiphon.data.turns`).
     """

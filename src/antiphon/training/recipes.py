@@ -13,12 +13,16 @@ from antiphon.core.config import Config, get, override
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
+from antiphon.data.names import taken
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
 
-SAMPLE = 100_000
+SAMPLE, LOOKED = 100_000, 10_000
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
+
+MANY = 5000
+"""Pairs that can do without their rare words, where these can be copied."""
 
 LONG, READ, WINDOW = 512, 8192, 128
 """Tokens: sources beyond this are long, what is read of them, and how far a position then looks to either side."""
@@ -74,6 +78,8 @@ class Statistics:
     common: float
     """Kinds of characters that both sides have, as a share of those of the side that has more."""
     facts: bool = False
+    taken: float = 0.0
+    """The share of targets that have a rare word of their source or facts."""
 
     @staticmethod
     def of(pairs: Iterable[Pair], find: Finder | None = None) -> Statistics:
@@ -87,7 +93,8 @@ class Statistics:
         kinds = set(itertools.chain.from_iterable(sources)), set(itertools.chain.from_iterable(targets))
         common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
-        return Statistics(count, SideStatistics.of(sources), SideStatistics.of(targets), common, facts)
+        sides = SideStatistics.of(sources), SideStatistics.of(targets)
+        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]))
 
 
 def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
@@ -154,6 +161,9 @@ class Plan:
             sizes = [max(sizes)] * 2
         for side, (size, reason) in zip(("source", "target"), sizes, strict=True):
             self.propose(f"data.{side}.vocabulary", size, reason)
+            few = copying and getattr(self.config.data, side).tokenizer == "word" and self.statistics.pairs >= MANY
+            reason = "what is rarer is copied, and copying is learned from it" if few else "every token counts"
+            self.propose(f"data.{side}.min_count", 3 if few else 1, reason)
             self._longest(side)
 
     def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
@@ -163,6 +173,8 @@ class Plan:
             return "char", "single words, spelled out"
         if self.preset.spelled and side.characters < 40:
             return "char", "short strings, spelled out"
+        if self.preset.copy and self.config.model.head == "copy" and side.chinese < 0.1:
+            return "word", "whole words can be copied, those too that nobody knows"
         return "bpe", f"running text with {side.new_words:.1%} unseen words"
 
     def _size(self, side: str) -> tuple[int, str]:
@@ -231,6 +243,9 @@ class Plan:
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
         self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
+        names = self.config.model.head == "copy" and self.statistics.taken > 0.05
+        reason = "no name is known by heart, so that copying is learned" if names else "there is little to copy"
+        self.propose("data.augment.names", 0.3 if names else 0.0, reason)
 
     def batches(self) -> None:
         """How much goes into a step."""
