@@ -44,8 +44,18 @@ KINDS: dict[str, list[str]] = {
 SPELLED = ("none", "stems", "drop", "swap", "replace", "mask", "insert", "switchout", "reverse")
 TEXT = tuple(kind for kind in KINDS if kind != "stems")
 SETS: dict[str, dict[str, Any]] = {
-    "low": {"kinds": SPELLED, "task": "transduction", "metric": "exact"},
-    "medium": {"kinds": SPELLED, "task": "transduction", "metric": "exact"},
+    "low": {
+        "kinds": SPELLED,
+        "task": "transduction",
+        "metric": "exact",
+        "settings": ["training.steps=1500", "training.validate_every=250"],
+    },
+    "medium": {
+        "kinds": SPELLED,
+        "task": "transduction",
+        "metric": "exact",
+        "settings": ["training.steps=3000", "training.validate_every=500"],
+    },
     "translation": {"kinds": TEXT, "task": "translation", "metric": "chrf", "settings": ["training.epochs=25"]},
 }
 

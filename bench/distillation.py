@@ -24,12 +24,10 @@ from statistics import median
 from typing import Any
 
 import torch
+from _judging import above, scored
 
-from antiphon import metrics
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
-from antiphon.metrics import significance
-from antiphon.metrics.scoring import table
 
 SAME = ["model.width=128", "model.feedforward=256", "model.encoder.kind=transformer", "model.encoder.layers=4",
         "data.batch_tokens=4096", "training.patience=0", "training.metric=chrf"]  # fmt: skip
@@ -120,31 +118,15 @@ def judged(out: Path, seconds: dict[str, float], source: list[str], target: list
     for (name, beam), rates in speeds.items():
         row = {"model": name, "beam": beam, "sentences_per_second": round(median(rates), 1),
                "times_as_fast_as_teacher": round(median(a / b for a, b in zip(rates, best, strict=True)), 2),
-               "training_seconds": seconds[name], "bleu": score(answers[name, beam], references)}  # fmt: skip
+               "training_seconds": seconds[name], "bleu": scored("bleu", answers[name, beam], references)}  # fmt: skip
         if name != "teacher":
-            row["to_teacher"] = difference(answers["teacher", BEAMS[0]], answers[name, beam], references)
+            row["to_teacher"] = above("bleu", answers["teacher", BEAMS[0]], answers[name, beam], references)
         if name not in ("teacher", "likelihood") and ("likelihood", beam) in answers:
-            row["to_likelihood"] = difference(answers["likelihood", beam], answers[name, beam], references)
+            row["to_likelihood"] = above("bleu", answers["likelihood", beam], answers[name, beam], references)
         rows.append(row)
         print(row, file=sys.stderr)
     sizes = {name: sum(p.numel() for p in each.models[0].parameters()) for name, each in models.items()}
     return {"results": rows, "parameters": sizes}
-
-
-def score(answers: list[str], references: list[list[str]]) -> dict[str, Any]:
-    """BLEU with its interval."""
-    found = metrics.corpus(metrics.get("bleu"), answers, references)
-    interval = [round(value, 1) for value in found.interval or ()]
-    return {"value": round(found.value, 2), "interval": interval, "signature": found.signature}
-
-
-def difference(first: list[str], second: list[str], references: list[list[str]]) -> dict[str, Any]:
-    """How much higher the BLEU of the second is, with the interval of the paired difference."""
-    metric: Any = metrics.get("bleu")
-    tables = [table(metric, answers, references) for answers in (first, second)]
-    found = significance.paired(metric, *tables, trials=1000)
-    interval = [round(value, 2) for value in found.interval or ()]
-    return {"bleu": round(found.difference, 2), "interval": interval, "p": round(found.p_randomization, 4)}
 
 
 if __name__ == "__main__":

@@ -16,12 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from _commands import antiphon, data_sets
-
-from antiphon import metrics
-from antiphon.inference.bundle import load
-from antiphon.inference.predictor import Predictor
-from antiphon.metrics import significance
-from antiphon.metrics.scoring import table
+from _judging import above, answers, scored
 
 METRICS = ("exact", "bleu")
 COMMON = ["data.source.tokenizer=word", "data.target.tokenizer=word", "data.source.min_count=3",
@@ -42,26 +37,6 @@ def train(way: str, data: Path, out: Path, settings: list[str]) -> float:
     return antiphon(*words, "--out", str(out / way), *COMMON, *WAYS[way], *settings, threads=1).cpu_seconds
 
 
-def answers(run: Path, sources: list[str]) -> list[str]:
-    """One for each source; the same source has the same."""
-    return [found[0].text for found in Predictor(load(run), processes=1).predict(sources)]
-
-
-def scored(said: list[str], references: list[list[str]]) -> dict[str, Any]:
-    """Each metric with its interval. Every line counts, those whose source comes again too, as in published figures."""
-    found = {name: metrics.corpus(metrics.get(name), said, references) for name in METRICS}
-    return {name: {"value": round(score.value, 2), "interval": score.interval, "signature": score.signature}
-            for name, score in found.items()}  # fmt: skip
-
-
-def above(other: list[str], said: list[str], references: list[list[str]]) -> dict[str, Any]:
-    """By how many points of exact match `said` is better than `other`, with the interval of the paired difference."""
-    metric: Any = metrics.get("exact")
-    tables = [table(metric, each, references) for each in (other, said)]
-    found = significance.paired(metric, *tables, trials=1000)
-    return {"exact": round(found.difference, 2), "interval": found.interval, "p": round(found.p_randomization, 4)}
-
-
 def main() -> None:
     """Measure the ways asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,10 +54,13 @@ def main() -> None:
         out.mkdir(parents=True, exist_ok=True)
         for way in options.ways.split(","):
             seconds = train(way, root / "django_code", out, options.settings)
-            said[way] = answers(out / way, list(sources))
-            result[way] = {"training_cpu_seconds": round(seconds), **scored(said[way], references)}
+            said[way] = answers(out / way, sources)
+            result[way] = {
+                "training_cpu_seconds": round(seconds),
+                **{name: scored(name, said[way], references) for name in METRICS},
+            }
             for other in said.keys() - {way}:
-                result[way][f"above {other}"] = above(said[other], said[way], references)
+                result[way][f"above {other}"] = above("exact", said[other], said[way], references)
     print(json.dumps({"sentences": len(sources), **result}, indent=1))
 
 

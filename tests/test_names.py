@@ -12,7 +12,7 @@ from antiphon.core.errors import ConfigError
 from antiphon.data import augment
 from antiphon.data.columns import Pair
 from antiphon.data.knowledge import FACTS
-from antiphon.data.names import Names, Stems, given, stem
+from antiphon.data.names import Names, Stems, given, stem, taken
 from antiphon.data.tokenizers import Char, Whitespace, Word
 from runs import configured
 
@@ -68,6 +68,20 @@ def test_a_rate_of_a_half_changes_half() -> None:
 def test_pairs_without_a_name_in_common_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.augment\.names does nothing.*set it to 0"):
         Names.learn(0.5, [Pair("a b", "c d"), Pair("e", "f")])
+
+
+def test_numbers_alone_can_be_shared_too() -> None:
+    names = Names.learn(1.0, [Pair(f"number {n}", f"Zahl {n}") for n in range(100, 200)])
+    assert names.shared == ()
+    new = names(Pair("number 123", "Zahl 123"), Random(1))
+    assert new.source.split()[1] == new.target.split()[1] != "123"
+
+
+def test_what_is_taken_is_rare_and_shared() -> None:
+    assert taken(PAIRS) == 1.0
+    assert taken([Pair("if a", "if b")] * 9) == 0.0
+    assert taken([*PAIRS, *(Pair("x", f"y{n}") for n in range(104))]) == 0.5
+    assert taken([]) == 0.0
 
 
 def test_names_are_an_augmentation_like_any_other() -> None:

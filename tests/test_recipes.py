@@ -111,6 +111,36 @@ def test_statistics_count_what_they_say() -> None:
     assert side.chinese == pytest.approx(2 / 13)
 
 
+CALLS = [Pair(f"call f{n} with {3 * n} and go", f"f{n} ( {3 * n} )") for n in range(6000)]
+
+
+def test_tasks_that_copy_copy_whole_words_and_learn_it_from_made_up_names() -> None:
+    for task in ("code", "summarization", "data-to-text"):
+        config, choices = propose(Config(task=task), Statistics.of(CALLS * 3))
+        data = config.data
+        assert (data.source.tokenizer, data.target.tokenizer, config.model.head) == ("word", "word", "copy")
+        assert (data.source.min_count, data.target.min_count, data.augment.names) == (3, 3, 0.3)
+        assert "learned" in next(choice.reason for choice in choices if choice.key == "data.augment.names")
+
+
+def test_few_pairs_keep_their_rare_words() -> None:
+    config, _ = propose(Config(task="code"), Statistics.of(CALLS[:500]))
+    assert (config.data.source.min_count, config.data.augment.names) == (1, 0.3)
+
+
+@pytest.mark.parametrize(("task", "mine"), [("translation", {}), ("code", {"model.head": "vocabulary"})])
+def test_what_copies_nothing_gets_no_made_up_names(task: str, mine: dict[str, object]) -> None:
+    config, _ = propose(override(Config(task=task), mine), Statistics.of(CALLS * 3))
+    assert config.data.augment.names == 0.0
+    assert config.data.source.min_count == 1
+    assert "word" not in (config.data.source.tokenizer, config.data.target.tokenizer)
+
+
+def test_copying_in_a_script_without_spaces_takes_subwords() -> None:
+    config, _ = propose(Config(task="summarization"), Statistics.of(CHINESE))
+    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "bpe")
+
+
 ARTICLES = [Pair(" ".join(f"word{(n * k) % 4999}" for k in range(600 + n % 900)), f"line {n}") for n in range(200)]
 
 

@@ -26,7 +26,7 @@ class Names:
     one on both sides: one that other pairs share, or the beginning of one with the end of another. A number gets other
     digits. Nobody can know such a word, so it has to be copied.
 
-    `shared` are the words that pairs share, each once; `common` those that stay.
+    `shared` are the words that pairs share, each once, without numbers; `common` those that stay.
     """
 
     rate: float
@@ -43,11 +43,11 @@ class Names:
             shared |= words & given(pair)
             count += 1
         common = frozenset(word for word, times in said.items() if times > max(1, COMMON * count))
-        known = tuple(sorted(word for word in shared - common if not word.isdecimal()))
-        if not known:
+        if not shared - common:
             what = "data.augment.names does nothing: sources and targets have no rare word in common"
             raise ConfigError(what, do="set it to 0")
-        return cls(rate, known, common)
+        known = (word for word in shared - common if not word.isdecimal())
+        return cls(rate, tuple(sorted(known)), common)
 
     def __call__(self, pair: Pair, draw: Random) -> Pair:
         said, there = dict.fromkeys(WORD.findall(pair.target)), given(pair)
