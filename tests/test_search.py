@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from antiphon.core.batch import EOS, Memory, Padded, State, Steps, pad
+from antiphon.core.batch import BOS, EOS, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.inference.scoring import Referee
@@ -98,7 +98,7 @@ def texts(answers: list[list[Hypothesis]]) -> list[list[list[int]]]:
 @pytest.mark.parametrize(("penalty", "coverage"), [(0.0, 0.0), (1.0, 0.0), (0.6, 0.3)])
 def test_wide_beam_is_the_exact_argmax(penalty: float, coverage: float) -> None:
     source, settings = sources(4), Decoding(length_penalty=penalty, coverage_penalty=coverage)
-    found = run(Table(), source, beam=900, n_best=6, length_penalty=penalty, coverage_penalty=coverage)
+    found = run(Table(), source, beam=900, n_best=6, length_penalty=penalty, coverage_penalty=coverage, thorough=True)
     targets = everything()
     for row in range(4):
         alone = one(source, row)
@@ -169,7 +169,7 @@ SETTINGS = [
     {"beam": 1}, {"beam": 5}, {"beam": 5, "n_best": 5}, {"beam": 6, "groups": 2, "n_best": 4}, {"sample": True},
     {"sample": True, "n_best": 3, "top_p": 0.7, "temperature": 0.8}, {"sample": True, "top_k": 3},
     {"beam": 4, "no_repeat": 2}, {"beam": 3, "coverage_penalty": 0.4, "length_penalty": 0.7},
-    {"beam": 3, "min_length": 3},
+    {"beam": 3, "min_length": 3}, {"beam": 5, "thorough": True},
 ]  # fmt: skip
 
 
@@ -201,6 +201,54 @@ def test_the_batch_changes_nothing(settings: dict[str, object], flat: bool, monk
                 repeated += mine[0].repeated
     together = not decoding.sample and decoding.groups == 1
     assert (len(settled) if together else repeated) > 0 if flat else repeated < 9 > len(settled)
+
+
+A, B, C, D = range(4, 8)
+
+
+class CatchesUp(Table):
+    """A ends at once; B and C begin badly, but what follows costs nothing: B C D D D D D D has the better mean at last.
+
+    `chance` is that of C; at `TIE` the beginning is level with what has ended where a search decides whether to go on.
+    """
+
+    TIE = 0.5 * (0.98 * 0.5) ** 1.5 / 0.25
+
+    def __init__(self, chance: float, noise: float = 0.0) -> None:
+        super().__init__(size=8, noise=noise)
+        rows = torch.full((9, 8), 1e-9, dtype=torch.float64)
+        rows[BOS, A] = rows[BOS, B] = 0.5
+        rows[A, EOS], rows[A, D] = 0.98, 0.02
+        rows[B, C], rows[B, EOS] = chance, 1 - chance
+        rows[C, D] = rows[D, D] = rows[8, EOS] = 1.0
+        self.table = rows.log().float()
+
+    def start(self, memory: Memory) -> State:
+        return {"hash": torch.zeros(len(memory.mask_BS), dtype=torch.long), "memory.mask": memory.mask_BS}
+
+    def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
+        step_NT = state["hash"][:, None] + torch.arange(tokens_NT.shape[1])
+        row_NT = torch.where(step_NT == 8, 8, tokens_NT)
+        weights = torch.ones(*tokens_NT.shape, memory.mask_BS.shape[1]) / memory.mask_BS.shape[1]
+        return Steps(row_NT[..., None].float(), weights), state | {"hash": step_NT[:, -1] + 1}
+
+
+def test_a_thorough_search_finds_what_catches_up() -> None:
+    source, model = sources(1), CatchesUp(0.6)
+    for thorough, tokens in ((False, [A]), (True, [B, C, D, D, D, D, D, D])):
+        [[answer]] = run(model, source, 12, thorough=thorough, beam=2)
+        assert answer.tokens == tokens
+    assert run(model, source, 12, length_penalty=0.0, beam=2)[0][0].tokens == [A]
+
+
+def test_when_to_stop_is_a_decision_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is alive ties with what has ended: float error would say whether to go on, so each sentence decides alone."""
+    source, noisy = sources(20), CatchesUp(CatchesUp.TIE, noise=1e-6)
+    alone = texts([run(noisy, one(source, row), 12, beam=2)[0] for row in range(20)])
+    assert texts(run(noisy, source, 12, beam=2)) == alone
+    for place in ("search", "beam"):
+        monkeypatch.setattr(f"antiphon.inference.{place}.MARGIN", -1.0)
+    assert texts(run(noisy, source, 12, beam=2)) != alone
 
 
 def test_without_the_margin_the_batch_would_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,7 @@ class Decoding:
     length_penalty: float = setting(1.0, "score = log probability / length ** this; 0 ranks by plain probability")
     coverage_penalty: float = setting(0.0, "weight of the coverage penalty (Wu et al. 2016)")
     n_best: int = setting(1, "hypotheses returned")
+    thorough: bool = setting(False, "search on until no hypothesis can win, not only until none would if it ended now")
     groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")
     diversity: float = setting(0.5, "penalty on a token that an earlier group chose at this step")
     sample: bool = setting(False, "draw tokens at random instead of searching")

@@ -52,7 +52,7 @@ class Step:
 
 
 _BY_SENTENCE = ["active_A", "limits_A", "room_AG", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS"]
-_BY_SENTENCE += ["prefixes_AT", "best_AN"]
+_BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A"]
 
 
 class Beams:
@@ -82,6 +82,7 @@ class Beams:
         self.prefixes_AT = pad([list(item.prefix) or [PAD] for item in constraints]).values.to(device)
         self.required = Required.begin(constraints, device)
         self.best_AN = torch.full((rows, settings.n_best), -INF, dtype=torch.float64, device=device)
+        self.shortest_A = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.ends, self.steps = Ends(), list[Step]()
         self.referee = Referee(models, source, context)
@@ -254,6 +255,7 @@ class Beams:
         if ended_AK.any():
             scores = self._scores(choice.totals_AK, step + 1, self.looked_ARS)
             self.ends.add(ended_AK, self.active_A, step, scores, finished=True)
+            self.shortest_A[ended_AK.any(1)] = self.shortest_A[ended_AK.any(1)].clamp_max(step + 1.0)
             self.room_AG = self.room_AG - ended_AK.view(*self.room_AG.shape, -1).sum(2)
             self.best_AN = (
                 torch.cat([self.best_AN, scores.masked_fill(~ended_AK, -INF)], 1).topk(self.best_AN.shape[1], 1).values
@@ -261,15 +263,24 @@ class Beams:
         return (self.totals_AR == -INF).all(1) | self._settled(step)
 
     def _settled(self, step: int) -> Tensor:
-        """True where the best that any live hypothesis can reach is clearly below all that will be returned.
+        """True where no live hypothesis would be returned if it ended with the next step, whatever that costs; a
+        thorough search asks that of all steps to come.
 
-        Totals only fall and the limit bounds the length, so total / longest ** penalty is that best. Being clear
-        by the margin makes the outcome the same where float error moves the moment of stopping.
+        Totals only fall and the limit bounds the length, so total / longest ** penalty is the best that can be reached.
+        Being clear by the margin makes the outcome of a thorough search the same where float error moves the moment of
+        stopping. That of any other is a decision like those on the beam.
         """
-        if self.settings.sample or self.settings.groups > 1:
+        settings, worst_A = self.settings, self.best_AN[:, -1]
+        if settings.sample or settings.groups > 1:
             return torch.zeros_like(self.active_A, dtype=torch.bool)
-        reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** self.settings.length_penalty
-        return reach_A < self.best_AN[:, -1] - MARGIN * (step + 1) ** 0.5
+        if settings.thorough:
+            reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** settings.length_penalty
+            return reach_A < worst_A - MARGIN * (step + 1) ** 0.5
+        reach_A = self.totals_AR.amax(1) / (step + 2) ** settings.length_penalty
+        open_A = (reach_A > -INF) & (worst_A > -INF)
+        nats_A = (reach_A - worst_A).abs() * self.shortest_A**settings.length_penalty
+        self._note(nats_A.masked_fill(~open_A, INF), self.active_A, step)
+        return reach_A < worst_A
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:
         """Moves every row's state to its new place. Done sentences leave the batch a quarter of it at a time, so that

@@ -6,7 +6,7 @@ V vocabulary, S source, T target.
 The score of a hypothesis is its log probability in nats divided by length ** length_penalty, the length counting
 the end mark, plus the coverage penalty of Wu et al. (2016). Finished hypotheses rank before unfinished ones.
 A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
-taken, or when no live hypothesis can still beat the worst one that is to be returned, or at its length limit.
+taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit.
 """
 
 from __future__ import annotations
