@@ -242,7 +242,7 @@ def test_a_thorough_search_finds_what_catches_up() -> None:
 
 
 def test_when_to_stop_is_a_decision_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is alive ties with what has ended: float error would say whether to go on, so each sentence decides alone."""
+    """What is alive ties with what has ended: float error would say whether to go on, so each decides alone."""
     source, noisy = sources(20), CatchesUp(CatchesUp.TIE, noise=1e-6)
     alone = texts([run(noisy, one(source, row), 12, beam=2)[0] for row in range(20)])
     assert texts(run(noisy, source, 12, beam=2)) == alone
