@@ -6,7 +6,7 @@
 Runs `antiphon train` and `antiphon evaluate` as a user would, with copying, one thread; further settings go to the
 training (data.augment.names=0 for the control without made-up names). WebNLG is scored on the categories of training
 and on the others, E2E on all references. The published training part of KdConv is not among the data: its validation
-part is trained on. JSON on standard output.
+part is trained on, and every sixth utterance of its test part is answered. JSON on standard output.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 from _commands import antiphon, data_sets
 
 Row = dict[str, Any]
+SIXTH = 6
+"""Of the utterances of KdConv's test part every so manieth."""
 METRICS = "bleu:lowercase,chrf"
 SETTINGS = ["data.empty=skip", "training.threads=1", "training.processes=1"]
 
@@ -75,7 +77,7 @@ def kdconv(root: Path) -> dict[str, Iterable[Row]]:
             for turn in range(1, len(said)):
                 yield {"source": " ／ ".join(said[max(0, turn - 2) : turn]), "target": said[turn], "facts": facts}
 
-    return {"train": list(part("dev")), "test": list(part("test"))}
+    return {"train": list(part("dev")), "test": list(part("test"))[::SIXTH]}
 
 
 SETS: dict[str, tuple[Callable[[Path], dict[str, Iterable[Row]]], list[str]]] = {
