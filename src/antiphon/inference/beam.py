@@ -279,7 +279,8 @@ class Beams:
         reach_A = self.totals_AR.amax(1) / (step + 2) ** settings.length_penalty
         open_A = (reach_A > -INF) & (worst_A > -INF)
         nats_A = (reach_A - worst_A).abs() * self.shortest_A**settings.length_penalty
-        self._note(nats_A.masked_fill(~open_A, INF), self.active_A, step)
+        error_A = 1 + settings.coverage_penalty * self.mask_AS.sum(1)
+        self._note((nats_A / error_A).masked_fill(~open_A, INF), self.active_A, step)
         return reach_A < worst_A
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:
