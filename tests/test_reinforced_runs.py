@@ -112,7 +112,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return dict(tensors(model))
 
 
-START, STEPS = 100, 80
+START, STEPS = 100, 240
 
 
 def rewarded(model: Seq2Seq, task: Task) -> tuple[float, float]:
