@@ -24,10 +24,10 @@ from peers.install import PEERS, drive, spread, tell
 from training import MODELS
 
 ENGINES: dict[str, tuple[str, int]] = {
-    "ours": ("ours", 128), "generate": ("transformers", 32), "ct2-fp32": ("transformers", 32),
-    "ct2-int8": ("transformers", 32),
+    "ours": ("ours", 128), "ours-thorough": ("ours", 128), "generate": ("transformers", 32),
+    "ct2-fp32": ("transformers", 32), "ct2-int8": ("transformers", 32),
 }  # fmt: skip
-"""Each engine's environment, and its best batch size here."""
+"""Each engine's environment, and its best batch size here; `ours-thorough` with `decoding.thorough=true`."""
 LENGTHS = {"own length": None, "forced length 15": 15}
 
 
