@@ -4,7 +4,7 @@
 
 Each is a process of its own. The first step is that of Multi30k English-German with nothing set but the task: reading,
 checking, learning the subwords, encoding, the recipe, starting the other processes. The answer is that of a small model
-to one line of standard input. CPU time and wall time with all child processes; best and median. JSON on standard output.
+to one line of standard input. CPU and wall seconds with all child processes; best and median. JSON on standard output.
 """
 
 from __future__ import annotations

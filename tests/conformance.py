@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from antiphon.core.batch import EOS, Batch, Padded, State, of_sentence, pad
-from antiphon.core.config import Decoder, Decoding, Encoder, Knowledge, Model
+from antiphon.core.config import Decoder, Decoding, Encoder, Frontend, Knowledge, Model
 from antiphon.inference.search import rescore, search
 from antiphon.models.seq2seq import Seq2Seq, build
 
@@ -29,6 +29,10 @@ KNOWING = [
     ),
 ]
 """With a graph encoder: each encoder, decoder, attention and head."""
+REDUCERS = ("stack", "conv", "conv2d", "pyramid")
+FEATURES = 6
+LENGTHS = (7, 13, 2)
+"""Frames of the three sources, where these are no text."""
 SIZE = 20
 
 SOURCES = [[5, 6, 7, EOS], [8, 9, 10, 11, 12, 13, EOS], [5, EOS]]
@@ -68,6 +72,8 @@ def variants() -> Iterator[Model]:
         yield model("conv", "lstm", tie=tie, initialization=start)
     for encoder, decoder, attention, head in KNOWING:
         yield model(encoder, decoder, attention, head, knowledge="graph")
+    for reducer, reduce in itertools.product(REDUCERS, (1, 2, 4, 8)):
+        yield model(("lstm", "transformer", "conv")[reduce % 3], "gru", frontend=Frontend(kind=reducer, reduce=reduce))
     yield model("gru", "rnn", encoder_extra=Encoder(kind="gru", layers=1, bidirectional=False), feedforward=32)
 
 
@@ -76,7 +82,7 @@ def model(
     positions: str = "sinusoidal", norm: str = "pre",
     norm_kind: str = "layer", residual: bool = True, activation: str = "relu", tie: str = "target",
     initialization: str = "xavier", feedforward: int | None = None, encoder_extra: Encoder | None = None,
-    dropout: float = 0.0, knowledge: str = "none",
+    dropout: float = 0.0, knowledge: str = "none", frontend: Frontend | None = None,
 ) -> Model:  # fmt: skip
     """A small configuration."""
     modern = {encoder, decoder} & {"transformer", "ssru"}
@@ -85,12 +91,14 @@ def model(
         feedforward=feedforward if feedforward is not None else 32 if modern else 0, heads=4, attention=attention,
         positions=positions, norm=norm, norm_kind=norm_kind, activation=activation, residual=residual, tie=tie,
         head=head, initialization=initialization, dropout=dropout, knowledge=Knowledge(kind=knowledge),
+        frontend=frontend or Frontend(),
     )  # fmt: skip
 
 
 def label(config: Model) -> str:
     """A short name for test ids."""
     known = [config.knowledge.kind] if config.knowledge.kind != "none" else []
+    known += [f"{config.frontend.kind}{config.frontend.reduce}"] if config.frontend.kind else []
     parts = [
         *known,
         config.encoder.kind,
@@ -105,17 +113,25 @@ def label(config: Model) -> str:
 
 def made(config: Model) -> tuple[Seq2Seq, Batch]:
     """The model, ready to answer, with weights big enough for a mistake to show, and a ragged batch for it."""
-    network = build(config, SIZE, SIZE, seed=3).eval()
+    signal = config.frontend.kind is not None
+    network = build(config, FEATURES if signal else SIZE, SIZE, seed=3).eval()
     with torch.no_grad():
         network.head.bias[EOS] += 1.5  # so that some hypotheses end before the limit
-        for table in {network.source.embedding.weight, network.target.embedding.weight, network.head.weight}:
+        tables = set() if signal else {network.source.embedding.weight}
+        for table in tables | {network.target.embedding.weight, network.head.weight}:
             table.mul_(0.25 / table.std())
     copying = config.head == "copy"
     targets = TARGETS if copying else [[min(token, SIZE - 1) for token in target] for target in TARGETS]
     context = {"copy": pad(COPIES)} if copying else {}
     if config.knowledge.kind == "graph":
         context |= {name: pad(rows) for name, rows in GRAPHS.items() if copying or name != "fact_copy"}
-    return network, Batch(pad(SOURCES), pad(targets), context)
+    return network, Batch(frames() if signal else pad(SOURCES), pad(targets), context)
+
+
+def frames() -> Padded:
+    """Three sources of frames, with what must not be heard in the padding."""
+    draw = torch.Generator().manual_seed(4)
+    return Padded(torch.randn(len(LENGTHS), max(LENGTHS), FEATURES, generator=draw), torch.tensor(LENGTHS))
 
 
 @torch.no_grad()
@@ -144,21 +160,16 @@ def check_padding(network: Seq2Seq, batch: Batch) -> None:
     for row in range(len(batch.source.lengths_B)):
         alone = batch.rows(torch.tensor([row]))
         one, its = network(alone)
-        length, real = alone.target.values.shape[1], _real(wide, row)
+        length, real = alone.target.values.shape[1], memory.mask_BS[row]
+        assert int(real.sum()) == len(its.mask_BS[0]), "padding changes how much is read"
         _same(memory.summary_BD[row], its.summary_BD[0], "padding changes the summary")
         _same(steps.hidden_BTD[row, :length], one.hidden_BTD[0], "padding changes the steps")
         weights = steps.weights_BTS[row, :length]
         _same(weights[:, real], one.weights_BTS[0], "padding changes the weights")
-        assert weights[:, ~real].abs().max() == 0, "padding is looked at"
+        assert not weights[:, ~real].any(), "padding is looked at"
         total += float(network.loss(alone, smoothing=0.1, coverage=0.5).total)
     _same(network.loss(wide, smoothing=0.1, coverage=0.5).total, torch.tensor(total), "padding changes the loss", 1e-3)
     assert network.loss(wide).count == batch.count, "padding is counted"
-
-
-def _real(batch: Batch, row: int) -> Tensor:
-    """The positions of a memory that are real, by the lengths of what was read."""
-    read = [batch.source, *(batch.context[name] for name in ("facts",) if name in batch.context)]
-    return torch.cat([torch.arange(each.values.shape[1]) < each.lengths_B[row] for each in read])
 
 
 @torch.no_grad()
@@ -213,6 +224,9 @@ def check_probabilities(network: Seq2Seq, batch: Batch) -> None:
 def check_source(network: Seq2Seq, batch: Batch) -> None:
     """Every source position reaches the answer, and every weight gets a finite gradient."""
     network.zero_grad()
+    if network.config.frontend.kind:
+        _check_frames(network, batch)
+        return
     caught: list[Tensor] = []
     hook = network.source.register_forward_hook(lambda _, __, output: (output.retain_grad(), caught.append(output))[0])
     network.loss(batch, smoothing=0.1).total.backward()
@@ -224,6 +238,13 @@ def check_source(network: Seq2Seq, batch: Batch) -> None:
     for name, weight in network.named_parameters():
         assert weight.grad is not None, f"{name} is not trained"
         assert weight.grad.isfinite().all(), f"{name} has a gradient that is not finite"
+
+
+def _check_frames(network: Seq2Seq, batch: Batch) -> None:
+    values = batch.source.values.clone().requires_grad_()
+    network.loss(Batch(Padded(values, batch.source.lengths_B), batch.target), smoothing=0.1).total.backward()
+    assert values.grad is not None
+    assert torch.equal(values.grad.abs().sum(2) > 0, batch.source.mask_BL), "a frame is lost, or padding is heard"
 
 
 def check_search(network: Seq2Seq, batch: Batch) -> None:
@@ -265,7 +286,7 @@ def check_saving(network: Seq2Seq, batch: Batch) -> None:
         unique["head.weight"] = network.state_dict()["head.weight"]
     if network.config.tie == "all":
         unique.pop("target.embedding.weight")
-    fresh = build(network.config, SIZE, SIZE, seed=9).eval()
+    fresh = build(network.config, network.source_size, SIZE, seed=9).eval()
     fresh.load_state_dict(load(save({k: v.contiguous() for k, v in unique.items()})), strict=False)
     assert torch.equal(fresh(batch)[0].hidden_BTD, network(batch)[0].hidden_BTD), "a saved model answers differently"
 
@@ -286,9 +307,8 @@ def check_folding(network: Seq2Seq, batch: Batch) -> None:
 
 
 def _wider(padded: Padded) -> Padded:
-    """Three more positions of padding, filled with a token that would show."""
-    values = torch.nn.functional.pad(padded.values, (0, 3), value=0)
-    values[:, -1] = 0
+    """Three more positions of padding."""
+    values = torch.nn.functional.pad(padded.values, (0, 0) * (padded.values.dim() - 2) + (0, 3))
     return Padded(values, padded.lengths_B)
 
 

@@ -16,7 +16,11 @@ from antiphon.training.recipes import SideStatistics, Statistics, propose
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
     "training.processes", "training.threads", "decoding.max_length", "data.source.vocabulary",
-    "data.target.vocabulary", "model.encoder.window",
+    "data.target.vocabulary", "model.encoder.window", "data.source.kind", "data.target.kind",
+}  # fmt: skip
+OF_SIGNALS = {
+    "data.frames.rate", "data.frames.mels", "data.frames.normalize", "data.augment.speed", "model.frontend.kind",
+    "model.frontend.reduce", "model.frontend.time_masks", "model.frontend.feature_masks",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]
@@ -27,7 +31,7 @@ CHINESE = [Pair(f"word{n} of line {n}", chr(0x4E00 + n) + "是好" + chr(0x5E00 
 @pytest.mark.parametrize("pairs", [PHONES, TEXT, CHINESE], ids=["phones", "text", "chinese"])
 def test_nothing_is_left_open_and_the_model_builds(task: str, pairs: list[Pair]) -> None:
     config, choices = propose(Config(task=task), Statistics.of(pairs))
-    assert {key for key in leaves() if get(config, key) is None} <= OPEN_BY_CHOICE
+    assert {key for key in leaves() if get(config, key) is None} <= OPEN_BY_CHOICE | OF_SIGNALS
     assert all(choice.reason for choice in choices)
     assert {choice.key: get(config, choice.key) for choice in choices} == {c.key: c.value for c in choices}
     build(config.model, 50, 50)

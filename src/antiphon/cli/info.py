@@ -15,6 +15,8 @@ from rich.text import Text
 from antiphon.core import config
 
 if TYPE_CHECKING:
+    from antiphon.data.modalities import Text as Words
+    from antiphon.data.signals import Signal
     from antiphon.inference.adapters import Adapter
     from antiphon.inference.bundle import Bundle
 
@@ -52,8 +54,8 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "encoder", f"{model.encoder.kind}, {model.encoder.layers} layers, width {model.width}"
     yield "decoder", f"{model.decoder.kind}, {model.decoder.layers} layers, attention {model.attention}"
     yield "parameters", f"{sum(parameter.numel() for parameter in bundle.model.parameters()):,}"
-    for name, text in (("source", task.source), ("target", task.target)):
-        yield name, f"{text.side.tokenizer}, {len(text.vocabulary):,} tokens"
+    for name, side in (("source", task.source), ("target", task.target)):
+        yield name, _about(side)
     for name in ("data", "data_hash", "pairs", "trained_from", "steps", "minutes", "command"):
         if name in card:
             yield name.replace("_", " "), f"{card[name]:,}" if isinstance(card[name], int) else str(card[name])
@@ -66,6 +68,16 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for adapter in bundle.adapters.values():
         yield f"adapter {adapter.name}", "; ".join(adapter_facts(adapter))
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
+
+
+def _about(side: Words | Signal) -> str:
+    """What one side of a pair is."""
+    from antiphon.data.signals import Signal
+
+    if isinstance(side, Signal):
+        rate = f" at {side.settings.rate:,} Hz" if side.kind == "speech" else ""
+        return f"{side.kind}{rate}, {side.features} features a frame"
+    return f"{side.side.tokenizer}, {len(side.vocabulary):,} tokens"
 
 
 def adapter_facts(adapter: Adapter) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,7 @@ def predict(
     model: str,
     file: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     /,
-    *settings: str,
+    *words: str,
     backward: Backward = None,
     knowledge: Knowledge = None,
     adapter: AdapterName = None,
@@ -37,7 +37,7 @@ def predict(
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
 ) -> None:
-    """Answer lines of text with a trained model, one answer a line, in the same order.
+    """Answer lines of text, or recordings, with a trained model, one answer a line, in the same order.
 
     A line feed within an answer is written as a space; --jsonl keeps it, and gives all of `n_best`.
 
@@ -49,16 +49,17 @@ def predict(
     model
         A bundle or a run; several with commas between them answer together, as an ensemble.
     file
-        A text file; - or nothing is standard input.
-    settings
-        How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on.
+        A text file; - or nothing is standard input. Where the model hears recordings or reads arrays: one of these, or
+        a table whose first column names them.
+    words
+        How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further recordings.
     """
     from antiphon.cli.models import predictor, searching, tell
     from antiphon.core.errors import ConfigError
-    from antiphon.data.corpus import read_lines
+    from antiphon.data.signals import Signal
 
-    if "=" in file and not Path(file).exists():
-        settings, file = (file, *settings), "-"
+    files = [word for word in (file, *words) if "=" not in word or Path(word).exists()]
+    settings = tuple(word for word in (file, *words) if word not in files)
     guesser = predictor(model, backward, knowledge, adapter)
     chosen = searching(guesser.config, settings if abstain is None else (*settings, f"abstain={abstain}"))
     if confidence and guesser.calibration is None:
@@ -67,14 +68,15 @@ def predict(
         )
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
-    live = file == "-" and sys.stdin.isatty()
-    lines = _typed() if live else read_lines(sys.stdin if file == "-" else file)
+    live = (files or ["-"]) == ["-"] and sys.stdin.isatty()
+    lines = _typed() if live else _lines(files or ["-"], isinstance(guesser.task.source, Signal))
     sources: deque[str] = deque()
+    kind = str(guesser.task.target.side.tokenizer)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     inputs = (_input(line, guesser.task.context, facts) for line in _noting(lines, sources))
     for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
         source = sources.popleft()
-        print(record(source, answers) if jsonl else _line(answers[0], confidence), flush=live)
+        print(record(source, answers, kind) if jsonl else _line(answers[0], confidence), flush=live)
     tell(guesser.report)
 
 
@@ -84,6 +86,24 @@ def _line(answer: Answer, confidence: bool) -> str:
     if not confidence:
         return text
     return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
+
+
+def _lines(files: Sequence[str], signals: bool) -> Iterator[str]:
+    """The inputs: the lines of one text file, or recordings and arrays by name, those of tables among them."""
+    from antiphon.core.errors import ConfigError
+    from antiphon.data.arrays import located
+    from antiphon.data.corpus import read_lines
+    from antiphon.data.signals import kind_of
+
+    if not signals and len(files) > 1:
+        raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
+    for file in files:
+        if signals and kind_of(file) != "text":
+            yield file
+            continue
+        folder = Path() if file == "-" else Path(file).parent
+        for line in read_lines(sys.stdin if file == "-" else file):
+            yield located(line.partition("\t")[0], folder) if signals else line
 
 
 def _typed() -> Iterator[str]:
@@ -115,8 +135,10 @@ def _input(line: str, context: tuple[str, ...], facts: str = "no") -> str | Pair
     return Pair(source, "", (), dict(zip(context, values, strict=True)))
 
 
-def record(source: str, answers: list[Answer]) -> str:
-    """One JSON line: the source and all its answers with scores, probabilities and alignments."""
+def record(source: str, answers: list[Answer], tokenizer: str = "") -> str:
+    """One JSON line: the source and all its answers with scores, probabilities and alignments, and times of words."""
+    from antiphon.inference.recordings import words
+
     rows = [
         {
             "text": None if answer.abstained else answer.text,
@@ -129,6 +151,7 @@ def record(source: str, answers: list[Answer]) -> str:
             "finished": answer.finished,
             "reason": answer.reason,
             **_ranked(answer),
+            **({"words": [word._asdict() for word in said]} if (said := words(answer, tokenizer)) else {}),
         }
         for answer in answers
     ]

@@ -142,6 +142,7 @@ def _show(
 
     wanted = wished(taught(given, teachers), Start.open(start) if start is not None else None)
     sources = Sources.keep(Path(), data, valid, None, wanted.data, mix)
+    wanted = sources.kind(wanted)
     pairs, _ = sources.open(wanted)
     _, choices = recipes.propose(
         wanted, sources.looked_at(wanted, pairs, finder(wanted, Audience([]))), trained=start is not None

@@ -31,9 +31,14 @@ Family = Literal["rnn", "lstm", "gru", "conv", "transformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 
 
+Kind = Literal["text", "frames", "speech"]
+SIGNALS = ("frames", "speech")
+"""Kinds of sources that are sequences of numbers."""
+
+
 @dataclass(frozen=True)
 class Side:
-    """How one side of a pair becomes ids."""
+    """How one side of a pair becomes ids, or frames."""
 
     tokenizer: Tokenizer | None = setting(None, "how text is cut into tokens")
     vocabulary: int | None = setting(None, "largest number of tokens in the vocabulary, special ones included")
@@ -44,6 +49,20 @@ class Side:
     sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
     vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
     freeze: bool = setting(False, "keep the word vectors as they were read")
+    kind: Kind | None = setting(None, "what a value is: text, or the name of a recording (speech) or array (frames)")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How a recording becomes frames, and how these are normalized."""
+
+    rate: int | None = setting(None, "speech: samples a second that all recordings are brought to")
+    mels: int | None = setting(None, "speech: bands of a frame")
+    window: float = setting(25.0, "speech: milliseconds that a frame hears")
+    step: float = setting(10.0, "speech: milliseconds from one frame to the next")
+    normalize: Literal["all", "each", "none"] | None = setting(
+        None, "features get mean 0 and deviation 1 over all training sources, or over each by itself"
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,9 @@ class Augment:
         "none", "side whose order is reversed, told to the model by a tag (Sánchez-Cartagena et al. 2021)"
     )
     reverse_rate: float = setting(0.5, "rate at which a pair is reversed, where reverse is set")
+    speed: float | None = setting(
+        None, "speech: recordings are played slower and faster by this share (Ko et al. 2015)"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,7 @@ class Data:
 
     source: Side = part(Side, "the source side")
     target: Side = part(Side, "the target side")
+    frames: Frames = part(Frames, "recordings and arrays")
     shared: bool | None = setting(None, "one tokenizer and vocabulary for both sides")
     columns: tuple[str, ...] = setting((), "columns of the table: source, target, then context; by name or number")
     context: tuple[str, ...] = setting((), "columns put before the source as tags, as <name:value>")
@@ -137,9 +160,26 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Frontend:
+    """What turns frames into vectors."""
+
+    kind: Literal["stack", "conv", "conv2d", "pyramid"] | None = setting(
+        None, "frames side by side, convolutions over time, over time and features, or a pyramid of LSTMs"
+    )
+    reduce: int | None = setting(None, "frames that become one vector: 1, 2, 4 or 8")
+    time_masks: int | None = setting(
+        None, "SpecAugment (Park et al. 2019): stretches of time that are hidden while training"
+    )
+    time_share: float = setting(0.05, "SpecAugment: longest stretch, as a share of the source")
+    feature_masks: int | None = setting(None, "SpecAugment: runs of features that are hidden while training")
+    feature_share: float = setting(0.3, "SpecAugment: longest run, as a share of the features")
+
+
+@dataclass(frozen=True)
 class Model:
     """The network."""
 
+    frontend: Frontend = part(Frontend, "what turns frames into vectors")
     encoder: Encoder = part(Encoder, "the encoder")
     decoder: Decoder = part(Decoder, "the decoder")
     knowledge: Knowledge = part(Knowledge, "the reader of facts")

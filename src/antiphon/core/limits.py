@@ -19,16 +19,19 @@ def _in(part: str, names: str) -> list[str]:
 
 _SHARES = [
     *_in("data", "valid mix"),
+    *_in("data.augment", "speed"),
     *_in("model", "dropout dropout_embedding dropout_attention dropout_recurrent dropout_word"),
     *_in("training", "label_smoothing ema scheduled_sampling beta1 beta2 likelihood collapse"),
 ]
 _RATES = [
     *_in("data.augment", "share names stems drop swap replace mask insert typos casing punctuation"),
     *_in("data.augment", "synonym_rate reverse_rate"),
+    *_in("model.frontend", "time_share feature_share"),
     *_in("decoding", "abstain"),
 ]
 _POSITIVE = [
     *_in("data", "temperature"),
+    *_in("data.frames", "window step"),
     *_in("model", "max_positions"),
     *_in("model.adapter", "scale"),
     *_in("training", "rate minutes risk_sharpness unlikelihood temperature discriminator_rate"),
@@ -36,6 +39,7 @@ _POSITIVE = [
 ]
 _NATURAL = [
     *_in("data.augment", "switchout"),
+    *_in("model.frontend", "time_masks feature_masks"),
     *_in("model", "feedforward"),
     *_in("model.encoder", "window global_tokens"),
     *_in("training", "momentum weight_decay l1 l2 l2_start clip warmup coverage r_drop average patience rollouts"),
@@ -44,6 +48,7 @@ _NATURAL = [
 _COUNTS = [
     *_in("data", "batch_tokens facts history"),
     *_in("data.source", "max_length min_count"),
+    *_in("data.frames", "rate mels"),
     *_in("data.target", "max_length min_count"),
     *_in("model", "width heads"),
     *_in("model.encoder", "layers kernel"),
@@ -101,8 +106,49 @@ def check(config: Config, where: str) -> None:
         do = "leave it out: the memory of the others grows with the length alone"
         raise ConfigError("model.encoder.window needs model.encoder.kind=transformer", where=where,
                           got=model.encoder.kind, do=do)  # fmt: skip
+    _check_signals(config, where)
     beam, groups = config.decoding.beam, config.decoding.groups
     if beam is not None and beam % groups:
         raise ConfigError(
             "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
         )
+
+
+def _check_signals(config: Config, where: str) -> None:
+    """What only text, or only recordings and arrays, can have."""
+    model, data = config.model, config.data
+    signal = data.source.kind in ("frames", "speech")
+    if data.target.kind not in (None, "text"):
+        raise ConfigError("data.target.kind must be text", where=where, got=data.target.kind)
+    if model.frontend.reduce not in (None, 1, 2, 4, 8):
+        raise ConfigError("model.frontend.reduce must be 1, 2, 4 or 8", where=where, got=model.frontend.reduce)
+    if data.source.kind == "text" and model.frontend.kind:
+        do = "leave it out, or set data.source.kind"
+        raise ConfigError("model.frontend is for frames, and sources are text", where=where, do=do)
+    texts = {
+        "data.shared": data.shared, "model.head=copy": model.head == "copy", "model.tie=all": model.tie == "all",
+        "data.context": bool(data.context), "data.knowledge": bool(data.knowledge),
+        "data.source.sampling": bool(data.source.sampling), "data.source.vectors": bool(data.source.vectors),
+        "model.knowledge": model.knowledge.kind not in (None, "none"), "data.mix_tag": bool(data.mix_tag),
+        "training.objective=adversarial": config.training.objective == "adversarial",
+        "data.augment.reverse": data.augment.reverse != "none",
+        **{f"data.augment.{name}": bool(getattr(data.augment, name)) for name in _OF_TEXT},
+    }  # fmt: skip
+    for name in (name for name, given in texts.items() if signal and given):
+        raise ConfigError(f"{name} is for sources of text", where=where, got=f"data.source.kind={data.source.kind}")
+
+
+_OF_TEXT = [
+    "drop",
+    "swap",
+    "replace",
+    "mask",
+    "insert",
+    "typos",
+    "casing",
+    "punctuation",
+    "synonyms",
+    "names",
+    "stems",
+    "switchout",
+]

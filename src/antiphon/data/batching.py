@@ -98,9 +98,11 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(source, target, {name: value.pad(rows) for name, value in context.items()})
 
 
-def _field(sequences: Sequence[Sequence[int]]) -> Field:
+def _field(sequences: Sequence[Sequence[int] | np.ndarray]) -> Field:
     lengths = np.fromiter((len(sequence) for sequence in sequences), np.int64, len(sequences))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
+    if isinstance(sequences[0], np.ndarray):
+        return Field(np.concatenate(sequences), offsets)
     return Field(np.fromiter(chain.from_iterable(sequences), np.int64, int(offsets[-1])), offsets)
 
 

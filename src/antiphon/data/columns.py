@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Data
+from antiphon.core.config import SIGNALS, Data
 from antiphon.core.errors import DataError, nearest
+from antiphon.data.arrays import INLINE, is_numbers, located, path_of, written
 from antiphon.data.formats import Row, fault
 from antiphon.data.knowledge import COLUMNS, FACTS, parse, topics
 from antiphon.data.report import Report
@@ -60,7 +63,8 @@ def pairs_of(
     `titled` says if the first list row may hold column names: "maybe", "likely" (its absence is reported), or "never".
     """
     read: Reader | None = None
-    number, damaged = 0, 0
+    number, damaged, signals = 0, 0, settings.source.kind in SIGNALS
+    folder = Path(name).parent if os.path.isfile(name) else Path()
     for row in rows:
         number += 1
         try:
@@ -74,11 +78,20 @@ def pairs_of(
                     report.add("first line taken as a pair; if it holds names, pass data.columns", f"{name}:1")
             if read is None:
                 read = _items(settings, need_target)
-            yield from read(row.values)
+            found = read(row.values)
+            yield from (_there(pair, folder) for pair in found) if signals else found
         except Odd as odd:
             damaged += not odd.empty
             _refuse(odd, f"{name}:{row.number}", settings, report)
     _check_share(damaged, number, name)
+
+
+def _there(pair: Pair, folder: Path) -> Pair:
+    """The pair with the path of its source made absolute; `Odd` where no file is there."""
+    source = located(pair.source, folder)
+    if not source.startswith(INLINE) and not path_of(source).is_file():
+        raise Odd(f"there is no file {path_of(source)}")
+    return replace(pair, source=source)
 
 
 def _refuse(odd: Odd, place: str, settings: Data, report: Report) -> None:
@@ -242,7 +255,7 @@ def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: boo
     known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
     if facts := next((name for name in known if name.lower() in COLUMNS), ""):
         source = _with_facts(known, facts, source, context[facts])
-    text = _text(" ; ".join(source) if _texts(source) else source, "source")
+    text = _text(" ; ".join(source) if _texts(source) else _inline(source), "source")
     accepted = _listed(targets)
     if not need_target and not any(accepted):
         return [Pair(text, "", (), known)]
@@ -262,6 +275,14 @@ def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> An
         raise Odd(f"{error.what} (got {error.got}; {error.do})") from None
     known[FACTS] = known.pop(name)
     return topics(facts) if source is given or source == given else source
+
+
+def _inline(source: Any) -> Any:
+    """An array of numbers as a line of text; anything else as it is."""
+    try:
+        return written(source) if is_numbers(source) else source
+    except DataError as error:
+        raise Odd(f"source {error.what} (got {error.got})") from None
 
 
 def _texts(value: Any) -> bool:

@@ -40,6 +40,11 @@ class Text:
     name: str = ""
     too_long: str = "truncate"
 
+    @property
+    def size(self) -> int:
+        """Tokens of the vocabulary."""
+        return len(self.vocabulary)
+
     def limited(self, max_length: int | None, too_long: str) -> Text:
         """The same with another longest length, and what to do with what is longer."""
         return replace(self, side=replace(self.side, max_length=max_length), too_long=too_long)

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,15 +27,16 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as ids, both sides closed by the end mark; `context` by name as in `Batch.context`."""
+    """A pair as ids, both sides closed by the end mark, or its source as frames `[L, F]`; `context` by name as in
+    `Batch.context`."""
 
-    source: list[int]
+    source: list[int] | np.ndarray
     target: list[int]
     context: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 class Field(NamedTuple):
-    """Sequences end to end: sequence i is `flat[offsets[i] : offsets[i + 1]]`."""
+    """Sequences of ids, or of frames, end to end: sequence i is `flat[offsets[i] : offsets[i + 1]]`."""
 
     flat: np.ndarray
     offsets: np.ndarray
@@ -53,12 +54,12 @@ class Field(NamedTuple):
         return self.flat[self.offsets[number] : self.offsets[number + 1]]
 
     def pad(self, rows: np.ndarray) -> Padded:
-        """The chosen sequences `[B, L]`, without a Python step a token."""
+        """The chosen sequences `[B, L]` (frames `[B, L, F]`), without a Python step a token."""
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         steps = np.arange(int(lengths.max()))
         real = steps < lengths[:, None]
-        values = np.full(real.shape, PAD, dtype=np.int64)
+        values = np.full((*real.shape, *self.flat.shape[1:]), PAD, np.int64 if self.flat.ndim == 1 else np.float32)
         values[real] = self.flat[(starts[:, None] + steps)[real]]
         return Padded(torch.from_numpy(values), torch.from_numpy(lengths))
 
@@ -93,7 +94,7 @@ class Joined:
         parts = [(torch.from_numpy(np.flatnonzero(mine)), field.pad(places[mine]))
                  for field, mine, places in chosen if mine.any()]  # fmt: skip
         width = max(part.values.shape[1] for _, part in parts)
-        values = torch.full((len(rows), width), PAD)
+        values = parts[0][1].values.new_full((len(rows), width, *parts[0][1].values.shape[2:]), PAD)
         lengths = torch.zeros(len(rows), dtype=torch.int64)
         for index, part in parts:
             values[index, : part.values.shape[1]] = part.values
@@ -122,11 +123,12 @@ class Store:
 
     def __getitem__(self, number: int) -> Example:
         context = {name: part.row(number).tolist() for name, part in self.context.items()}
-        return Example(self.source.row(number).tolist(), self.target.row(number).tolist(), context)
+        source = self.source.row(number)
+        return Example(source.tolist() if source.ndim == 1 else source, self.target.row(number).tolist(), context)
 
     @property
     def source_lengths(self) -> np.ndarray:
-        """Ids of each source, end mark and facts included."""
+        """Ids of each source, end mark and facts included; or its frames."""
         facts = self.context.get("facts")
         return self.source.lengths if facts is None else self.source.lengths + facts.lengths
 
@@ -215,16 +217,23 @@ class _Writer:
     """Collects one field, in memory as long as it is small."""
 
     def __init__(self, name: str, kind: str, folder: Path | None, spill: int) -> None:
-        self.buffer, self.offsets, self.total = array(kind), array("q", [0]), 0
+        self.buffer: array[Any] = array(kind)
+        self.offsets, self.total = array("q", [0]), 0
         self.spill, self.spilled = spill, False
         self.path = None if folder is None else folder / f"{name}.ids"
+        self.features = 0
 
-    def add(self, values: Iterable[int]) -> None:
-        """Appends one sequence."""
+    def add(self, values: Iterable[int] | np.ndarray) -> None:
+        """Appends one sequence; of frames `[L, F]` all have the same F."""
         before = len(self.buffer)
-        self.buffer.extend(values)
+        if isinstance(values, np.ndarray):
+            if not self.features:
+                self.buffer, self.features = array("f"), values.shape[1]
+            self.buffer.frombytes(np.ascontiguousarray(values, np.float32).tobytes())
+        else:
+            self.buffer.extend(values)
         self.total += len(self.buffer) - before
-        self.offsets.append(self.total)
+        self.offsets.append(self.total // max(1, self.features))
         if self.path is not None and len(self.buffer) >= (_CHUNK if self.spilled else self.spill):
             self._flush(self.path)
 
@@ -243,7 +252,8 @@ class _Writer:
         """The field, mapped from its file where it went to one."""
         offsets = np.frombuffer(self.offsets, dtype=np.int64)
         kind = np.dtype(self.buffer.typecode)
+        shape = (-1, self.features) if self.features else (-1,)
         if not self.spilled or self.path is None:
-            return Field(np.frombuffer(self.buffer, dtype=kind), offsets)
+            return Field(np.frombuffer(self.buffer, dtype=kind).reshape(shape), offsets)
         self._flush(self.path)
-        return Field(np.memmap(self.path, dtype=kind, mode="r"), offsets)
+        return Field(np.memmap(self.path, dtype=kind, mode="r").reshape(shape), offsets)

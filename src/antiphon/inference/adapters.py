@@ -24,7 +24,7 @@ FOLDER = "adapters/"
 MOST = 40
 """Adapters in a bundle."""
 
-FREE = ("model.dropout", "model.adapter.")
+FREE = ("model.dropout", "model.adapter.", "model.frontend.time_", "model.frontend.feature_")
 """Settings of the network that are an adapter's own."""
 
 

@@ -200,7 +200,7 @@ def restore(files: Mapping[str, bytes]) -> tuple[Seq2Seq, Task, Config]:
     config = read_config(load_json(files[CONFIG_FILE], where=CONFIG_FILE), where=CONFIG_FILE)
     task = Task.load(files, config)
     shapes = header(files[WEIGHTS_FILE], WEIGHTS_FILE)
-    sizes = len(task.source.vocabulary), len(task.target.vocabulary)
+    sizes = task.source.size, task.target.size
     _check(config, sizes, shapes)
     model = build(config.model, *sizes, seed=0)
     loaded = safetensors.torch.load(files[WEIGHTS_FILE])

@@ -9,6 +9,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError, nearest
 from antiphon.data import turns
 from antiphon.data.corpus import Pair
+from antiphon.data.signals import Signal
 from antiphon.data.turns import Turn
 from antiphon.inference.predictor import Predictor
 
@@ -64,7 +65,7 @@ class Chat:
 
 def speakers(predictor: Predictor) -> list[str]:
     """The speakers that the model knows, by alphabet; none where turns are not named."""
-    if not predictor.task.turns:
+    if not predictor.task.turns or isinstance(predictor.task.source, Signal):
         return []
     begin = turns.mark("\0").partition("\0")[0]
     found = (token for token in predictor.task.source.vocabulary.index if turns.is_mark(token))

@@ -26,6 +26,7 @@ from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import probability
 from antiphon.inference.constraints import Constraint, Phrase
 from antiphon.inference.helpers import Helpers, possible
+from antiphon.inference.recordings import Pieces
 from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
 from antiphon.inference.search import Hypothesis, search
 from antiphon.inference.selection import MARGIN
@@ -155,10 +156,20 @@ class Predictor:
         not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
         along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
         `first` is the number of the first input where earlier ones were answered before: sampling depends on it.
+        Recordings longer than any in training are cut where they are quiet, unless they come with prefixes or words.
         """
+        given = prefixes, required, banned
+        pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
+        asked = pieces.cut(inputs) if pieces else inputs
+        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first)
+        yield from pieces.join(found) if pieces else found
+
+    def _predict(
+        self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
+        prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str], first: int,
+    ) -> Iterator[list[Answer]]:  # fmt: skip
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
-        settings = settings or self.config.decoding
         if settings.abstain and self.calibration is None:
             what = "an ensemble has no confidence" if len(self.models) > 1 else "this model has no confidence yet"
             do = "type: antiphon calibrate MODEL VALID, or leave out decoding.abstain"
@@ -221,7 +232,7 @@ class Predictor:
             odd.add("longer than any source in training")
         for reason in odd.counts:
             report.add(reason, place, text)
-        unknown = source.ids.count(UNK)
+        unknown = source.unknown
         if unknown and not self.task.copy:
             report.add("unknown token in the input", place, text, times=unknown)
         pair = Pair(item, "") if isinstance(item, str) else Pair(item.source, "", (), item.context)
@@ -348,10 +359,12 @@ class Predictor:
 
     def _answer(self, job: _Job, found: Hypothesis) -> Answer:
         assert job.source is not None
-        end = len(job.source.ids) - 1
-        weights = np.delete(found.weights, end, 1) if found.weights.shape[1] > end else found.weights
-        weights = np.append(weights, found.weights[:, end : end + 1], 1)[: len(found.tokens)]
-        real = weights[:, :-1] if weights.shape[1] > 1 else weights
+        weights = real = found.weights[: len(found.tokens)]
+        if not isinstance(job.source.ids, np.ndarray):
+            end = len(job.source.ids) - 1
+            real = np.delete(weights, end, 1) if weights.shape[1] > end else weights
+            weights = np.append(real, weights[:, end : end + 1], 1)
+            real = weights[:, :-1] if weights.shape[1] > 1 else weights
         ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
         reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
         return Answer(

@@ -19,6 +19,7 @@ from antiphon.data.batching import collate
 from antiphon.data.columns import Pair
 from antiphon.data.modalities import Text
 from antiphon.data.report import Report
+from antiphon.data.signals import Signal
 from antiphon.data.store import Example
 from antiphon.inference.beam import BEAM
 from antiphon.inference.bundle import Bundle
@@ -188,6 +189,9 @@ def readable(backward: Bundle) -> Task:
     """The task of a backward model so that it reads any text: what is too long for it is cut, and counted."""
     model, task = backward.model.config, backward.task
     longest = model.max_positions if model.positions == "learned" else None
+
+    if isinstance(task.source, Signal):
+        raise ConfigError("a backward model reads answers, which are text", got=f"data.source.kind={task.source.kind}")
 
     def cutting(text: Text) -> Text:
         limits = [limit for limit in (text.side.max_length, longest) if limit is not None]

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from antiphon.core.batch import EOS, PAD, UNK, Batch
-from antiphon.core.config import Config, Side
+from antiphon.core.config import SIGNALS, Config, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data import turns
 from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
@@ -23,6 +23,7 @@ from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, node
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
+from antiphon.data.signals import Signal
 from antiphon.data.store import Example
 from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference import tasks
@@ -88,10 +89,11 @@ def _left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
 class Source:
     """A source as the model reads it: `tokens` without and `ids` with the end mark; `context` as in `Batch.context`
     (to copy, `PAD` for tags and marks, which are not to be copied), `extra` the tokens that ids past the target
-    vocabulary stand for, `facts` the tokens that a graph encoder reads."""
+    vocabulary stand for, `facts` the tokens that a graph encoder reads. Of a recording or an array `ids` are its frames
+    `[L, F]`, and `tokens` say where in it each position of the memory stands; there is no end mark."""
 
     tokens: list[str]
-    ids: list[int]
+    ids: list[int] | np.ndarray
     context: dict[str, list[int]]
     extra: list[str]
     facts: list[str] = field(default_factory=list)
@@ -100,6 +102,11 @@ class Source:
     def length(self) -> int:
         """All that is read, end mark included."""
         return len(self.ids) + len(self.facts)
+
+    @property
+    def unknown(self) -> int:
+        """Tokens that the vocabulary lacks."""
+        return 0 if isinstance(self.ids, np.ndarray) else self.ids.count(UNK)
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ class Task:
     """
 
     name: str
-    source: Text
+    source: Text | Signal
     target: Text
     copy: bool
     context: tuple[str, ...]
@@ -152,7 +159,11 @@ class Task:
         tags += MARKS if kind == "linear" else []
         begins, most = turns.survey(pairs) if tasks.get(config.task).turns else ([], 0)
         tags, texts = [*tags, *begins], turns.Spoken(pairs) if most else pairs
-        if data.shared:
+        source: Text | Signal
+        if data.source.kind in SIGNALS:
+            source = Signal.learn(Texts(pairs, ["source"]), data, config.model.frontend.reduce or 1)
+            target = Text.learn(Texts(pairs, ["target"]), data.target, name="target", too_long=data.too_long)
+        elif data.shared:
             both = Text.learn(_Read(texts, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
@@ -182,6 +193,8 @@ class Task:
         marks, most = turns.survey(pairs) if tasks.get(self.name).turns else ([], 0)
         tags, most = [*found, *tags, *marks], max(most, self.turns)
         read, texts = None if self.knowledge == "none" else self.find, turns.Spoken(pairs) if most else pairs
+        if isinstance(self.source, Signal):
+            return replace(self, target=self.target.extended(Texts(pairs, ["target"]), sizes[1]))
         if self.shared:
             source = self.source.extended(_Read(texts, ("source", "target"), read), sizes[0], tags)
             target = replace(self.target, vocabulary=source.vocabulary)
@@ -216,29 +229,35 @@ class Task:
         source is too long to be allowed.
         """
         pair = Pair(pair, "") if isinstance(pair, str) else pair
+        if isinstance(self.source, Signal):
+            frames = self.source.frames(pair.source, seed=seed, report=report)
+            return Source(self.source.places(len(frames)), frames, {}, [])
+        return self._read(self.source, pair, seed, report)
+
+    def _read(self, side: Text, pair: Pair, seed: int | None, report: Report | None) -> Source:
         tags = _tags(pair, self.context)
         if self.turns:
-            tokens = turns.fit(self.source, pair.source, seed=seed, report=report, tags=tags)
+            tokens = turns.fit(side, pair.source, seed=seed, report=report, tags=tags)
         else:
-            cut = self.source.cut(pair.source, seed=seed)
-            tokens = self.source.fit(cut, report=report, tags=tags, example=pair.source)
+            cut = side.cut(pair.source, seed=seed)
+            tokens = side.fit(cut, report=report, tags=tags, example=pair.source)
         own, more, graph = tokens[len(tags) :], list[str](), Graph()
         if self.knowledge == "linear":
-            more = self._facts(linear, pair, len(tokens) + 1, seed, report)
-            tokens = self.source.fit([*tokens, *more], example=pair.source)
+            more = self._facts(side, linear, pair, len(tokens) + 1, seed, report)
+            tokens = side.fit([*tokens, *more], example=pair.source)
         elif self.knowledge == "graph":
-            graph = self._facts(nodes, pair, 1, seed, report)
-            self.source.fit(graph.tokens, example=pair.source)
-        ids = [*self.source.vocabulary.ids(tokens), EOS]
-        context = graph.numbers(self.source.vocabulary) if self.knowledge == "graph" else {}
+            graph = self._facts(side, nodes, pair, 1, seed, report)
+            side.fit(graph.tokens, example=pair.source)
+        ids = [*side.vocabulary.ids(tokens), EOS]
+        context = graph.numbers(side.vocabulary) if self.knowledge == "graph" else {}
         if not self.copy:
             return Source(tokens, ids, context, [], graph.tokens)
-        facts = self.find(pair) if more and self.source.side.lowercase else []
-        named = spelled(facts, more, self.source.spelled)
+        facts = self.find(pair) if more and side.side.lowercase else []
+        named = spelled(facts, more, side.spelled)
         marks = [bool(self.turns) and turns.is_mark(token) for token in own]
-        spell = partial(turns.spelled, self.source) if self.turns else self.source.spelled
+        spell = partial(turns.spelled, side) if self.turns else side.spelled
         own = [token for token, mark in zip(spell(own, pair.source), marks, strict=True) if not mark]
-        spoken = [*own, *named, *graph.spelled(self.source.spelled)]
+        spoken = [*own, *named, *graph.spelled(side.spelled)]
         words, extra = copy_ids([self.target.normalize(token) for token in spoken], self.target.vocabulary)
         word = iter(words)
         silent = [True] * len(tags) + marks + [token in MARKS for token in more]
@@ -247,9 +266,10 @@ class Task:
             context["fact_copy"] = list(word)
         return Source(tokens, ids, context, extra, graph.tokens)
 
-    def _facts(self, arrange: Callable[..., T], pair: Pair, used: int, seed: int | None, report: Report | None) -> T:
+    def _facts(
+        self, side: Text, arrange: Callable[..., T], pair: Pair, used: int, seed: int | None, report: Report | None
+    ) -> T:
         """The facts of a pair, as tokens in what room there is, or however many where too long sources are refused."""
-        side = self.source
         limit = side.side.max_length
         room = None if limit is None or side.too_long != "truncate" else max(0, limit - used)
         return arrange(self.find(pair, report), partial(side.cut, seed=seed), room, report)
@@ -269,9 +289,9 @@ class Task:
         tokens = self.target.fit(cut, report=report, example=pair.target)
         target = extended_ids(tokens, self.target.vocabulary, source.extra)
         if report is not None:
-            read = [] if self.copy else [*source.ids, *source.context.get("facts", [])]
-            for side, ids in (("source", read), ("target", target)):
-                if lost := ids.count(UNK):
+            read = 0 if self.copy else source.unknown + source.context.get("facts", []).count(UNK)
+            for side, lost in (("source", read), ("target", target.count(UNK))):
+                if lost:
                     report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
         return Example(source.ids, [*target, EOS], source.context)
 
@@ -316,8 +336,12 @@ class Task:
             raise BundleError("the file is missing", where=TASK_FILE)
         about = _about(load_json(files[TASK_FILE], where=TASK_FILE))
         prefixes = ("shared", "shared") if about["shared"] else ("source", "target")
+        source: Text | Signal
         try:
-            source = Text.load(dict(files), prefixes[0], config.data.source)
+            if config.data.source.kind in SIGNALS:
+                source = Signal.load(dict(files), prefixes[0], config.data, config.model.frontend.reduce or 1)
+            else:
+                source = Text.load(dict(files), prefixes[0], config.data.source)
             target = Text.load(dict(files), prefixes[1], config.data.target)
         except ConfigError as error:
             raise BundleError(str(error), where=prefixes[0]) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.core.config import Kind
 from antiphon.core.errors import ConfigError, nearest
 
 
@@ -29,7 +30,7 @@ class Preset:
     follow from the data. `spelled`: short strings are cut into characters. `longest_source`: a source may have so many
     tokens, if the tokenizer does not allow more. `copy`: words of the source can be copied. `no_repeat`: n-grams of
     this length do not recur in an answer, unless it is spelled. `turns`: a source may be a dialogue
-    (`antiphon.data.turns`).
+    (`antiphon.data.turns`). `source`: what a source is, where it is not text.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Preset:
     copy: bool = False
     no_repeat: int = 0
     turns: bool = False
+    source: Kind | None = None
 
 
 _ANSWERS = "judged on real answers"
@@ -103,9 +105,17 @@ CLASSIFICATION = Preset(
     ),
 )
 
+SPEECH = Preset(
+    "speech",
+    "recordings into text: what is said in each",
+    metrics=("wer", "cer"),
+    source="speech",
+    choices=(Choice("training.metric", "wer", _ANSWERS),),
+)
+
 PRESETS = {
     preset.name: preset
-    for preset in (TRANSLATION, SUMMARIZATION, DIALOGUE, TRANSDUCTION, CODE, DATA_TO_TEXT, CLASSIFICATION)
+    for preset in (TRANSLATION, SUMMARIZATION, DIALOGUE, TRANSDUCTION, CODE, DATA_TO_TEXT, CLASSIFICATION, SPEECH)
 }
 
 

@@ -16,7 +16,7 @@ from antiphon.core.errors import ConfigError
 from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttention, Wrap
 from antiphon.models.decoders import Decoder, make_decoder
 from antiphon.models.encoders import Encoder, make_encoder
-from antiphon.models.frontends import TextFrontend
+from antiphon.models.frontends import FramesFrontend, TextFrontend
 from antiphon.models.graph import GraphEncoder, RelationalAttention
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
 from antiphon.models.recurrent import Recurrent
@@ -28,8 +28,8 @@ class Seq2Seq(nn.Module):
     """An encoder-decoder: any encoder, any decoder, any attention, any head."""
 
     def __init__(
-        self, config: Model, source: TextFrontend, encoder: Encoder, target: TextFrontend, decoder: Decoder,
-        head: VocabularyHead, graph: GraphEncoder | None = None,
+        self, config: Model, source: TextFrontend | FramesFrontend, encoder: Encoder, target: TextFrontend,
+        decoder: Decoder, head: VocabularyHead, graph: GraphEncoder | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.graph = config, graph
@@ -37,22 +37,24 @@ class Seq2Seq(nn.Module):
 
     @property
     def source_size(self) -> int:
-        """Tokens in the source vocabulary."""
-        return self.source.embedding.num_embeddings
+        """Tokens in the source vocabulary, or features of a frame."""
+        return self.source.size
 
     @property
     def target_size(self) -> int:
         """Tokens in the target vocabulary."""
-        return self.target.embedding.num_embeddings
+        return self.target.size
 
     def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
-        """Source ids `[B, S]`, and the facts in the batch's `context` where there is a graph encoder, to the memory."""
+        """Source ids `[B, S]` or frames `[B, L, F]`, and the facts in the batch's `context` where there is a graph
+        encoder, to the memory."""
         context = context or {}
-        memory = self.encoder(self.source(source.values), source.mask_BL)
+        memory = self.encoder(*self.source.read(source))
         if "copy" in context:
             memory = replace(memory, copy_BS=context["copy"].values)
         if self.graph is None or "facts" not in context:
             return memory
+        assert isinstance(self.source, TextFrontend)
         known = self.graph(self.source, context)
         return memory.join(replace(known, copy_BS=context["fact_copy"].values) if "fact_copy" in context else known)
 
@@ -110,18 +112,24 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     positions, attention = _given(model.positions, "positions"), _given(model.attention, "attention")
     encoder_kind, decoder_kind = _given(model.encoder.kind, "encoder.kind"), _given(model.decoder.kind, "decoder.kind")
     target = nn.Embedding(target_size, width)
-    source = target if model.tie == "all" else nn.Embedding(source_size, width)
     tied = _given(model.tie, "tie") != "none"
     output = target.get_parameter("weight") if tied else nn.Parameter(torch.empty(target_size, width))
 
+    share = dropout if model.dropout_embedding is None else model.dropout_embedding
+
+    def places(kind: str) -> str:
+        return positions if kind in ("transformer", "conv") else "none"
+
     def frontend(embedding: nn.Embedding, kind: str) -> TextFrontend:
-        return TextFrontend(
-            embedding,
-            positions=positions if kind in ("transformer", "conv") else "none",
-            longest=model.max_positions,
-            share=dropout if model.dropout_embedding is None else model.dropout_embedding,
-            words=model.dropout_word,
-        )
+        return TextFrontend(embedding, positions=places(kind), longest=model.max_positions, share=share,
+                            words=model.dropout_word)  # fmt: skip
+
+    source: TextFrontend | FramesFrontend
+    if model.frontend.kind:
+        source = FramesFrontend(source_size, width, model.frontend, positions=places(encoder_kind),
+                                longest=model.max_positions, share=share)  # fmt: skip
+    else:
+        source = frontend(target if model.tie == "all" else nn.Embedding(source_size, width), encoder_kind)
 
     both = Common(
         width=width,
@@ -145,7 +153,7 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
     head = HEADS[model.head or "vocabulary"](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
-    return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head, graph)
+    return Seq2Seq(model, source, encoder, frontend(target, decoder_kind), decoder, head, graph)
 
 
 @torch.no_grad()
@@ -156,7 +164,7 @@ def initialize(model: Seq2Seq, kind: str) -> None:
     Embeddings begin small (0.02): a residual stream hands the input word through to the output, and with tied weights
     a large embedding would begin by betting all on repeating it."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             (nn.init.normal_(module.weight, std=0.02) if kind == "normal" else nn.init.xavier_uniform_(module.weight))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -162,7 +162,8 @@ class Teachers:
     def task(self, config: Config) -> Task:
         """The first teacher's task under these settings, for a student with whatever head."""
         task = Task.load(self.bundles[0].task.files(), config)
-        if task.knowledge == "linear" and not set(MARKS) <= set(task.source.vocabulary.index):
+        known = set(task.source.vocabulary.index) if isinstance(task.source, Text) else set(MARKS)
+        if task.knowledge == "linear" and not set(MARKS) <= known:
             do = "set model.knowledge.kind=none, or graph"
             raise ConfigError(f"the vocabulary of the teacher {self.names[0]} has no marks for facts",
                               got="model.knowledge.kind=linear", do=do)  # fmt: skip

@@ -24,7 +24,7 @@ from antiphon.inference.task import Task, tag_of
 from antiphon.models.adapters import adaptable, shapes
 from antiphon.training.identity import fingerprint_bundle
 
-SIDE = ("tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "vectors")
+SIDE = ("kind", "tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "vectors")
 GROWING = ("vocabulary", "min_count")
 """Settings of a side that the start decides, and those of them that say how far its vocabulary may be extended."""
 
@@ -137,8 +137,8 @@ class Start:
             do = f"set data.{name}.freeze=false"
             raise ConfigError("data.extend=true would add word vectors that are never trained", where=self.path, do=do)
         size = get(config, key)
-        if size is not None and size != get(self.bundle.config, key) and size < len(text.vocabulary):
-            what = f"{key} is below the {len(text.vocabulary):,} tokens of the model to start from"
+        if isinstance(text, Text) and size is not None and size != get(self.bundle.config, key) and size < text.size:
+            what = f"{key} is below the {text.size:,} tokens of the model to start from"
             raise ConfigError(what, where=self.path, got=size, do="raise it, or leave it out")
 
     def task(
@@ -156,8 +156,9 @@ class Start:
         limits = [get(config, key) if get(config, key) != get(self.bundle.config, key) else None for key in keys]
         tags = [tag_of(config.data.mix_tag)] if config.data.mix_tag else []
         grown = task.extended(pairs, (limits[0], limits[1]), tags)
-        sizes = {key: max(get(config, key) or 0, len(text.vocabulary))
-                 for key, text in zip(keys, (grown.source, grown.target), strict=True)}  # fmt: skip
+        both = [(key, side) for key, side in zip(keys, (grown.source, grown.target), strict=True)
+                if isinstance(side, Text)]  # fmt: skip
+        sizes = {key: max(get(config, key) or 0, side.size) for key, side in both}
         return grown, override(config, sizes), list(_added(task, grown))
 
 
@@ -168,7 +169,7 @@ def decided(key: str, extend: bool) -> bool:
     group, _, name = key.removeprefix("data.").partition(".")
     if group in ("source", "target"):
         return name in SIDE and not (extend and name in GROWING)
-    return key in ("task", "data.shared", "data.context")
+    return key in ("task", "data.shared", "data.context") or group == "frames"
 
 
 def agree(key: str, given: Config, known: Config, whose: str, where: Any, do: str) -> None:
@@ -196,7 +197,8 @@ def _added(before: Task, after: Task) -> Iterator[str]:
     if not before.shared:
         both = [("source vocabulary", before.source, after.source), ("target vocabulary", before.target, after.target)]
     for name, old, new in both:
-        yield f"{name}: {_growth(old, new)}"
+        if isinstance(old, Text) and isinstance(new, Text):
+            yield f"{name}: {_growth(old, new)}"
 
 
 def _growth(old: Text, new: Text) -> str:

@@ -15,6 +15,7 @@ from antiphon.data.vectors import read_vectors
 from antiphon.inference.bundle import WEIGHTS_FILE, tensors
 from antiphon.inference.task import Task
 from antiphon.models.adapters import freeze
+from antiphon.models.frontends import TextFrontend
 from antiphon.models.seq2seq import Seq2Seq, build
 
 
@@ -26,10 +27,11 @@ def make_model(
     With `start` its weights are those of a trained model, by name. Without `fresh` nothing is read, since a checkpoint
     has the weights; what is frozen is so either way: word vectors, and all that an adapter to be trained leaves alone.
     """
-    sizes = len(task.source.vocabulary), len(task.target.vocabulary)
+    sizes = task.source.size, task.target.size
     model = build(config.model, *sizes, seed=config.training.seed)
-    sides = [("source", config.data.source, task.source, model.source.embedding)]
-    sides += [("target", config.data.target, task.target, model.target.embedding)]
+    sides = [("target", config.data.target, task.target, model.target.embedding)]
+    if isinstance(task.source, Text) and isinstance(model.source, TextFrontend):
+        sides.insert(0, ("source", config.data.source, task.source, model.source.embedding))
     lines = []
     if fresh and start is not None:
         adopt(model, start)

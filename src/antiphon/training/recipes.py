@@ -9,17 +9,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from antiphon.core.config import Config, get, override
+from antiphon.core.config import SIGNALS, Config, Data, get, override
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
 from antiphon.data.names import taken
+from antiphon.data.signals import RATE, Overview
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
 
-SAMPLE, LOOKED = 100_000, 10_000
+SAMPLE, LOOKED, OPENED = 100_000, 10_000, 200
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
+
+SPOKEN = 20_000
+"""Pairs of a recording and its text from which pieces of words can be learned."""
 
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
@@ -80,12 +84,19 @@ class Statistics:
     facts: bool = False
     taken: float = 0.0
     """The share of targets that have a rare word of their source or facts."""
+    signal: Overview | None = None
+    """What sources are like that are recordings or arrays; `source` then says nothing."""
 
     @staticmethod
-    def of(pairs: Iterable[Pair], find: Finder | None = None) -> Statistics:
+    def of(pairs: Iterable[Pair], find: Finder | None = None, data: Data | None = None) -> Statistics:
         """One pass: all pairs are counted, the first `SAMPLE` are looked at, with the facts that `find` gives them."""
         stream = iter(pairs)
         sample = list(itertools.islice(stream, SAMPLE))
+        if data is not None and data.source.kind in SIGNALS:
+            count, step = len(sample) + sum(1 for _ in stream), max(1, len(sample) // OPENED)
+            signal = Overview.of([pair.source for pair in sample[::step]], data)
+            said = SideStatistics.of([pair.target for pair in sample])
+            return Statistics(count, SideStatistics.of([]), said, 0.0, signal=signal)
         facts = find is not None and (find.base is not None or any(FACTS in pair.context for pair in sample))
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
         if facts and find is not None:
@@ -104,6 +115,8 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     those of a student, which is to be light.
     """
     kind = FineTuning if trained else Student if config.training.teachers else Plan
+    if statistics.signal is not None and not trained:
+        kind = Hearing
     plan = kind(config, statistics)
     plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
@@ -341,6 +354,78 @@ class Student(Plan):
         """A greedy search."""
         self.propose("decoding.beam", 1, "after a teacher's answers greedy loses little (Kim and Rush 2016)")
         super().judging()
+
+
+class Hearing(Plan):
+    """The plan for sources that are recordings or arrays: they are long, and there are few of them."""
+
+    def tokenizers(self) -> None:
+        """How targets are cut, and sources become frames."""
+        self.propose("data.shared", False, "sources are no text")
+        kind, reason = self._tokenizer(self.statistics.target)
+        if kind == "bpe" and self.statistics.pairs < SPOKEN:
+            kind, reason = "char", f"spelled out: {self.statistics.pairs:,} pairs are few to know words by their sound"
+        self.propose("data.target.tokenizer", kind, reason)
+        size, reason = self._size("target")
+        self.propose("data.target.vocabulary", size, reason)
+        self.propose("data.target.min_count", 1, "every token counts")
+        self._longest("target")
+        self._frames()
+
+    def _frames(self) -> None:
+        signal, speech = self.signal, self.config.data.source.kind == "speech"
+        if speech:
+            rate = min(signal.rate, RATE)
+            self.propose("data.frames.rate", rate, f"as most are recorded at {signal.rate:,}, and speech needs no more")
+            rate = self.config.data.frames.rate or RATE
+            self.propose("data.frames.mels", 80 if rate >= RATE else 40, f"{rate / 2:,.0f} Hz to divide")
+        how = ("each", "whatever the voice and the room") if speech else ("all", "levels may say something")
+        self.propose("data.frames.normalize", *how)
+        longest = max(3000, 100 * round(signal.frames / 10))
+        self.propose("data.source.max_length", longest, "longer ones are cut, and counted")
+        self.propose("model.frontend.kind", "conv2d" if speech else "conv", "neighbours say much the same")
+        room = signal.frames / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
+        reduce = _step(room / 2, (1, 2, 4))
+        self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
+
+    @property
+    def signal(self) -> Overview:
+        """What sources are like."""
+        assert self.statistics.signal is not None
+        return self.statistics.signal
+
+    def regularization(self) -> None:
+        """What keeps few recordings from being learned by heart."""
+        speech = self.config.data.source.kind == "speech"
+        hours = self.signal.seconds * self.statistics.pairs / 3600
+        self.propose("model.frontend.time_masks", 2, "no sound can be relied on (SpecAugment)")
+        masks = 2 if speech else 0
+        reason = "no pitch can be relied on" if speech else "features may be few, and each may be needed"
+        self.propose("model.frontend.feature_masks", masks, reason)
+        fast = 0.1 if speech and hours < 20 else 0.0
+        reason = f"{hours:.1f} hours are few: each is heard slower and faster too" if fast else "there is enough"
+        self.propose("data.augment.speed", fast, reason if speech else "only recordings have a speed")
+        super().regularization()
+
+    def batches(self) -> None:
+        """How much goes into a step: frames are many."""
+        size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256))) * (self.config.model.frontend.reduce or 1)
+        self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
+
+    def judging(self) -> None:
+        """By words, where there are some."""
+        if self.statistics.target.words > 1.5 or self.preset.name == "speech":
+            self.propose("training.metric", "wer", "judged on real answers")
+        super().judging()
+
+    def _tokens(self) -> float:
+        """Positions of the memory and target tokens of one epoch, estimated."""
+        positions = self.signal.frames / (self.config.model.frontend.reduce or 1)
+        target = _length(self.statistics.target, self.config.data.target.tokenizer) + 1
+        return self.statistics.pairs * (positions + target)
+
+    def _long(self) -> float:
+        return 0.0
 
 
 def _many(lengths: list[int]) -> float:

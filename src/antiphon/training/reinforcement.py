@@ -23,6 +23,7 @@ from antiphon import metrics
 from antiphon.core.batch import BOS, EOS, UNK, Batch, Loss, Memory, Padded, Steps
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError
+from antiphon.data.modalities import Text
 from antiphon.inference.bundle import tensors
 from antiphon.inference.task import Task
 from antiphon.metrics import Metric, Pooled
@@ -363,7 +364,7 @@ class Reward:
 
     def extra(self, batch: Batch, row: int) -> list[str]:
         """What ids past the target vocabulary stand for: the source's token, or a letter where that is unknown too."""
-        if "copy" not in batch.context:
+        if "copy" not in batch.context or not isinstance(self.task.source, Text):
             return []
         size, tokens = len(self.task.target.vocabulary), self.task.source.vocabulary.tokens
         found: dict[int, str] = {}

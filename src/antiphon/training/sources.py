@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, Data
+from antiphon.core.config import SIGNALS, Config, Data, Kind, override
 from antiphon.core.errors import DataError
 from antiphon.data import knowledge, synonyms
+from antiphon.data.arrays import located
 from antiphon.data.batching import mixed_in
 from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
+from antiphon.data.signals import kind_of
+from antiphon.inference import tasks
 from antiphon.training import distillation, recipes
 
 HELD_OUT = 10_000
@@ -45,7 +48,7 @@ class Sources:
             files = named_files(value, other)
             if files is None:
                 copied.append(name)
-                _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings))
+                _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings), settings.source.kind)
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
         return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost), found["mix"])
@@ -88,7 +91,7 @@ class Sources:
 
     def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> recipes.Statistics:
         """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
-        found = recipes.Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find)
+        found = recipes.Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find, config.data)
         many = sum(1 for _ in old) if (old := self.old(config)) else 0
         return replace(found, pairs=found.pairs + mixed_in(found.pairs, many, config.data.mix))
 
@@ -99,6 +102,14 @@ class Sources:
             return corpus, self._corpus("valid", config.data)
         return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
 
+    def kind(self, config: Config) -> Config:
+        """The settings with what sources are: as set, what the first one looks like, or as the task says."""
+        kind = config.data.source.kind
+        if kind is None:
+            kind = next((kind_of(pair.source) for pair in self._corpus("train", config.data)), "text")
+            kind = (tasks.get(config.task).source or kind) if kind == "text" else kind
+        return override(config, {"data.source.kind": kind})
+
     def _corpus(self, name: str, settings: Data) -> Corpus:
         paths = {"train": self.train, "valid": self.valid, "mix": self.mix}[name]
         if name in self.copied:
@@ -106,12 +117,14 @@ class Sources:
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
 
 
-def _write_pairs(path: Path, pairs: Iterable[Pair]) -> None:
+def _write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             for pair in pairs:
-                values = {**pair.context, "source": pair.source, "target": pair.target}
+                signal = (kind or kind_of(pair.source)) in SIGNALS
+                source = located(pair.source, Path()) if signal else pair.source
+                values = {**pair.context, "source": source, "target": pair.target}
                 file.write(json.dumps(values) + "\n")
     except OSError as error:
         raise DataError(f"cannot keep the pairs: {error.strerror}", where=path, do="free some space") from None

@@ -22,8 +22,9 @@ from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, overlap
 from antiphon.data.facts import Finder
-from antiphon.data.modalities import TooLong
+from antiphon.data.modalities import Text, TooLong
 from antiphon.data.report import Report
+from antiphon.data.signals import Signal
 from antiphon.data.store import Store, join, prepare
 from antiphon.inference.task import Task, tag_of, tagged
 from antiphon.training import finetuning, recipes
@@ -70,6 +71,7 @@ def fit(
             sources = Sources.keep(run, data, valid, parallel, config.data, mix)
             for line in sources.lost:
                 audience.note("data", line)
+            config = sources.kind(config)
             train_part, valid_part = sources.open(config)
             find = finder(config, audience)
             config = _propose(config, sources.looked_at(config, train_part, find), audience, origin)
@@ -148,7 +150,8 @@ def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
         found = Teachers.open(config.training.teachers, config.training.objective == "distillation")
         config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
     tag = tag_of(config.data.mix_tag) if config.data.mix_tag else None
-    if tag and kept and not config.data.extend and tag not in kept.source.vocabulary.index:
+    known = kept.source.vocabulary.index if kept and isinstance(kept.source, Text) else {}
+    if tag and kept and not config.data.extend and tag not in known:
         do = "leave out data.mix_tag, or take data.extend=true with --from"
         raise ConfigError(f"the vocabulary that is kept has no tag {tag}", do=do)
     return config
@@ -198,7 +201,7 @@ def _mixed(
     """The store with the other pairs at its end, and all that was odd about them told."""
     if (pairs := sources.old(config)) is None:
         return store
-    report, size = Report(), max(len(task.source.vocabulary), len(task.target.vocabulary))
+    report, size = Report(), max(task.source.size, task.target.size)
     marked = (tagged(pair, config.data.mix_tag) for pair in pairs) if config.data.mix_tag else pairs
     old = prepare(marked, partial(task.encode, report=report), sources.run / "data/old", report=report,
                   keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
@@ -220,8 +223,8 @@ def _encode(
     """The task as it changes training pairs, both parts checked and encoded, and all that was odd about them told."""
     task = _augmented(config, task, train_part)
     report, held_out_report, data = Report(), Report(), config.data
-    anew = bool(data.source.sampling or data.target.sampling or task.augment)
-    size = None if task.copy else max(len(task.source.vocabulary), len(task.target.vocabulary))
+    anew = bool(data.source.sampling or data.target.sampling or data.augment.speed or task.augment)
+    size = None if task.copy else max(task.source.size, task.target.size)
     store = prepare(train_part, partial(task.encode, report=report), run / "data", report=report, ids_below=size,
                     keep_text=anew, balance=data.balance)  # fmt: skip
     held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
@@ -240,6 +243,8 @@ def _encode(
 
 def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
     """The task with the changes of training pairs that the settings ask for."""
+    if isinstance(task.source, Signal):
+        return task
     texts = turns.Spoken(pairs) if task.turns else pairs
     changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer)
     if changed and "reverse" in changed.changes and augment.REVERSED not in task.source.vocabulary.index:
@@ -257,7 +262,7 @@ def _effects(config: Config, task: Task, store: Store) -> Iterator[str]:
     if task.augment:
         yield from augment.effects(task.augment, pairs, len(store))
     for name, side in (("source", task.source), ("target", task.target)):
-        if side.side.sampling:
+        if isinstance(side, Text) and side.side.sampling:
             cuts = [[Pair(" ".join(side.cut(getattr(pair, name), seed=seed)), "") for seed in (None, number)]
                     for number, pair in enumerate(pairs)]  # fmt: skip
             yield augment.effect(f"subword sampling of the {name}", [(old, new) for old, new in cuts], len(store))

@@ -1,0 +1,132 @@
+"""Arrays of numbers as pairs hold them: the name of a file, or the numbers themselves in a line of text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.core.errors import DataError, require
+from antiphon.data.formats import open_bytes
+
+INLINE = "data:application/x-npy;base64,"
+"""How an array in a line of text begins: a data URI of the `.npy` format."""
+
+MEMBER = "#"
+"""Between the name of an `.npz` file and that of an array in it."""
+
+
+def written(values: Any) -> str:
+    """Numbers as a line of text that `read_array` understands; `DataError` for what is not an array of numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError("rows of numbers must be of one length", got=f"{values!r:.80}") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError("is no array of numbers", got=f"{array.dtype}")
+    file = io.BytesIO()
+    with np.errstate(over="ignore"):  # what is too large is no number, and found when it is read
+        np.save(file, array.astype(np.float32), allow_pickle=False)
+    return INLINE + base64.b64encode(file.getvalue()).decode()
+
+
+def is_numbers(value: object) -> bool:
+    """Whether a value is an array, or a list of numbers or of lists of them."""
+    if isinstance(value, np.ndarray):
+        return True
+    if isinstance(value, list | tuple) and value:
+        first = value[0]
+        return (isinstance(first, int | float) and not isinstance(first, bool)) or is_numbers(first)
+    return False
+
+
+def shown(value: str) -> str:
+    """A value as people want to see it: without the numbers of an array."""
+    return "(an array)" if value.startswith(INLINE) else value
+
+
+def path_of(value: str) -> Path:
+    """The file that a value names."""
+    path, _, member = value.partition(MEMBER)
+    return Path(path if member and path.lower().endswith(".npz") else value)
+
+
+def located(value: str, folder: Path) -> str:
+    """The same value with its path, if it has one, made absolute, counted from the folder."""
+    if value.startswith(INLINE):
+        return value
+    path = path_of(value)
+    return str(folder.absolute() / path) + value[len(str(path)) :]
+
+
+def read_array(value: str) -> np.ndarray:
+    """The array that a value names: of a `.npy`, `.npz` (`file.npz#name`) or `.parquet` file, or in the line itself.
+
+    Raises `DataError` where there is none, or it is not one of numbers.
+    """
+    if value.startswith(INLINE):
+        try:
+            return _numbers(_npy(io.BytesIO(base64.b64decode(value[len(INLINE) :], validate=True))), "array")
+        except (binascii.Error, ValueError, EOFError) as error:
+            raise DataError(f"is no array: {error}", where=value[:60]) from None
+    path = path_of(value)
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        do = f"frames come from {', '.join(readers)}; for recordings set data.source.kind=speech, for films video"
+        raise DataError("is no file of frames", where=shown(value)[:200], do=do)
+    open_bytes(path).close()
+    return _numbers(readers[path.suffix.lower()](path, value.partition(MEMBER)[2]), value)
+
+
+def _npy(file: Any) -> Any:
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_npy(path: Path, member: str) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _npy(file)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"is not a whole .npy file: {_first_line(error)}", where=path) from None
+
+
+def _read_npz(path: Path, member: str) -> Any:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            names = archive.files
+            if not member and len(names) == 1:
+                member = names[0]
+            if member not in names:
+                do = f"write {path.name}{MEMBER}NAME, such as {path.name}{MEMBER}{names[0]}" if names else ""
+                raise DataError(f"has no array {member!r}" if member else "has several arrays", where=path, do=do)
+            return archive[member]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"is not a whole .npz file: {_first_line(error)}", where=path) from None
+
+
+def _read_parquet(path: Path, member: str) -> Any:
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise require("parquet", "pyarrow") from None
+    try:
+        table = parquet.read_table(path)
+        return np.stack([column.to_numpy() for column in table.columns], axis=1)
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"is not a table of numbers: {_first_line(error)}", where=path) from None
+
+
+def _numbers(array: Any, where: object) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise DataError("is no array of numbers", where=where, got=getattr(array, "dtype", type(array).__name__))
+    return array.astype(np.float32)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -1,0 +1,226 @@
+"""Sources that are no text: recordings, films and arrays become frames, normalized by what was learned of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from antiphon.core.config import Data, Kind, Side
+from antiphon.core.config import Frames as Settings
+from antiphon.core.errors import BundleError, DataError
+from antiphon.data import speech
+from antiphon.data.arrays import INLINE, path_of, read_array, shown
+from antiphon.data.modalities import TooLong
+from antiphon.data.report import Report
+
+SIGNAL_FILE = "signal.json"
+ARRAYS = (".npy", ".npz")
+SMALLEST = 1e-3
+"""Deviation below which a feature is taken for constant, and is not made larger."""
+
+RATE = 16_000
+"""Samples a second where nothing says otherwise; speech has little above half of it."""
+
+SPEEDS = 3
+"""Speeds that a recording is played at: slower, as it is, faster."""
+
+
+def kind_of(value: str) -> Kind:
+    """What a source looks like it is: text, frames or speech."""
+    if value.startswith(INLINE):
+        return "frames"
+    suffix = path_of(value).suffix.lower()
+    return "speech" if suffix in speech.SUFFIXES else "frames" if suffix in ARRAYS else "text"
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Recordings or arrays in, frames `[L, F]` out. `features` is F; `mean` and `deviation` `[F]` are those of
+    training; `reduced` frames become a position of the memory. With a seed, recordings are played at other speeds by
+    up to `speed` (Ko et al. 2015)."""
+
+    kind: str
+    side: Side
+    settings: Settings
+    features: int
+    mean: np.ndarray
+    deviation: np.ndarray
+    reduced: int = 1
+    too_long: str = "truncate"
+    speed: float = 0.0
+    name: str = "source"
+
+    def limited(self, max_length: int | None, too_long: str) -> Signal:
+        """The same with another longest length, and what to do with what is longer."""
+        return replace(self, side=replace(self.side, max_length=max_length), too_long=too_long)
+
+    def frames(self, value: str, *, seed: int | None = None, report: Report | None = None) -> np.ndarray:
+        """A source as normalized frames `[L, F]`, never more than `max_length`.
+
+        Counts in `report` what was cut or brought to another rate. Raises `DataError` for what cannot be read or has
+        other features than training had, `TooLong` where cutting is not allowed.
+        """
+        speed = 1.0
+        if seed is not None and self.speed:
+            speed += self.speed * float(np.random.default_rng(seed).integers(SPEEDS) - SPEEDS // 2)
+        frames = raw_frames(value, self.kind, self.settings, speed, report)
+        if frames.shape[1] != self.features:
+            what = f"has {frames.shape[1]} features a frame, the model reads {self.features}"
+            raise DataError(what, where=shown(value), do="give all sources the same features")
+        return self.normalize(self._fit(frames, value, report))
+
+    def normalize(self, frames: np.ndarray) -> np.ndarray:
+        """Mean 0 and deviation 1 in each feature: over the sequence itself, or over all of training."""
+        mean, deviation = self.mean, self.deviation
+        if self.settings.normalize == "each":
+            mean, deviation = frames.mean(axis=0), frames.std(axis=0)
+        elif self.settings.normalize == "none":
+            return frames
+        found: np.ndarray = (frames - mean) / np.maximum(deviation, SMALLEST)
+        return found.astype(np.float32)
+
+    def _fit(self, frames: np.ndarray, value: str, report: Report | None) -> np.ndarray:
+        limit = self.side.max_length
+        if limit is None or len(frames) <= limit:
+            return frames
+        what = f"{self.name} is longer than max_length={limit} frames"
+        if self.too_long != "truncate":
+            error = TooLong(
+                what, where=shown(value), got=len(frames), do="raise data.source.max_length, or allow cutting"
+            )
+            error.skip = self.too_long == "skip"
+            raise error
+        if report is not None:
+            report.add(f"{self.name} cut to max_length={limit} frames", example=shown(value))
+        return frames[:limit]
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from one frame to the next, where that is known."""
+        return self.settings.step / 1000 if self.kind == "speech" else None
+
+    @property
+    def size(self) -> int:
+        """Features of a frame."""
+        return self.features
+
+    def places(self, count: int) -> list[str]:
+        """What to call each position that stands for some of so many frames: its time, or its first frame."""
+        if self.seconds is None:
+            return [str(place) for place in range(0, count, self.reduced)]
+        return [f"{place * self.seconds:.2f}s" for place in range(0, count, self.reduced)]
+
+    def files(self, prefix: str) -> dict[str, bytes]:
+        """What `load` needs, by file names that begin with `prefix.`."""
+        about = {"kind": self.kind, "features": self.features, "mean": self.mean.tolist(),
+                 "deviation": self.deviation.tolist()}  # fmt: skip
+        return {f"{prefix}.{SIGNAL_FILE}": json.dumps(about).encode()}
+
+    @classmethod
+    def load(cls, files: dict[str, bytes], prefix: str, data: Data, reduced: int = 1) -> Signal:
+        """Reads what `files` gave; anything else is a `BundleError`."""
+        where = f"{prefix}.{SIGNAL_FILE}"
+        if where not in files:
+            raise BundleError("there is no such file", where=where)
+        kind, features, mean, deviation = _about(files[where], where)
+        if kind != data.source.kind:
+            raise BundleError("is of another kind than its settings", where=where, got=kind)
+        return cls(kind, data.source, data.frames, features, mean, deviation, reduced, data.too_long,
+                   data.augment.speed or 0.0)  # fmt: skip
+
+    @classmethod
+    def learn(cls, values: Iterable[str], data: Data, reduced: int = 1) -> Signal:
+        """Learns how many features there are, their means and deviations; goes through the sources once."""
+        kind, first, count = str(data.source.kind), "", 0
+        total = squares = np.zeros(0)
+        for value in values:
+            frames = raw_frames(value, kind, data.frames)
+            if not count:
+                first, total, squares = value, np.zeros(frames.shape[1]), np.zeros(frames.shape[1])
+            if frames.shape[1] != len(total):
+                what = f"has {frames.shape[1]} features a frame, {shown(first)} has {len(total)}"
+                raise DataError(what, where=shown(value), do="give all sources the same features")
+            count += len(frames)
+            total, squares = total + frames.sum(axis=0), squares + np.square(frames, dtype=np.float64).sum(axis=0)
+        if not count:
+            raise DataError("there is no source to learn from")
+        mean = total / count
+        deviation = np.sqrt(np.maximum(0.0, squares / count - mean**2))
+        return cls(kind, data.source, data.frames, len(mean), mean.astype(np.float32),
+                   deviation.astype(np.float32), reduced, data.too_long, data.augment.speed or 0.0)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What some sources are like without being read whole: mean frames, seconds (0 where these have none) and features
+    of each, and the rate that most recordings have."""
+
+    frames: float
+    seconds: float = 0.0
+    features: int = 0
+    rate: int = 0
+
+    @staticmethod
+    def of(values: Sequence[str], data: Data) -> Overview:
+        """Looks at the headings of recordings, and at arrays themselves."""
+        if data.source.kind == "speech":
+            headings = [speech.heading(value, data.frames.rate or RATE) for value in values]
+            seconds = sum(each.seconds for each in headings) / len(headings)
+            [(rate, _)] = Counter(each.rate for each in headings).most_common(1)
+            return Overview(1000 * seconds / data.frames.step, seconds, 0, rate)
+        arrays = [raw_frames(value, "frames", data.frames) for value in values]
+        return Overview(sum(map(len, arrays)) / len(arrays), features=arrays[0].shape[1])
+
+
+def raw_frames(
+    value: str, kind: str, settings: Settings, speed: float = 1.0, report: Report | None = None
+) -> np.ndarray:
+    """A source as frames `[L, F]` as they are; `DataError` where there are none, or one is no number."""
+    if kind == "speech":
+        return _heard(value, settings, speed, report)
+    frames = read_array(value)
+    if frames.ndim == 0 or not frames.size:
+        raise DataError("there is no frame in it", where=shown(value), do="remove it from the data")
+    frames = frames.reshape(len(frames), -1)
+    if not np.isfinite(frames).all():
+        frame, feature = map(int, np.argwhere(~np.isfinite(frames))[0])
+        where = f"frame {frame + 1}, feature {feature + 1}"
+        raise DataError(
+            "a frame holds what is not a number", where=shown(value), got=f"{frames[frame, feature]} at {where}"
+        )
+    return frames
+
+
+def _heard(value: str, settings: Settings, speed: float, report: Report | None) -> np.ndarray:
+    rate = settings.rate or RATE
+    recording = speech.record(value, rate, report)
+    if report is not None and recording.rate != rate:
+        report.add(f"recorded at {recording.rate:,} Hz, brought to {rate:,}", example=shown(value))
+    frames = speech.log_mel(speech.at_rate(recording, rate, speed), settings)
+    if report is not None and np.ptp(frames) < 1e-6:
+        report.add("recording of nothing but silence", example=shown(value))
+    return frames
+
+
+def _about(content: bytes, where: str) -> tuple[str, int, np.ndarray, np.ndarray]:
+    try:
+        about: Any = json.loads(content)
+        kind, features = about["kind"], about["features"]
+        mean, deviation = (np.asarray(about[name], np.float32) for name in ("mean", "deviation"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BundleError("is not a description of frames", where=where) from None
+    good = isinstance(kind, str) and type(features) is int and mean.shape == deviation.shape == (features,)
+    if not good or not np.isfinite([mean, deviation]).all():
+        raise BundleError("is not a description of frames", where=where)
+    return kind, features, mean, deviation
+
+
+def exists(value: str) -> bool:
+    """Whether the file that a source names is there; what holds its numbers itself needs none."""
+    return value.startswith(INLINE) or Path(path_of(value)).is_file()
