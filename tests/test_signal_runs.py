@@ -1,0 +1,222 @@
+"""Whole runs on sources that are no text: they learn, resume to the bit, answer alike in every batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from antiphon import Seq2Seq
+from antiphon.core.errors import ConfigError
+from antiphon.inference.bundle import load
+from antiphon.inference.predictor import Predictor
+from antiphon.inference.recordings import words
+from antiphon.training.start import fit, resume
+from commands import Call, calling, refused
+from runs import Recorder, light, listing, outcome
+
+__all__ = ["calling"]
+
+RATE = 8000
+PITCHES = {"low": 300.0, "middle": 800.0, "high": 2000.0}
+FAST: dict[str, Any] = {
+    "task": "speech", "model.width": 32, "model.encoder.kind": "gru", "model.decoder.kind": "gru",
+    "model.encoder.layers": 1, "model.decoder.layers": 1, "model.attention": "additive", "model.dropout": 0.0,
+    "data.frames.mels": 20, "training.threads": 1, "training.processes": 1, "training.rate": 0.01,
+    "data.batch_tokens": 512, "training.label_smoothing": 0.0, "data.augment.speed": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
+
+
+def say(names: list[str], draw: np.random.Generator, pause: float = 0.05) -> np.ndarray:
+    """Tones one after another, with a pause after each."""
+    parts = []
+    for name in names:
+        length = int(draw.uniform(0.08, 0.14) * RATE)
+        wave = 0.3 * np.sin(2 * np.pi * PITCHES[name] * np.arange(length) / RATE)
+        parts += [wave * np.hanning(length), np.zeros(int(pause * RATE))]
+    samples = np.concatenate(parts)
+    return (samples + draw.normal(0, 0.003, len(samples))).astype(np.float32)
+
+
+def table(folder: Path, count: int, seed: int = 1, longest: int = 4) -> Path:
+    """Recordings of one to four tones and their names, in a table with paths counted from its folder."""
+    draw, lines = np.random.default_rng(seed), list[str]()
+    (folder / "takes").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        names = list(draw.choice(list(PITCHES), draw.integers(1, longest + 1)))
+        soundfile.write(folder / f"takes/{seed}-{number}.wav", say(names, draw), RATE)
+        lines.append(f"takes/{seed}-{number}.wav\t{' '.join(names)}")
+    (folder / f"{seed}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / f"{seed}.tsv"
+
+
+@pytest.fixture(scope="module", name="model")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that names tones; nobody may change it."""
+    folder = tmp_path_factory.mktemp("tones")
+    with pytest.MonkeyPatch.context() as patch:
+        light(patch)
+        fit(table(folder, 300), out=folder / "run", assignments={**FAST, "training.epochs": 25})
+    return folder / "run"
+
+
+def test_it_learns_and_the_bundle_reads_raw_files(model: Path, tmp_path: Path, call: Call) -> None:
+    test = table(tmp_path, 60, seed=2)
+    code, out, err = call("evaluate", model, test, "--metrics", "exact", "--json")
+    assert code == 0, err
+    assert json.loads(out)["scores"]["exact"]["value"] > 90
+    lines = test.read_text().splitlines()
+    code, out, _ = call("predict", model, test)
+    assert code == 0
+    assert len(out.splitlines()) == 60
+    takes = [tmp_path / line.split("\t")[0] for line in lines[:3]]
+    code, again, _ = call("predict", model, *takes, "beam=3")
+    assert code == 0
+    assert again.splitlines() == out.splitlines()[:3]
+    code, typed, _ = call("predict", model, text="".join(f"{take}\n" for take in takes))
+    assert typed == again
+    code, told, _ = call("info", model)
+    assert "speech at 8,000 Hz, 20 features a frame" in told
+
+
+def test_answers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
+    sources = [str(tmp_path / line.split("\t")[0]) for line in table(tmp_path, 40, seed=3).read_text().splitlines()]
+    predictor = Predictor(load(model), processes=1)
+    together = [each[0] for each in predictor.predict(sources, batch_size=16)]
+    alone = [each[0] for each in predictor.predict(sources, batch_size=1)]
+    assert [each.tokens for each in together] == [each.tokens for each in alone]
+    np.testing.assert_allclose([each.score for each in together], [each.score for each in alone], atol=1e-4)
+
+
+def test_words_have_times(model: Path) -> None:
+    draw = np.random.default_rng(5)
+    [[answer]] = Predictor(load(model)).predict([_inline(say(["low", "high", "middle"], draw, pause=0.1))])
+    found = words(answer, "whitespace")
+    assert [word.text for word in found] == ["low", "high", "middle"]
+    starts = [word.start for word in found]
+    assert starts == sorted(starts)
+    assert all(word.end > word.start for word in found)
+    assert starts[2] > 0.2
+
+
+def _inline(samples: np.ndarray) -> str:
+    from antiphon.data.arrays import written
+
+    return written(samples)
+
+
+def test_long_recordings_are_cut_where_they_are_quiet(model: Path, tmp_path: Path, call: Call) -> None:
+    draw = np.random.default_rng(6)
+    names = list(draw.choice(list(PITCHES), 20))
+    soundfile.write(tmp_path / "long.wav", say(names, draw, pause=0.12), RATE)
+    code, out, err = call("predict", model, tmp_path / "long.wav", "--jsonl")
+    assert code == 0
+    [answer] = json.loads(out)["answers"]
+    said = answer["text"].split()
+    assert abs(len(said) - 20) <= 2
+    assert sum(a == b for a, b in zip(said, names, strict=False)) >= 15
+    assert "cut into pieces" in answer["reason"]
+    assert "cut into pieces" in err
+    assert [word["text"] for word in answer["words"]] == said
+    assert answer["words"][-1]["start"] > 3
+
+
+def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    settings = {**FAST, "training.steps": 12, "training.validate_every": 5, "model.dropout": 0.2}
+    data = table(tmp_path, 60)
+    fit(data, out=tmp_path / "whole", assignments=settings)
+    fit(data, out=tmp_path / "stopped", assignments=settings, observers=[Recorder(7)])
+    resume(tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def test_a_changed_recording_stops_a_resume(tmp_path: Path) -> None:
+    data = table(tmp_path, 40)
+    fit(data, out=tmp_path / "run", assignments={**FAST, "training.steps": 12}, observers=[Recorder(3)])
+    draw = np.random.default_rng(9)
+    soundfile.write(tmp_path / "takes/1-7.wav", say(["low"] * 4, draw), RATE)
+    before = listing(tmp_path / "run")
+    with pytest.raises(Exception, match="data"):
+        resume(tmp_path / "run")
+    assert listing(tmp_path / "run") == before
+
+
+def test_arrays_from_python(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    shapes = {name: draw.normal(size=6) for name in "ab"}
+
+    def pair() -> tuple[np.ndarray, str]:
+        names = draw.choice(["a", "b"], draw.integers(1, 4))
+        frames = [shapes[name] + draw.normal(0, 0.2, (draw.integers(3, 6), 6)) for name in names]
+        return np.concatenate(frames), " ".join(names)
+
+    settings = {**FAST, "training.epochs": 12, "model.frontend.kind": "stack", "data.frames.normalize": "all"}
+    settings = {key: value for key, value in settings.items() if key != "task"}
+    model = Seq2Seq(settings=settings, verbose=False).fit([pair() for _ in range(200)])
+    test = [pair() for _ in range(30)]
+    assert model.score(test, "exact") > 50
+    model.save(tmp_path / "model")
+    again = Seq2Seq.load(tmp_path / "model")
+    assert again.predict([frames for frames, _ in test]) == model.predict([frames for frames, _ in test])
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda path: path.unlink(), r"1\.tsv:31: there is no file .*1-30\.wav"),
+        (lambda path: path.write_bytes(path.read_bytes()[:44]), r"1-30\.wav: the recording has no sample"),
+        (lambda path: path.write_text("no sound"), r"1-30\.wav: is no recording that can be read"),
+        (
+            lambda path: soundfile.write(path, np.full(800, np.nan, np.float32), RATE, "FLOAT"),
+            "a sample is not a number",
+        ),
+    ],
+)
+def test_a_damaged_recording_is_named(
+    damage: Callable[[Path], Any], match: str, tmp_path: Path, call: Call
+) -> None:  # fmt: skip
+    data = table(tmp_path, 40)
+    damage(tmp_path / "takes/1-30.wav")
+    line = refused(call, "train", data, "--task", "speech", "--out", tmp_path / "run", "training.steps=2")
+    assert pytest.importorskip("re").search(match, line), line
+    assert not (tmp_path / "run").exists()
+
+
+def test_damaged_rows_can_be_skipped_and_are_counted(tmp_path: Path, call: Call) -> None:
+    data = table(tmp_path, 40)
+    (tmp_path / "takes/1-30.wav").unlink()
+    words = [f"{key}={value}" for key, value in FAST.items() if key != "task"]
+    code, out, err = call("train", data, "--task", "speech", "--out", tmp_path / "run", "training.steps=2",
+                          "data.damaged=skip", *words)  # fmt: skip
+    assert code == 0, err
+    assert "1 x skipped: there is no file" in out + err
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["data.shared=true", "model.head=copy", "data.augment.typos=0.1", "training.objective=adversarial",
+     "data.source.sampling=0.1", "model.frontend.reduce=3"],
+)  # fmt: skip
+def test_what_is_for_text_is_refused(setting: str, tmp_path: Path, call: Call) -> None:
+    data = table(tmp_path, 12)
+    line = refused(call, "train", data, "--out", tmp_path / "run", setting)
+    assert "model.frontend.reduce" in line or "is for sources of text" in line
+
+
+def test_a_frontend_is_not_for_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sources are text"):
+        fit([("a", "b"), ("c", "d")], out=tmp_path / "run", assignments={"model.frontend.kind": "conv"})
+
+
+def test_a_sentence_is_no_recording(model: Path, call: Call) -> None:
+    assert "there is no such file" in refused(call, "predict", model, text="hello\n")
