@@ -14,7 +14,7 @@ from antiphon.core.config import Decoder, Decoding, Encoder, Knowledge, Model
 from antiphon.inference.search import rescore, search
 from antiphon.models.seq2seq import Seq2Seq, build
 
-ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer")
+ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer", "conformer")
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
 ATTENTIONS = ("none", "additive", "coverage", "dot", "general", "multihead")
 HEADS = ("vocabulary", "copy")
@@ -58,9 +58,11 @@ def variants() -> Iterator[Model]:
     for positions in ("none", "sinusoidal", "learned", "rotary", "t5", "alibi"):
         for family in ("transformer", "conv"):
             yield model(family, family, positions=positions)
+        yield model("conformer", "transformer", positions=positions)
     for norm, kind, residual in itertools.product(("none", "pre", "post"), ("layer", "rms"), (True, False)):
         if residual:  # without, so deep a stack lets nothing of the target through
             yield model("transformer", "ssru", norm=norm, norm_kind=kind, residual=residual)
+            yield model("conformer", "gru", norm=norm, norm_kind=kind)
         yield model("lstm", "gru", "dot", norm=norm, norm_kind=kind, residual=residual)
     for activation in ("relu", "leaky_relu", "gelu", "swiglu", "tanh"):
         yield model("rnn", "transformer", activation=activation)
@@ -79,7 +81,7 @@ def model(
     dropout: float = 0.0, knowledge: str = "none",
 ) -> Model:  # fmt: skip
     """A small configuration."""
-    modern = {encoder, decoder} & {"transformer", "ssru"}
+    modern = {encoder, decoder} & {"transformer", "conformer", "ssru"}
     return Model(
         encoder=encoder_extra or Encoder(kind=encoder, layers=2), decoder=Decoder(kind=decoder, layers=2), width=16,
         feedforward=feedforward if feedforward is not None else 32 if modern else 0, heads=4, attention=attention,

@@ -85,6 +85,20 @@ def test_a_row_without_anything_to_look_at_is_not_nan() -> None:
     assert masked_softmax(torch.randn(1, 3), torch.zeros(1, 3, dtype=torch.bool)).isfinite().all()
 
 
+def test_a_conformer_layer_is_its_formula() -> None:
+    torch.manual_seed(1)
+    layer = build(model("conformer", "gru"), SIZE, SIZE).eval().encoder.layers[0]
+    x, mask = torch.randn(1, 7, 16), torch.ones(1, 7, dtype=torch.bool)
+    y = x + layer.first(layer.around_first.norm(x)) / 2
+    y = y + layer.mix(layer.around_mix.norm(y), mask)
+    value, gate = layer.gate(layer.around_convolution.norm(y)).chunk(2, 2)
+    wide, taps = nn.functional.pad(value * torch.sigmoid(gate), (0, 0, 2, 2)), layer.depthwise.weight[:, 0]
+    near = layer.norm(sum(wide[:, k : k + 7] * taps[:, k] for k in range(5)) + layer.depthwise.bias)
+    y = y + layer.output(near * torch.sigmoid(near))
+    y = y + layer.second(layer.around_second.norm(y)) / 2
+    torch.testing.assert_close(layer(x, mask), layer.last(y))
+
+
 def test_rotation_makes_products_depend_on_distance_alone() -> None:
     torch.manual_seed(1)
     query, key = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
@@ -136,11 +150,12 @@ def test_an_lstm_begins_by_remembering() -> None:
     assert torch.allclose(layer.kernel.weight_hh_l0[:8] @ layer.kernel.weight_hh_l0[:8].T, torch.eye(8), atol=1e-5)
 
 
-def test_deep_initialization_keeps_a_deep_stack_level() -> None:
+@pytest.mark.parametrize("kind", ["transformer", "conformer"])
+def test_deep_initialization_keeps_a_deep_stack_level(kind: str) -> None:
     sizes = {}
     for start in ("deep", "xavier"):
         config = dataclasses.replace(
-            model("transformer", "transformer", initialization=start), encoder=Encoder(kind="transformer", layers=24)
+            model(kind, "transformer", initialization=start), encoder=Encoder(kind=kind, layers=24)
         )
         network = build(dataclasses.replace(config, norm="none"), SIZE, SIZE)
         sizes[start] = network.encode(BATCH.source).states_BSD.std().item()

@@ -70,6 +70,10 @@ def conv_without_mask(self: encoders.ConvMixer, x_BSD: torch.Tensor, mask_BS: to
     return torch.nn.functional.glu(self.conv(x_BSD.transpose(1, 2)), dim=1).transpose(1, 2)
 
 
+def conformer_without_mask(self: encoders.ConformerLayer, x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
+    return CONVOLVE(self, x_BSD, torch.ones_like(mask_BS))
+
+
 def conv_forgets(self: decoders.ConvMixer, x_NTD: torch.Tensor, state: core.State) -> tuple[torch.Tensor, core.State]:
     seen = torch.cat([torch.zeros_like(state["past"]), x_NTD], dim=1)
     return torch.nn.functional.glu(self.conv(seen.transpose(1, 2)), dim=1).transpose(1, 2), state
@@ -110,6 +114,7 @@ def run_all(network: Seq2Seq, batch: core.Batch) -> None:
 
 
 FRONTEND, COVERAGE = frontends.TextFrontend.forward, attention.Coverage.forward
+CONVOLVE = encoders.ConformerLayer.convolve
 ALIBI = positions.AlibiBias.forward
 TRANSFORMER = model("transformer", "transformer")
 SABOTAGES: dict[str, tuple[Model, Patch]] = {
@@ -129,6 +134,8 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
         model("gru", "gru", "none"), swap(encoders.RecurrentMixer, "summary", last_column)),
     "the mean runs over padding": (model("conv", "lstm", "none"), swap(encoders, "masked_mean", batch_mean)),
     "convolution reads padding": (model("conv", "lstm"), swap(encoders.ConvMixer, "forward", conv_without_mask)),
+    "the convolution of a Conformer reads padding": (
+        model("conformer", "lstm"), swap(encoders.ConformerLayer, "convolve", conformer_without_mask)),
     "causal convolution forgets its past": (model("lstm", "conv"), swap(decoders.ConvMixer, "forward", conv_forgets)),
     "a recurrent state is not carried on": (
         model("lstm", "lstm"), swap(recurrent.Recurrent, "forward", last_step_kept)),

@@ -27,7 +27,7 @@ def part(kind: type, doc: str) -> Any:
 
 
 Tokenizer = Literal["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese", "label"]
-Family = Literal["rnn", "lstm", "gru", "conv", "transformer"]
+Family = Literal["rnn", "lstm", "gru", "conv", "transformer", "conformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 
 
@@ -102,7 +102,7 @@ class Encoder:
     kind: Family | None = setting(None, "family of the encoder")
     layers: int | None = setting(None, "number of layers")
     bidirectional: bool = setting(True, "recurrent families: read in both directions")
-    kernel: int = setting(5, "convolution: positions seen by one layer (odd)")
+    kernel: int = setting(5, "convolution, Conformer: positions seen by one layer (odd)")
     window: int | None = setting(None, "self-attention: how far a position looks to either side; 0 is everywhere")
     global_tokens: int = setting(0, "with a window: first positions that look, and are looked at, everywhere")
 

@@ -97,9 +97,9 @@ def check(config: Config, where: str) -> None:
     if model.encoder.global_tokens and model.encoder.window == 0:
         got = model.encoder.global_tokens
         raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
-    if model.encoder.window and model.encoder.kind not in (None, "transformer"):
+    if model.encoder.window and model.encoder.kind not in (None, "transformer", "conformer"):
         do = "leave it out: the memory of the others grows with the length alone"
-        raise ConfigError("model.encoder.window needs model.encoder.kind=transformer", where=where,
+        raise ConfigError("model.encoder.window needs model.encoder.kind=transformer or conformer", where=where,
                           got=model.encoder.kind, do=do)  # fmt: skip
     beam, groups = config.decoding.beam, config.decoding.groups
     if beam is not None and beam % groups:

@@ -15,7 +15,7 @@ from antiphon.core.config import Model
 from antiphon.core.errors import ConfigError
 from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttention, Wrap
 from antiphon.models.decoders import Decoder, make_decoder
-from antiphon.models.encoders import Encoder, make_encoder
+from antiphon.models.encoders import ConformerLayer, Encoder, make_encoder
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.graph import GraphEncoder, RelationalAttention
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
@@ -117,7 +117,7 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     def frontend(embedding: nn.Embedding, kind: str) -> TextFrontend:
         return TextFrontend(
             embedding,
-            positions=positions if kind in ("transformer", "conv") else "none",
+            positions=positions if kind in ("transformer", "conformer", "conv") else "none",
             longest=model.max_positions,
             share=dropout if model.dropout_embedding is None else model.dropout_embedding,
             words=model.dropout_word,
@@ -151,7 +151,8 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
 @torch.no_grad()
 def initialize(model: Seq2Seq, kind: str) -> None:
     """Fresh weights: `xavier` (Glorot and Bengio 2010), `normal` (0.02), or `deep`, Xavier with the last matrix of
-    every feed-forward and multi-head branch scaled by 1/sqrt(number of branches), so that a deep stack stays put.
+    every feed-forward, multi-head and Conformer branch scaled by 1/sqrt(number of branches), so that a deep stack stays
+    put.
 
     Embeddings begin small (0.02): a residual stream hands the input word through to the output, and with tied weights
     a large embedding would begin by betting all on repeating it."""
@@ -170,5 +171,5 @@ def initialize(model: Seq2Seq, kind: str) -> None:
         for stack in filter(None, (model.encoder, model.decoder, model.graph)):
             branches = sum(isinstance(module, Wrap) for module in stack.modules())
             for module in stack.modules():
-                if isinstance(module, FeedForward | SelfAttention | MultiHead | RelationalAttention):
+                if isinstance(module, FeedForward | SelfAttention | MultiHead | RelationalAttention | ConformerLayer):
                     module.output.weight.mul_(1 / math.sqrt(branches))

@@ -210,7 +210,7 @@ class Plan:
         self.propose("model.encoder.kind", family, reason)
         self.propose("model.decoder.kind", family, reason)
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
-        modern = bool(kinds & {"transformer", "ssru", "conv"})
+        modern = bool(kinds & {"transformer", "conformer", "ssru", "conv"})
         tokens = self._tokens()
         width = _step(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
@@ -232,7 +232,7 @@ class Plan:
 
     def _network_for_long_sources(self) -> None:
         """Attention to neighbours, and positions that are good for more than was seen."""
-        if self.config.model.encoder.kind == "transformer":
+        if self.config.model.encoder.kind in ("transformer", "conformer"):
             reason = "sources are long: time and memory grow with their length, and not with its square"
             self.propose("model.encoder.window", WINDOW, reason)
             self.propose("model.positions", "alibi", "as good on sources longer than any in training")
@@ -257,7 +257,7 @@ class Plan:
     def schedule(self) -> None:
         """Rate, warm-up and how long to train."""
         model, training = self.config.model, self.config.training
-        recurrent = "transformer" not in (model.encoder.kind, model.decoder.kind)
+        recurrent = not {"transformer", "conformer"} & {model.encoder.kind, model.decoder.kind}
         rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
         rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self._rate(rate, f"suits {training.optimizer} at this width")
@@ -310,6 +310,8 @@ class Plan:
         layers = (model.encoder.layers or 0) + (model.decoder.layers or 0)
         output = width * min(self.config.data.target.vocabulary or 0, 50 * self.statistics.target.character_kinds)
         weights = layers * (8 * width**2 + 2 * width * inner) / 2 + output / 2
+        if model.encoder.kind == "conformer":
+            weights += (model.encoder.layers or 0) * (3 * width**2 + 2 * width * inner) / 2
         return 6 * weights / 150e9 + 7e-6 * layers * (width / 128) ** 0.5
 
 
