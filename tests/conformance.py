@@ -16,19 +16,20 @@ from antiphon.models.seq2seq import Seq2Seq, build
 
 ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer", "conformer")
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
-ATTENTIONS = ("none", "additive", "coverage", "dot", "general", "multihead")
+ATTENTIONS = ("none", "additive", "coverage", "location", "dot", "general", "multihead")
 HEADS = ("vocabulary", "copy")
+UNPLACED = [attention for attention in ATTENTIONS if attention != "location"]
 KNOWING = [
-    *zip(("rnn", "lstm", "gru", "conv", "transformer", "conv"), DECODERS, ATTENTIONS, ["vocabulary"] * 6, strict=True),
+    *zip(ENCODERS, DECODERS, UNPLACED, ["vocabulary"] * 6, strict=True),
     *zip(
         ("lstm", "gru", "conv", "transformer", "rnn", "gru"),
         DECODERS,
-        (*ATTENTIONS[1:], "dot"),
+        (*UNPLACED[1:], "dot"),
         ["copy"] * 6,
         strict=True,
     ),
 ]
-"""With a graph encoder: each encoder, decoder, attention and head."""
+"""With a graph encoder: each encoder, decoder, attention that needs no order, and head."""
 SIZE = 20
 
 SOURCES = [[5, 6, 7, EOS], [8, 9, 10, 11, 12, 13, EOS], [5, EOS]]

@@ -12,7 +12,16 @@ from torch import nn
 from antiphon.core.batch import EOS, Batch, Memory, pad
 from antiphon.core.config import Encoder
 from antiphon.core.errors import ConfigError
-from antiphon.models.attention import Additive, Coverage, Dot, General, MultiHead, SelfAttention, masked_softmax
+from antiphon.models.attention import (
+    Additive,
+    Coverage,
+    Dot,
+    General,
+    Location,
+    MultiHead,
+    SelfAttention,
+    masked_softmax,
+)
 from antiphon.models.heads import coverage_loss
 from antiphon.models.positions import AlibiBias, T5Bias, rotate, sinusoids
 from antiphon.models.recurrent import Recurrent
@@ -46,7 +55,7 @@ def test_cross_attention_is_torchs() -> None:
     assert torch.allclose(looks.mean(1), weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Dot, General, Additive, Coverage])
+@pytest.mark.parametrize("kind", [Dot, General, Additive, Coverage, Location])
 def test_a_classic_attention_is_its_formula(kind: type) -> None:
     torch.manual_seed(1)
     part = kind(8, 0.0)
@@ -56,7 +65,7 @@ def test_a_classic_attention_is_its_formula(kind: type) -> None:
         Dot: lambda: s @ q,
         General: lambda: s @ part.keys.weight.T @ q,
         Additive: lambda: torch.tanh(part.query(q) + s @ part.keys.weight.T) @ part.vector.weight[0],
-    }[Additive if kind is Coverage else kind]()
+    }[Additive if kind in (Coverage, Location) else kind]()
     weights = scores.softmax(0)
     wanted = torch.tanh(part.merge(torch.cat([weights @ s, q])))
     found, looks, _ = part(query, part.memorize(states), mask, part.start(mask, states.dtype))
@@ -69,8 +78,23 @@ def test_coverage_adds_up_what_was_looked_at_and_changes_the_next_look() -> None
     part = Coverage(8, 0.0)
     query, states, mask = torch.randn(1, 1, 8).expand(1, 3, 8), torch.randn(1, 4, 8), torch.ones(1, 4, dtype=torch.bool)
     _, looks, after = part(query, part.memorize(states), mask, part.start(mask, states.dtype))
-    assert torch.allclose(after["coverage"], looks.sum(1))
+    assert torch.allclose(after["looked"], looks.sum(1))
     assert not torch.allclose(looks[:, 0], looks[:, 1], atol=1e-4)
+
+
+def test_location_sees_where_the_last_step_looked_in_so_far_as_its_filters_reach() -> None:
+    torch.manual_seed(1)
+    part, mask = Location(8, 0.0), torch.ones(1, 300, dtype=torch.bool)
+    query, states, looked = torch.randn(1, 1, 8), torch.randn(1, 300, 8), torch.rand(1, 300)
+    _, looks, after = part(query, stored := part.memorize(states), mask, {"looked": looked})
+    assert torch.equal(after["looked"], looks[:, 0])
+    scores = []
+    for place in range(300):
+        first, last = max(0, place - 100), min(300, place + 101)
+        found = part.filters.weight[:, 0, first - place + 100 : last - place + 100] @ looked[0, first:last]
+        inner = part.query(query[0, 0]) + stored["keys"][0, place] + part.seen.weight @ found
+        scores.append(part.vector.weight[0] @ torch.tanh(inner))
+    torch.testing.assert_close(looks[0, 0], torch.stack(scores).softmax(0))
 
 
 def test_the_coverage_loss_is_the_overlap_with_the_past() -> None:

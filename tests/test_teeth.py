@@ -96,10 +96,8 @@ def batch_mean(x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
     return x_BSD.mean(1)
 
 
-def forgetful_coverage(
-    self: Any, query: torch.Tensor, stored: core.State, mask: torch.Tensor, state: core.State
-) -> Any:
-    merged, weights, _ = COVERAGE(self, query, stored, mask, state)
+def forgetful(self: Any, query: torch.Tensor, stored: core.State, mask: torch.Tensor, state: core.State) -> Any:
+    merged, weights, _ = SEEING(self, query, stored, mask, state)
     return merged, weights, state
 
 
@@ -113,7 +111,7 @@ def run_all(network: Seq2Seq, batch: core.Batch) -> None:
         check(network, batch)
 
 
-FRONTEND, COVERAGE = frontends.TextFrontend.forward, attention.Coverage.forward
+FRONTEND, SEEING = frontends.TextFrontend.forward, attention.Seeing.forward
 CONVOLVE = encoders.ConformerLayer.convolve
 ALIBI = positions.AlibiBias.forward
 TRANSFORMER = model("transformer", "transformer")
@@ -148,7 +146,9 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "relative distance is measured from the first key": (
         model("transformer", "transformer", positions="alibi"),
         swap(positions.AlibiBias, "forward", lambda self, far: ALIBI(self, far - far[..., :1, :1]))),
-    "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful_coverage)),
+    "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful)),
+    "location attention forgets": (
+        model("gru", "gru", "location"), swap(attention.Location, "forward", forgetful)),
     "copies come from the next sentence": (
         model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),
     "the facts are not padded apart": (

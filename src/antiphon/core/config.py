@@ -146,8 +146,8 @@ class Model:
     width: int | None = setting(None, "width of embeddings and hidden states")
     feedforward: int | None = setting(None, "inner width of feed-forward blocks; 0 leaves them out")
     heads: int = setting(4, "attention heads (multihead attention and self-attention)")
-    attention: Literal["none", "additive", "coverage", "dot", "general", "multihead"] | None = setting(
-        None, "how the decoder looks at the source; none is the fixed vector, coverage is additive that remembers"
+    attention: Literal["none", "additive", "coverage", "location", "dot", "general", "multihead"] | None = setting(
+        None, "how the decoder looks at the source; none is the fixed vector, coverage and location remember where"
     )
     positions: Literal["none", "sinusoidal", "learned", "rotary", "t5", "alibi"] | None = setting(
         None, "how order enters convolution and self-attention"
