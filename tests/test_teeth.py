@@ -12,7 +12,19 @@ import torch
 from antiphon.core import batch as core
 from antiphon.core.config import Model
 from antiphon.inference import beam
-from antiphon.models import attention, decoders, encoders, frontends, functional, graph, heads, positions, recurrent
+from antiphon.inference import ctc as hearing
+from antiphon.models import (
+    attention,
+    ctc,
+    decoders,
+    encoders,
+    frontends,
+    functional,
+    graph,
+    heads,
+    positions,
+    recurrent,
+)
 from antiphon.models.seq2seq import Seq2Seq
 from conformance import CHECKS, made, model
 
@@ -101,6 +113,10 @@ def forgetful(self: Any, query: torch.Tensor, stored: core.State, mask: torch.Te
     return merged, weights, state
 
 
+def heard_in_padding(self: ctc.CTCHead, memory: core.Memory, target: core.Padded) -> tuple[torch.Tensor, int]:
+    return HEARD(self, replace(memory, mask_BS=torch.ones_like(memory.mask_BS)), target)
+
+
 def interleaved_wrongly(steps: core.Steps, memory: core.Memory) -> torch.Tensor:
     assert memory.copy_BS is not None
     return memory.copy_BS.roll(1, 0).repeat_interleave(len(steps.hidden_BTD) // len(memory.copy_BS), dim=0)
@@ -112,6 +128,7 @@ def run_all(network: Seq2Seq, batch: core.Batch) -> None:
 
 
 FRONTEND, SEEING = frontends.TextFrontend.forward, attention.Seeing.forward
+BEGIN, HEARD = hearing.begin, ctc.CTCHead.loss
 CONVOLVE = encoders.ConformerLayer.convolve
 ALIBI = positions.AlibiBias.forward
 TRANSFORMER = model("transformer", "transformer")
@@ -149,6 +166,9 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful)),
     "location attention forgets": (
         model("gru", "gru", "location"), swap(attention.Location, "forward", forgetful)),
+    "a CTC head hears padding": (model("gru", "gru", ctc=True), swap(ctc.CTCHead, "loss", heard_in_padding)),
+    "a search hears padding": (
+        model("gru", "gru", ctc=True), swap(hearing, "begin", lambda logs, mask: BEGIN(logs, torch.ones_like(mask)))),
     "copies come from the next sentence": (
         model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),
     "the facts are not padded apart": (

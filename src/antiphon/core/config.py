@@ -165,6 +165,7 @@ class Model:
     head: Literal["vocabulary", "copy"] | None = setting(
         None, "choose from the vocabulary, or also copy from the source"
     )
+    ctc: bool = setting(False, "a second head, on the states of the encoder, for training.ctc and decoding.ctc")
     initialization: Literal["xavier", "normal", "deep"] = setting(
         "deep", "deep scales feed-forward and multi-head branches by depth"
     )
@@ -193,6 +194,7 @@ class Training:
     warmup: int | None = setting(None, "steps of linear warm-up")
     label_smoothing: float | None = setting(None, "share of probability spread over all tokens")
     coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
+    ctc: float = setting(0.0, "share of a CTC head in the loss, beside that of the decoder (Watanabe et al. 2017)")
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
     objective: Literal["likelihood", "self-critical", "minimum-risk", "adversarial", "unlikelihood", "distillation"] = (
@@ -237,6 +239,7 @@ class Decoding:
     beam: int | None = setting(None, "hypotheses kept; 1 is greedy")
     length_penalty: float = setting(1.0, "score = log probability / length ** this; 0 ranks by plain probability")
     coverage_penalty: float = setting(0.0, "weight of the coverage penalty (Wu et al. 2016)")
+    ctc: float = setting(0.0, "share of a CTC head in the score, beside that of the decoder; 0.3 is usual")
     n_best: int = setting(1, "hypotheses returned")
     thorough: bool = setting(False, "search on until no hypothesis can win, not only until none would if it ended now")
     groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")

@@ -25,7 +25,8 @@ _SHARES = [
 _RATES = [
     *_in("data.augment", "share names stems drop swap replace mask insert typos casing punctuation"),
     *_in("data.augment", "synonym_rate reverse_rate"),
-    *_in("decoding", "abstain"),
+    *_in("training", "ctc"),
+    *_in("decoding", "abstain ctc"),
 ]
 _POSITIVE = [
     *_in("data", "temperature"),
@@ -88,6 +89,8 @@ def check(config: Config, where: str) -> None:
         raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
     if model.head == "copy" and model.attention == "none":
         raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
+    _check_order(config, where)
+    _check_ctc(config, where)
     if model.width is not None and model.width % model.heads:
         raise ConfigError(
             "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
@@ -106,3 +109,25 @@ def check(config: Config, where: str) -> None:
         raise ConfigError(
             "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
         )
+
+
+def _check_ctc(config: Config, where: str) -> None:
+    """What goes with a CTC head, and what needs one."""
+    model = config.model
+    if model.ctc and model.head == "copy":
+        do = "set model.head=vocabulary, or leave out model.ctc"
+        raise ConfigError("a CTC head cannot copy", where=where, got="model.ctc=true and model.head=copy", do=do)
+    for name in ("training", "decoding"):
+        share = attrgetter(f"{name}.ctc")(config)
+        if share and not model.ctc:
+            do = "train with model.ctc=true and training.ctc=0.3, or leave it out"
+            raise ConfigError(f"{name}.ctc needs model.ctc=true", where=where, got=share, do=do)
+
+
+def _check_order(config: Config, where: str) -> None:
+    """What goes along the source in its order."""
+    model = config.model
+    for what, there in (("model.ctc", model.ctc), ("model.attention=location", model.attention == "location")):
+        if there and model.knowledge.kind == "graph":
+            do, got = f"set model.knowledge.kind=linear, or leave out {what}", "model.knowledge.kind=graph"
+            raise ConfigError(f"{what} needs a source in order, and a graph has none", where=where, got=got, do=do)

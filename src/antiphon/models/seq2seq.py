@@ -14,6 +14,7 @@ from antiphon.core.batch import Batch, Loss, Memory, Padded, State, Steps
 from antiphon.core.config import Model
 from antiphon.core.errors import ConfigError
 from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttention, Wrap
+from antiphon.models.ctc import CTCHead
 from antiphon.models.decoders import Decoder, make_decoder
 from antiphon.models.encoders import ConformerLayer, Encoder, make_encoder
 from antiphon.models.frontends import TextFrontend
@@ -29,11 +30,12 @@ class Seq2Seq(nn.Module):
 
     def __init__(
         self, config: Model, source: TextFrontend, encoder: Encoder, target: TextFrontend, decoder: Decoder,
-        head: VocabularyHead, graph: GraphEncoder | None = None,
+        head: VocabularyHead, graph: GraphEncoder | None = None, ctc: CTCHead | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.graph = config, graph
         self.source, self.encoder, self.target, self.decoder, self.head = source, encoder, target, decoder, head
+        self.ctc = ctc
 
     @property
     def source_size(self) -> int:
@@ -74,13 +76,25 @@ class Seq2Seq(nn.Module):
         steps, _ = self.decoder(self.target(batch.inputs_BT), memory, self.start(memory))
         return steps, memory
 
-    def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0) -> Loss:
-        """Negative log likelihood in nats, summed over target tokens; plus `coverage` times the coverage loss."""
+    def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0, ctc: float = 0.0) -> Loss:
+        """Negative log likelihood in nats, summed over target tokens; plus `coverage` times the coverage loss.
+
+        `ctc` is the share of the CTC head in all of it."""
         steps, memory = self(batch)
         loss = self.head.loss(steps, memory, batch.labels_BT, smoothing)
         if coverage:
             loss = Loss(loss.total + coverage * coverage_loss(steps, batch.labels_BT), loss.count)
-        return loss
+        return self.heard(loss, memory, batch, ctc) if ctc else loss
+
+    def heard(self, loss: Loss, memory: Memory, batch: Batch, share: float) -> Loss:
+        """1 - share times the loss plus share times that of the CTC head (Watanabe et al. 2017), which goes into the
+        sums as `ctc`, beside the number of targets that their sources had no room for."""
+        if not share:
+            return loss
+        assert self.ctc is not None, "training.ctc needs model.ctc"
+        nats, short = self.ctc.loss(memory, batch.target)
+        sums = {**loss.sums, "ctc": float(nats.detach()), "ctc_too_short": float(short)}
+        return Loss((1 - share) * loss.total + share * nats, loss.count, sums)
 
 
 def build(model: Model, source_size: int, target_size: int, *, seed: int = 1) -> Seq2Seq:
@@ -145,7 +159,9 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
     head = HEADS[model.head or "vocabulary"](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
-    return Seq2Seq(model, frontend(source, encoder_kind), encoder, frontend(target, decoder_kind), decoder, head, graph)
+    ctc = CTCHead(width, target_size) if model.ctc else None
+    sides = frontend(source, encoder_kind), frontend(target, decoder_kind)
+    return Seq2Seq(model, sides[0], encoder, sides[1], decoder, head, graph, ctc)
 
 
 @torch.no_grad()

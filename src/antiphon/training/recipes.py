@@ -134,9 +134,10 @@ class Plan:
         self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
 
     def _copies(self) -> bool:
-        """Whether to copy: it needs attention, tokens alike, and no teacher, whose distributions have none to copy."""
+        """Whether to copy: it needs attention, tokens alike, and neither CTC nor a teacher, which cannot copy."""
         given = {self.config.data.source.tokenizer, self.config.data.target.tokenizer} - {None}
         possible = self.config.model.attention != "none" and len(given) < 2 and not self.config.training.teachers
+        possible = possible and not self.config.model.ctc
         return self.preset.copy and possible
 
     def tokenizers(self) -> None:
