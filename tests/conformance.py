@@ -11,24 +11,26 @@ from torch import Tensor
 
 from antiphon.core.batch import EOS, Batch, Padded, State, of_sentence, pad
 from antiphon.core.config import Decoder, Decoding, Encoder, Frontend, Knowledge, Model
+from antiphon.inference.ctc import joint
 from antiphon.inference.search import rescore, search
 from antiphon.models.seq2seq import Seq2Seq, build
 
-ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer")
+ENCODERS = ("rnn", "lstm", "gru", "conv", "transformer", "conformer")
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
-ATTENTIONS = ("none", "additive", "coverage", "dot", "general", "multihead")
+ATTENTIONS = ("none", "additive", "coverage", "location", "dot", "general", "multihead")
 HEADS = ("vocabulary", "copy")
+UNPLACED = [attention for attention in ATTENTIONS if attention != "location"]
 KNOWING = [
-    *zip(("rnn", "lstm", "gru", "conv", "transformer", "conv"), DECODERS, ATTENTIONS, ["vocabulary"] * 6, strict=True),
+    *zip(ENCODERS, DECODERS, UNPLACED, ["vocabulary"] * 6, strict=True),
     *zip(
         ("lstm", "gru", "conv", "transformer", "rnn", "gru"),
         DECODERS,
-        (*ATTENTIONS[1:], "dot"),
+        (*UNPLACED[1:], "dot"),
         ["copy"] * 6,
         strict=True,
     ),
 ]
-"""With a graph encoder: each encoder, decoder, attention and head."""
+"""With a graph encoder: each encoder, decoder, attention that needs no order, and head."""
 REDUCERS = ("stack", "conv", "conv2d", "pyramid")
 FEATURES = 6
 LENGTHS = (7, 13, 2)
@@ -62,9 +64,11 @@ def variants() -> Iterator[Model]:
     for positions in ("none", "sinusoidal", "learned", "rotary", "t5", "alibi"):
         for family in ("transformer", "conv"):
             yield model(family, family, positions=positions)
+        yield model("conformer", "transformer", positions=positions)
     for norm, kind, residual in itertools.product(("none", "pre", "post"), ("layer", "rms"), (True, False)):
         if residual:  # without, so deep a stack lets nothing of the target through
             yield model("transformer", "ssru", norm=norm, norm_kind=kind, residual=residual)
+            yield model("conformer", "gru", norm=norm, norm_kind=kind)
         yield model("lstm", "gru", "dot", norm=norm, norm_kind=kind, residual=residual)
     for activation in ("relu", "leaky_relu", "gelu", "swiglu", "tanh"):
         yield model("rnn", "transformer", activation=activation)
@@ -75,6 +79,9 @@ def variants() -> Iterator[Model]:
     for reducer, reduce in itertools.product(REDUCERS, (1, 2, 4, 8)):
         yield model(("lstm", "transformer", "conv")[reduce % 3], "gru", frontend=Frontend(kind=reducer, reduce=reduce))
     yield model("gru", "rnn", encoder_extra=Encoder(kind="gru", layers=1, bidirectional=False), feedforward=32)
+    yield model("conformer", "lstm", feedforward=0)
+    for encoder, decoder in zip(ENCODERS, DECODERS, strict=True):
+        yield model(encoder, decoder, ctc=True)
 
 
 def model(
@@ -82,15 +89,15 @@ def model(
     positions: str = "sinusoidal", norm: str = "pre",
     norm_kind: str = "layer", residual: bool = True, activation: str = "relu", tie: str = "target",
     initialization: str = "xavier", feedforward: int | None = None, encoder_extra: Encoder | None = None,
-    dropout: float = 0.0, knowledge: str = "none", frontend: Frontend | None = None,
+    dropout: float = 0.0, knowledge: str = "none", frontend: Frontend | None = None, ctc: bool = False,
 ) -> Model:  # fmt: skip
     """A small configuration."""
-    modern = {encoder, decoder} & {"transformer", "ssru"}
+    modern = {encoder, decoder} & {"transformer", "conformer", "ssru"}
     return Model(
         encoder=encoder_extra or Encoder(kind=encoder, layers=2), decoder=Decoder(kind=decoder, layers=2), width=16,
         feedforward=feedforward if feedforward is not None else 32 if modern else 0, heads=4, attention=attention,
         positions=positions, norm=norm, norm_kind=norm_kind, activation=activation, residual=residual, tie=tie,
-        head=head, initialization=initialization, dropout=dropout, knowledge=Knowledge(kind=knowledge),
+        head=head, initialization=initialization, dropout=dropout, knowledge=Knowledge(kind=knowledge), ctc=ctc,
         frontend=frontend or Frontend(),
     )  # fmt: skip
 
@@ -99,6 +106,7 @@ def label(config: Model) -> str:
     """A short name for test ids."""
     known = [config.knowledge.kind] if config.knowledge.kind != "none" else []
     known += [f"{config.frontend.kind}{config.frontend.reduce}"] if config.frontend.kind else []
+    known += ["ctc"] if config.ctc else []
     parts = [
         *known,
         config.encoder.kind,
@@ -109,6 +117,11 @@ def label(config: Model) -> str:
         config.norm,
     ]
     return "-".join(map(str, [*parts, config.norm_kind, config.activation, config.tie, config.residual]))
+
+
+def share(network: Seq2Seq) -> float:
+    """Of a CTC head in losses and scores, where there is one."""
+    return 0.3 if network.ctc is not None else 0.0
 
 
 def made(config: Model) -> tuple[Seq2Seq, Batch]:
@@ -167,8 +180,9 @@ def check_padding(network: Seq2Seq, batch: Batch) -> None:
         weights = steps.weights_BTS[row, :length]
         _same(weights[:, real], one.weights_BTS[0], "padding changes the weights")
         assert not weights[:, ~real].any(), "padding is looked at"
-        total += float(network.loss(alone, smoothing=0.1, coverage=0.5).total)
-    _same(network.loss(wide, smoothing=0.1, coverage=0.5).total, torch.tensor(total), "padding changes the loss", 1e-3)
+        total += float(network.loss(alone, smoothing=0.1, coverage=0.5, ctc=share(network)).total)
+    loss = network.loss(wide, smoothing=0.1, coverage=0.5, ctc=share(network)).total
+    _same(loss, torch.tensor(total), "padding changes the loss", 1e-3)
     assert network.loss(wide).count == batch.count, "padding is counted"
 
 
@@ -229,7 +243,7 @@ def check_source(network: Seq2Seq, batch: Batch) -> None:
         return
     caught: list[Tensor] = []
     hook = network.source.register_forward_hook(lambda _, __, output: (output.retain_grad(), caught.append(output))[0])
-    network.loss(batch, smoothing=0.1).total.backward()
+    network.loss(batch, smoothing=0.1, ctc=share(network)).total.backward()
     hook.remove()
     gradient = caught[0].grad
     assert gradient is not None
@@ -250,28 +264,30 @@ def _check_frames(network: Seq2Seq, batch: Batch) -> None:
 def check_search(network: Seq2Seq, batch: Batch) -> None:
     """Beam scores are rescored scores; a beam of one is greedy; a batch answers as its members do alone."""
     limits = [6] * len(batch.source.lengths_B)
-    beam = search([network], batch.source, Decoding(beam=3, n_best=3), max_lengths=limits, context=batch.context)
+    several, weight = Decoding(beam=3, n_best=3, ctc=share(network)), share(network)
+    beam = search([network], batch.source, several, max_lengths=limits, context=batch.context)
     for row, hypotheses in enumerate(beam):
         alone = batch.rows(torch.tensor([row]))
         own = alone.context
-        again = search([network], alone.source, Decoding(beam=3, n_best=3), max_lengths=[6], context=own)[0]
+        again = search([network], alone.source, several, max_lengths=[6], context=own)[0]
         assert [h.tokens for h in hypotheses] == [h.tokens for h in again], "the batch changes the answer"
         for hypothesis in hypotheses:
             if hypothesis.finished:
-                scored = rescore([network], alone.source, [hypothesis.tokens], Decoding(), context=own)[0]
+                scored = rescore([network], alone.source, [hypothesis.tokens], several, context=own)[0]
                 assert abs(scored.score - hypothesis.score) < 1e-4, "beam score is not the rescored score"
-    single = search([network], batch.source, Decoding(beam=1), max_lengths=limits, context=batch.context)
+    single = search([network], batch.source, Decoding(beam=1, ctc=weight), max_lengths=limits, context=batch.context)
     assert [h[0].tokens for h in single] == greedy(network, batch, 6), "a beam of one is not greedy"
 
 
 @torch.no_grad()
 def greedy(network: Seq2Seq, batch: Batch, longest: int) -> list[list[int]]:
     """The plainest decoding there is: no cache, the whole prefix again at every step."""
-    memory = network.encode(batch.source, batch.context)
+    [whole] = joint([network], share(network))
+    memory = whole.encode(batch.source, batch.context)
     tokens = torch.full((len(memory.mask_BS), 1), 2)
     for _ in range(longest + 1):
-        steps, _ = network.decode(tokens, memory, network.start(memory))
-        scores = network.log_probs(steps, memory)[:, -1].clone()
+        steps, _ = whole.decode(tokens, memory, whole.start(memory))
+        scores = whole.log_probs(steps, memory)[:, -1].clone()
         scores[:, [0, 2]] = -torch.inf
         tokens = torch.cat([tokens, scores.argmax(1, keepdim=True)], 1)
     rows = [row[1:] for row in tokens.tolist()]

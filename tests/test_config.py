@@ -48,6 +48,7 @@ def test_none_opens_a_setting_again() -> None:
         ({"model.encoder.kind": "lstm", "model.encoder.window": "8"}, "model.encoder.window needs model.encoder.kind"),
         ({"model.encoder.global_tokens": "1", "model.encoder.window": "0"}, "global_tokens needs model.encoder.window"),
         ({"model.head": "copy", "model.attention": "none"}, "model.head=copy needs attention"),
+        ({"model.attention": "location", "model.knowledge.kind": "graph"}, "location needs a source in order"),
         ({"decoding.beam": "5", "decoding.groups": "2"}, "decoding.beam must be a multiple of decoding.groups"),
     ],
 )  # fmt: skip

@@ -12,7 +12,16 @@ from torch import nn
 from antiphon.core.batch import EOS, Batch, Memory, pad
 from antiphon.core.config import Encoder
 from antiphon.core.errors import ConfigError
-from antiphon.models.attention import Additive, Coverage, Dot, General, MultiHead, SelfAttention, masked_softmax
+from antiphon.models.attention import (
+    Additive,
+    Coverage,
+    Dot,
+    General,
+    Location,
+    MultiHead,
+    SelfAttention,
+    masked_softmax,
+)
 from antiphon.models.heads import coverage_loss
 from antiphon.models.positions import AlibiBias, T5Bias, rotate, sinusoids
 from antiphon.models.recurrent import Recurrent
@@ -46,7 +55,7 @@ def test_cross_attention_is_torchs() -> None:
     assert torch.allclose(looks.mean(1), weights, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Dot, General, Additive, Coverage])
+@pytest.mark.parametrize("kind", [Dot, General, Additive, Coverage, Location])
 def test_a_classic_attention_is_its_formula(kind: type) -> None:
     torch.manual_seed(1)
     part = kind(8, 0.0)
@@ -56,7 +65,7 @@ def test_a_classic_attention_is_its_formula(kind: type) -> None:
         Dot: lambda: s @ q,
         General: lambda: s @ part.keys.weight.T @ q,
         Additive: lambda: torch.tanh(part.query(q) + s @ part.keys.weight.T) @ part.vector.weight[0],
-    }[Additive if kind is Coverage else kind]()
+    }[Additive if kind in (Coverage, Location) else kind]()
     weights = scores.softmax(0)
     wanted = torch.tanh(part.merge(torch.cat([weights @ s, q])))
     found, looks, _ = part(query, part.memorize(states), mask, part.start(mask, states.dtype))
@@ -69,8 +78,23 @@ def test_coverage_adds_up_what_was_looked_at_and_changes_the_next_look() -> None
     part = Coverage(8, 0.0)
     query, states, mask = torch.randn(1, 1, 8).expand(1, 3, 8), torch.randn(1, 4, 8), torch.ones(1, 4, dtype=torch.bool)
     _, looks, after = part(query, part.memorize(states), mask, part.start(mask, states.dtype))
-    assert torch.allclose(after["coverage"], looks.sum(1))
+    assert torch.allclose(after["looked"], looks.sum(1))
     assert not torch.allclose(looks[:, 0], looks[:, 1], atol=1e-4)
+
+
+def test_location_sees_where_the_last_step_looked_in_so_far_as_its_filters_reach() -> None:
+    torch.manual_seed(1)
+    part, mask = Location(8, 0.0), torch.ones(1, 300, dtype=torch.bool)
+    query, states, looked = torch.randn(1, 1, 8), torch.randn(1, 300, 8), torch.rand(1, 300)
+    _, looks, after = part(query, stored := part.memorize(states), mask, {"looked": looked})
+    assert torch.equal(after["looked"], looks[:, 0])
+    scores = []
+    for place in range(300):
+        first, last = max(0, place - 100), min(300, place + 101)
+        found = part.filters.weight[:, 0, first - place + 100 : last - place + 100] @ looked[0, first:last]
+        inner = part.query(query[0, 0]) + stored["keys"][0, place] + part.seen.weight @ found
+        scores.append(part.vector.weight[0] @ torch.tanh(inner))
+    torch.testing.assert_close(looks[0, 0], torch.stack(scores).softmax(0))
 
 
 def test_the_coverage_loss_is_the_overlap_with_the_past() -> None:
@@ -83,6 +107,20 @@ def test_the_coverage_loss_is_the_overlap_with_the_past() -> None:
 
 def test_a_row_without_anything_to_look_at_is_not_nan() -> None:
     assert masked_softmax(torch.randn(1, 3), torch.zeros(1, 3, dtype=torch.bool)).isfinite().all()
+
+
+def test_a_conformer_layer_is_its_formula() -> None:
+    torch.manual_seed(1)
+    layer = build(model("conformer", "gru"), SIZE, SIZE).eval().encoder.layers[0]
+    x, mask = torch.randn(1, 7, 16), torch.ones(1, 7, dtype=torch.bool)
+    y = x + layer.first(layer.around_first.norm(x)) / 2
+    y = y + layer.mix(layer.around_mix.norm(y), mask)
+    value, gate = layer.gate(layer.around_convolution.norm(y)).chunk(2, 2)
+    wide, taps = nn.functional.pad(value * torch.sigmoid(gate), (0, 0, 2, 2)), layer.depthwise.weight[:, 0]
+    near = layer.norm(sum(wide[:, k : k + 7] * taps[:, k] for k in range(5)) + layer.depthwise.bias)
+    y = y + layer.output(near * torch.sigmoid(near))
+    y = y + layer.second(layer.around_second.norm(y)) / 2
+    torch.testing.assert_close(layer(x, mask), layer.last(y))
 
 
 def test_rotation_makes_products_depend_on_distance_alone() -> None:
@@ -136,11 +174,12 @@ def test_an_lstm_begins_by_remembering() -> None:
     assert torch.allclose(layer.kernel.weight_hh_l0[:8] @ layer.kernel.weight_hh_l0[:8].T, torch.eye(8), atol=1e-5)
 
 
-def test_deep_initialization_keeps_a_deep_stack_level() -> None:
+@pytest.mark.parametrize("kind", ["transformer", "conformer"])
+def test_deep_initialization_keeps_a_deep_stack_level(kind: str) -> None:
     sizes = {}
     for start in ("deep", "xavier"):
         config = dataclasses.replace(
-            model("transformer", "transformer", initialization=start), encoder=Encoder(kind="transformer", layers=24)
+            model(kind, "transformer", initialization=start), encoder=Encoder(kind=kind, layers=24)
         )
         network = build(dataclasses.replace(config, norm="none"), SIZE, SIZE)
         sizes[start] = network.encode(BATCH.source).states_BSD.std().item()

@@ -11,7 +11,7 @@ from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.inference.tasks import PRESETS
 from antiphon.models.seq2seq import build
-from antiphon.training.recipes import SideStatistics, Statistics, propose
+from antiphon.training.recipes import Plan, SideStatistics, Statistics, propose
 
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
@@ -20,7 +20,8 @@ OPEN_BY_CHOICE = {
 }  # fmt: skip
 OF_SIGNALS = {
     "data.frames.rate", "data.frames.mels", "data.frames.normalize", "data.augment.speed", "model.frontend.kind",
-    "model.frontend.reduce", "model.frontend.time_masks", "model.frontend.feature_masks",
+    "model.frontend.reduce", "model.frontend.time_masks", "model.frontend.feature_masks", "model.ctc", "training.ctc",
+    "decoding.ctc",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]
@@ -173,6 +174,22 @@ def test_recurrent_encoders_of_long_sources_need_no_window() -> None:
     mine = {"model.encoder.kind": "gru", "model.decoder.kind": "gru"}
     config, _ = propose(override(Config(task="summarization"), mine), Statistics.of(ARTICLES))
     assert (config.model.encoder.window, config.data.source.max_length) == (None, 8192)
+
+
+def test_a_conformer_is_planned_like_a_transformer() -> None:
+    kinds = {"model.decoder.kind": "lstm"}
+    known, plain = Statistics.of(ARTICLES), Config(task="summarization")
+    plans = [
+        Plan(override(plain, {**kinds, "model.encoder.kind": kind}), known) for kind in ("conformer", "transformer")
+    ]
+    for plan in plans:
+        for step in (plan.task, plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule):
+            step()
+    ours, theirs = (plan.config for plan in plans)
+    assert ours.model.encoder.window == 128
+    assert ours.training.rate == theirs.training.rate
+    assert dataclasses.replace(ours.model, encoder=theirs.model.encoder) == theirs.model
+    assert plans[0].seconds_per_token() > 1.1 * plans[1].seconds_per_token()
 
 
 def test_no_pairs_are_no_crash() -> None:

@@ -99,19 +99,20 @@ def test_the_gradient_of_additive_scores_is_right() -> None:
     assert torch.autograd.gradcheck(additive_scores, noise((3, 2, 4), (3, 5, 4), (4,), dtype=F64))
 
 
+@pytest.mark.parametrize("features", [1, 3])
 @pytest.mark.parametrize("cache", [1, 1 << 18])
-def test_scores_with_coverage_are_their_formula(cache: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_that_see_the_past_are_their_formula(cache: int, features: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(additive, "CACHE", cache)
-    parts = noise((6, 4), (6, 5), (3, 5, 4), (4,), (4,), dtype=F64)
+    parts = noise((6, 4), (6, 5, features), (3, 5, 4), (features, 4), (4,), dtype=F64)
 
     def formula(query: Tensor, seen: Tensor, keys: Tensor, weight: Tensor, vector: Tensor) -> Tensor:
-        each = [[torch.tanh(query[n] + keys[n // 2] + seen[n, :, None] * weight) @ vector for n in (2 * b, 2 * b + 1)]
+        each = [[torch.tanh(query[n] + keys[n // 2] + seen[n] @ weight) @ vector for n in (2 * b, 2 * b + 1)]
                 for b in range(3)]  # fmt: skip
         return torch.stack([torch.stack(rows) for rows in each])
 
-    same(additive.coverage_scores, formula, parts)
-    same(additive.coverage_scores_plainly, formula, parts)
-    assert torch.autograd.gradcheck(additive.coverage_scores, parts)
+    same(additive.seeing_scores, formula, parts)
+    same(additive.seeing_scores_plainly, formula, parts)
+    assert torch.autograd.gradcheck(additive.seeing_scores, parts)
 
 
 def test_tanh_is_torchs() -> None:

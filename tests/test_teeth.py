@@ -12,7 +12,19 @@ import torch
 from antiphon.core import batch as core
 from antiphon.core.config import Model
 from antiphon.inference import beam
-from antiphon.models import attention, decoders, encoders, frontends, functional, graph, heads, positions, recurrent
+from antiphon.inference import ctc as hearing
+from antiphon.models import (
+    attention,
+    ctc,
+    decoders,
+    encoders,
+    frontends,
+    functional,
+    graph,
+    heads,
+    positions,
+    recurrent,
+)
 from antiphon.models.seq2seq import Seq2Seq
 from conformance import CHECKS, made, model
 
@@ -70,6 +82,10 @@ def conv_without_mask(self: encoders.ConvMixer, x_BSD: torch.Tensor, mask_BS: to
     return torch.nn.functional.glu(self.conv(x_BSD.transpose(1, 2)), dim=1).transpose(1, 2)
 
 
+def conformer_without_mask(self: encoders.ConformerLayer, x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
+    return CONVOLVE(self, x_BSD, torch.ones_like(mask_BS))
+
+
 def conv_forgets(self: decoders.ConvMixer, x_NTD: torch.Tensor, state: core.State) -> tuple[torch.Tensor, core.State]:
     seen = torch.cat([torch.zeros_like(state["past"]), x_NTD], dim=1)
     return torch.nn.functional.glu(self.conv(seen.transpose(1, 2)), dim=1).transpose(1, 2), state
@@ -92,11 +108,13 @@ def batch_mean(x_BSD: torch.Tensor, mask_BS: torch.Tensor) -> torch.Tensor:
     return x_BSD.mean(1)
 
 
-def forgetful_coverage(
-    self: Any, query: torch.Tensor, stored: core.State, mask: torch.Tensor, state: core.State
-) -> Any:
-    merged, weights, _ = COVERAGE(self, query, stored, mask, state)
+def forgetful(self: Any, query: torch.Tensor, stored: core.State, mask: torch.Tensor, state: core.State) -> Any:
+    merged, weights, _ = SEEING(self, query, stored, mask, state)
     return merged, weights, state
+
+
+def heard_in_padding(self: ctc.CTCHead, memory: core.Memory, target: core.Padded) -> tuple[torch.Tensor, int]:
+    return HEARD(self, replace(memory, mask_BS=torch.ones_like(memory.mask_BS)), target)
 
 
 def interleaved_wrongly(steps: core.Steps, memory: core.Memory) -> torch.Tensor:
@@ -109,7 +127,9 @@ def run_all(network: Seq2Seq, batch: core.Batch) -> None:
         check(network, batch)
 
 
-FRONTEND, COVERAGE = frontends.TextFrontend.forward, attention.Coverage.forward
+FRONTEND, SEEING = frontends.TextFrontend.forward, attention.Seeing.forward
+BEGIN, HEARD = hearing.begin, ctc.CTCHead.loss
+CONVOLVE = encoders.ConformerLayer.convolve
 ALIBI = positions.AlibiBias.forward
 TRANSFORMER = model("transformer", "transformer")
 SABOTAGES: dict[str, tuple[Model, Patch]] = {
@@ -129,6 +149,8 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
         model("gru", "gru", "none"), swap(encoders.RecurrentMixer, "summary", last_column)),
     "the mean runs over padding": (model("conv", "lstm", "none"), swap(encoders, "masked_mean", batch_mean)),
     "convolution reads padding": (model("conv", "lstm"), swap(encoders.ConvMixer, "forward", conv_without_mask)),
+    "the convolution of a Conformer reads padding": (
+        model("conformer", "lstm"), swap(encoders.ConformerLayer, "convolve", conformer_without_mask)),
     "causal convolution forgets its past": (model("lstm", "conv"), swap(decoders.ConvMixer, "forward", conv_forgets)),
     "a recurrent state is not carried on": (
         model("lstm", "lstm"), swap(recurrent.Recurrent, "forward", last_step_kept)),
@@ -141,7 +163,12 @@ SABOTAGES: dict[str, tuple[Model, Patch]] = {
     "relative distance is measured from the first key": (
         model("transformer", "transformer", positions="alibi"),
         swap(positions.AlibiBias, "forward", lambda self, far: ALIBI(self, far - far[..., :1, :1]))),
-    "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful_coverage)),
+    "coverage forgets": (model("lstm", "lstm", "coverage"), swap(attention.Coverage, "forward", forgetful)),
+    "location attention forgets": (
+        model("gru", "gru", "location"), swap(attention.Location, "forward", forgetful)),
+    "a CTC head hears padding": (model("gru", "gru", ctc=True), swap(ctc.CTCHead, "loss", heard_in_padding)),
+    "a search hears padding": (
+        model("gru", "gru", ctc=True), swap(hearing, "begin", lambda logs, mask: BEGIN(logs, torch.ones_like(mask)))),
     "copies come from the next sentence": (
         model("gru", "lstm", head="copy"), swap(heads, "_copies", interleaved_wrongly)),
     "the facts are not padded apart": (

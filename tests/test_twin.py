@@ -75,6 +75,7 @@ EACH = [
     conformance.model("rnn", "rnn", "coverage"),
     conformance.model("conv", "conv", "dot", positions="rotary"),
     conformance.model("gru", "ssru", "general", "copy"),
+    conformance.model("conformer", "gru", "location"),
     conformance.model("transformer", "lstm", "none", knowledge="graph"),
 ]
 """Every kind of layer once."""

@@ -78,17 +78,20 @@ def test_gradients_are_right_to_the_last_digit_of_a_double(positions: str) -> No
     assert torch.autograd.gradcheck(lambda x: layer(x, mask)[0][mask], (x,))
 
 
+@pytest.mark.parametrize("kind", ["transformer", "conformer"])
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_a_window_over_all_is_full_attention(positions: str) -> None:
-    full = build(model("transformer", "transformer", positions=positions), SIZE, SIZE, seed=2).eval()
-    wide = build(windowed(positions, window=40), SIZE, SIZE, seed=2).eval()
+def test_a_window_over_all_is_full_attention(positions: str, kind: str) -> None:
+    full = build(model(kind, "transformer", positions=positions), SIZE, SIZE, seed=2).eval()
+    wide = build(windowed(positions, window=40, kind=kind), SIZE, SIZE, seed=2).eval()
     batch = pad([[5, 6, 7, 8, 9, 10, 11, EOS], [5, 6, EOS]])
     torch.testing.assert_close(wide.encode(batch).summary_BD, full.encode(batch).summary_BD)
 
 
-def windowed(positions: str, window: int = 2, global_tokens: int = 0, **more: object) -> Model:
-    encoder = Encoder(kind="transformer", layers=2, window=window, global_tokens=global_tokens)
-    return model("transformer", "transformer", positions=positions, encoder_extra=encoder, **more)  # type: ignore[arg-type]
+def windowed(
+    positions: str, window: int = 2, global_tokens: int = 0, kind: str = "transformer", **more: object
+) -> Model:
+    encoder = Encoder(kind=kind, layers=2, window=window, global_tokens=global_tokens)  # type: ignore[arg-type]
+    return model(kind, "transformer", positions=positions, encoder_extra=encoder, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("positions", ["none", "sinusoidal", "learned", "rotary", "t5", "alibi"])

@@ -6,8 +6,9 @@ Letters in names are axes: B batch, S source length, T target length, D width, V
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -151,6 +152,10 @@ class Steps:
 
     hidden_BTD: Tensor
     weights_BTS: Tensor
+
+    def rows(self, index: Tensor) -> Self:
+        """The chosen hypotheses."""
+        return replace(self, **{each.name: getattr(self, each.name)[index] for each in fields(self)})
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def part(kind: type, doc: str) -> Any:
 
 
 Tokenizer = Literal["word", "whitespace", "char", "byte", "bpe", "unigram", "chinese", "label"]
-Family = Literal["rnn", "lstm", "gru", "conv", "transformer"]
+Family = Literal["rnn", "lstm", "gru", "conv", "transformer", "conformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 
 
@@ -125,7 +125,7 @@ class Encoder:
     kind: Family | None = setting(None, "family of the encoder")
     layers: int | None = setting(None, "number of layers")
     bidirectional: bool = setting(True, "recurrent families: read in both directions")
-    kernel: int = setting(5, "convolution: positions seen by one layer (odd)")
+    kernel: int = setting(5, "convolution, Conformer: positions seen by one layer (odd)")
     window: int | None = setting(None, "self-attention: how far a position looks to either side; 0 is everywhere")
     global_tokens: int = setting(0, "with a window: first positions that look, and are looked at, everywhere")
 
@@ -186,8 +186,8 @@ class Model:
     width: int | None = setting(None, "width of embeddings and hidden states")
     feedforward: int | None = setting(None, "inner width of feed-forward blocks; 0 leaves them out")
     heads: int = setting(4, "attention heads (multihead attention and self-attention)")
-    attention: Literal["none", "additive", "coverage", "dot", "general", "multihead"] | None = setting(
-        None, "how the decoder looks at the source; none is the fixed vector, coverage is additive that remembers"
+    attention: Literal["none", "additive", "coverage", "location", "dot", "general", "multihead"] | None = setting(
+        None, "how the decoder looks at the source; none is the fixed vector, coverage and location remember where"
     )
     positions: Literal["none", "sinusoidal", "learned", "rotary", "t5", "alibi"] | None = setting(
         None, "how order enters convolution and self-attention"
@@ -205,6 +205,7 @@ class Model:
     head: Literal["vocabulary", "copy"] | None = setting(
         None, "choose from the vocabulary, or also copy from the source"
     )
+    ctc: bool | None = setting(None, "a second head, on the states of the encoder, for training.ctc and decoding.ctc")
     initialization: Literal["xavier", "normal", "deep"] = setting(
         "deep", "deep scales feed-forward and multi-head branches by depth"
     )
@@ -233,6 +234,9 @@ class Training:
     warmup: int | None = setting(None, "steps of linear warm-up")
     label_smoothing: float | None = setting(None, "share of probability spread over all tokens")
     coverage: float = setting(0.0, "weight of the coverage loss (See et al. 2017)")
+    ctc: float | None = setting(
+        None, "share of a CTC head in the loss, beside that of the decoder (Watanabe et al. 2017)"
+    )
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
     objective: Literal["likelihood", "self-critical", "minimum-risk", "adversarial", "unlikelihood", "distillation"] = (
@@ -277,6 +281,7 @@ class Decoding:
     beam: int | None = setting(None, "hypotheses kept; 1 is greedy")
     length_penalty: float = setting(1.0, "score = log probability / length ** this; 0 ranks by plain probability")
     coverage_penalty: float = setting(0.0, "weight of the coverage penalty (Wu et al. 2016)")
+    ctc: float | None = setting(None, "share of a CTC head in the score, beside that of the decoder; 0.3 is usual")
     n_best: int = setting(1, "hypotheses returned")
     thorough: bool = setting(False, "search on until no hypothesis can win, not only until none would if it ended now")
     groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")

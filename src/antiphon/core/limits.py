@@ -27,7 +27,8 @@ _RATES = [
     *_in("data.augment", "share names stems drop swap replace mask insert typos casing punctuation"),
     *_in("data.augment", "synonym_rate reverse_rate"),
     *_in("model.frontend", "time_share feature_share"),
-    *_in("decoding", "abstain"),
+    *_in("training", "ctc"),
+    *_in("decoding", "abstain ctc"),
 ]
 _POSITIVE = [
     *_in("data", "temperature"),
@@ -93,6 +94,8 @@ def check(config: Config, where: str) -> None:
         raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
     if model.head == "copy" and model.attention == "none":
         raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
+    _check_order(config, where)
+    _check_ctc(config, where)
     if model.width is not None and model.width % model.heads:
         raise ConfigError(
             "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
@@ -102,9 +105,9 @@ def check(config: Config, where: str) -> None:
     if model.encoder.global_tokens and model.encoder.window == 0:
         got = model.encoder.global_tokens
         raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
-    if model.encoder.window and model.encoder.kind not in (None, "transformer"):
+    if model.encoder.window and model.encoder.kind not in (None, "transformer", "conformer"):
         do = "leave it out: the memory of the others grows with the length alone"
-        raise ConfigError("model.encoder.window needs model.encoder.kind=transformer", where=where,
+        raise ConfigError("model.encoder.window needs model.encoder.kind=transformer or conformer", where=where,
                           got=model.encoder.kind, do=do)  # fmt: skip
     _check_signals(config, where)
     beam, groups = config.decoding.beam, config.decoding.groups
@@ -138,17 +141,28 @@ def _check_signals(config: Config, where: str) -> None:
         raise ConfigError(f"{name} is for sources of text", where=where, got=f"data.source.kind={data.source.kind}")
 
 
-_OF_TEXT = [
-    "drop",
-    "swap",
-    "replace",
-    "mask",
-    "insert",
-    "typos",
-    "casing",
-    "punctuation",
-    "synonyms",
-    "names",
-    "stems",
-    "switchout",
-]
+def _check_ctc(config: Config, where: str) -> None:
+    """What goes with a CTC head, and what needs one."""
+    model = config.model
+    if model.ctc and model.head == "copy":
+        do = "set model.head=vocabulary, or leave out model.ctc"
+        raise ConfigError("a CTC head cannot copy", where=where, got="model.ctc=true and model.head=copy", do=do)
+    for name in ("training", "decoding"):
+        share = attrgetter(f"{name}.ctc")(config)
+        if share and not model.ctc:
+            do = "train with model.ctc=true and training.ctc=0.3, or leave it out"
+            raise ConfigError(f"{name}.ctc needs model.ctc=true", where=where, got=share, do=do)
+
+
+def _check_order(config: Config, where: str) -> None:
+    """What goes along the source in its order."""
+    model = config.model
+    for what, there in (("model.ctc", model.ctc), ("model.attention=location", model.attention == "location")):
+        if there and model.knowledge.kind == "graph":
+            do, got = f"set model.knowledge.kind=linear, or leave out {what}", "model.knowledge.kind=graph"
+            raise ConfigError(f"{what} needs a source in order, and a graph has none", where=where, got=got, do=do)
+
+
+_OF_TEXT = ("drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonyms", "names", "stems",
+            "switchout")  # fmt: skip
+"""Kinds of augmentation that change words."""

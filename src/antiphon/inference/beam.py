@@ -84,6 +84,7 @@ class Beams:
         self.best_AN = torch.full((rows, settings.n_best), -INF, dtype=torch.float64, device=device)
         self.shortest_A = torch.full((rows,), INF, dtype=torch.float64, device=device)
         self.gaps = torch.full((rows,), INF, dtype=torch.float64, device=device)
+        self.heard_B = (settings.ctc or 0.0) ** 2 * self.mask_AS.sum(1).double()
         self.ends, self.steps = Ends(), list[Step]()
         self.referee = Referee(models, source, context)
         self.remembers = bool(settings.no_repeat) or any(item.banned for item in constraints)
@@ -124,8 +125,7 @@ class Beams:
         """A plain beam without rules need not look at all rows, nor at all of them at once."""
 
         def log_probs(rows_N: Tensor) -> Tensor:
-            few = [Steps(each.hidden_BTD[rows_N], each.weights_BTS[rows_N]) for each in steps]
-            log_probs_NV = self._log_probs(few)
+            log_probs_NV = self._log_probs([each.rows(rows_N) for each in steps])
             self._forbid_marks(log_probs_NV, step)
             return log_probs_NV
 
@@ -146,12 +146,13 @@ class Beams:
 
         `log_probs` gives those of the next token, `[R, V]`, of the sentence in that place.
         """
-        margin, room_A = MARGIN * (step + 1) ** 0.5, self.room_AG[:, 0]
-        for place in (choice.gaps_A < margin).nonzero().flatten().tolist():
+        margin_A, room_A = MARGIN * self._error(self.active_A, step), self.room_AG[:, 0]
+        for place in (choice.gaps_A < margin_A).nonzero().flatten().tolist():
             log_probs_RV, room = log_probs(place), int(room_A[place])
             size = log_probs_RV.shape[1]
             totals_RV = self.totals_AR[place, :, None] + log_probs_RV.double()
             past = [self._past(place, row) for row in range(len(totals_RV))]
+            margin = float(margin_A[place])
             best = self.referee.best(int(self.active_A[place]), past, totals_RV, room, margin)
             choice.parents_AK[place, :room], choice.tokens_AK[place, :room] = best // size, best % size
             choice.log_probs_AK[place, :room] = log_probs_RV.flatten()[best]
@@ -208,7 +209,12 @@ class Beams:
         self._note(gaps, self.active_A[last_A], step)
 
     def _note(self, gaps: Tensor, sentences: Tensor, step: int) -> None:
-        self.gaps[sentences] = torch.minimum(self.gaps[sentences], gaps.double() / (step + 1) ** 0.5)
+        gaps = gaps.double() / self._error(sentences, step)
+        self.gaps[sentences] = torch.minimum(self.gaps[sentences], gaps)
+
+    def _error(self, sentences: Tensor, step: int) -> Tensor:
+        """What the error of a total grows by: the root of its tokens, and of the states that a CTC head hears it in."""
+        return (step + 1 + self.heard_B[sentences]) ** 0.5
 
     def _select(self, log_probs_ARV: Tensor, step: int) -> Choice:
         settings, size = self.settings, log_probs_ARV.shape[2]
@@ -275,7 +281,7 @@ class Beams:
             return torch.zeros_like(self.active_A, dtype=torch.bool)
         if settings.thorough:
             reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** settings.length_penalty
-            return reach_A < worst_A - MARGIN * (step + 1) ** 0.5
+            return reach_A < worst_A - MARGIN * self._error(self.active_A, step)
         reach_A = self.totals_AR.amax(1) / (step + 2) ** settings.length_penalty
         open_A = (reach_A > -INF) & (worst_A > -INF)
         nats_A = (reach_A - worst_A).abs() * self.shortest_A**settings.length_penalty

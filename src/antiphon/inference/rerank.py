@@ -155,7 +155,7 @@ class Mutual:
 
     def _scores(self, examples: Sequence[Example]) -> list[float]:
         """What the backward model gives each example's target, by `rescore`."""
-        settings = replace(self.settings, coverage_penalty=0.0)
+        settings = replace(self.settings, coverage_penalty=0.0, ctc=0.0)
         device = next(self.model.parameters()).device
         scores = [0.0] * len(examples)
         for part in self._parts(examples):
@@ -212,8 +212,8 @@ class _Entry:
 
 def _error(found: Hypothesis, settings: Decoding) -> float:
     """How far float error may move a score of the search; half of what a gap of two scores needs."""
-    length = max(1, len(found.log_probs))
-    nats = MARGIN / 2 * (1 + settings.coverage_penalty * found.weights.shape[1]) * length**0.5
+    length, states = max(1, len(found.log_probs)), found.weights.shape[1]
+    nats = MARGIN / 2 * (1 + settings.coverage_penalty * states) * (length + (settings.ctc or 0.0) ** 2 * states) ** 0.5
     return nats / length**settings.length_penalty
 
 

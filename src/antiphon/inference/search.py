@@ -4,7 +4,8 @@ Axes: B sentences, A those still searched, K slots of a beam, R rows a sentence 
 V vocabulary, S source, T target.
 
 The score of a hypothesis is its log probability in nats divided by length ** length_penalty, the length counting
-the end mark, plus the coverage penalty of Wu et al. (2016). Finished hypotheses rank before unfinished ones.
+the end mark, plus the coverage penalty of Wu et al. (2016). With `decoding.ctc` what a CTC head hears is a share of
+the log probability (`antiphon.inference.ctc`). Finished hypotheses rank before unfinished ones.
 A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
 taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit.
 """
@@ -25,6 +26,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.inference.beam import BEAM, Beams
 from antiphon.inference.constraints import Constraint
+from antiphon.inference.ctc import joint
 from antiphon.inference.scoring import Model, average, coverage
 from antiphon.inference.selection import INF, MARGIN
 
@@ -70,6 +72,7 @@ def search(
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
     with _searching(models):
+        models = joint(models, settings.ctc or 0.0)
         answers, gaps = _decode(models, source, settings, limits, context, asked, numbers)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
             read = [source, *context.values()]
@@ -89,6 +92,7 @@ def rescore(
 ) -> list[Hypothesis]:  # fmt: skip
     """Given answers (without end marks), one a sentence, scored by teacher forcing just as `search` scores."""
     with _searching(models):
+        models = joint(models, settings.ctc or 0.0)
         labels = pad([[*target, EOS] for target in targets]).to(source.values.device)
         begin = labels.values.new_full((len(targets), 1), BOS)
         inputs = torch.cat([begin, labels.values[:, :-1]], 1)
@@ -119,6 +123,9 @@ def _check(settings: Decoding, models: int) -> None:
         raise ConfigError("there is no model to decode with")
     if settings.sample and settings.groups > 1:
         raise ConfigError("decoding.sample and decoding.groups exclude each other")
+    if settings.sample and settings.ctc:
+        do = "leave one of them out"
+        raise ConfigError("decoding.ctc gives scores, and no probabilities to sample from", do=do)
     if not settings.sample and settings.n_best > beam:
         raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
     if beam % settings.groups:
@@ -199,7 +206,9 @@ def _ranked(
             if finished[better] == finished[worse]:
                 shorter = max(1, min(steps[better], steps[worse]) + 1)
                 nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
-                error = (1 + settings.coverage_penalty * source_length) * (max(steps[better], steps[worse]) + 1) ** 0.5
+                longer = max(steps[better], steps[worse]) + 1
+                error = 1 + settings.coverage_penalty * source_length
+                error *= (longer + (settings.ctc or 0.0) ** 2 * source_length) ** 0.5
                 smallest = min(smallest, float(nats) / error)
     rounds = max(map(len, by_group), default=0)
     return [group[place] for place in range(rounds) for group in by_group if place < len(group)], smallest

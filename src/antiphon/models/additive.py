@@ -93,35 +93,35 @@ def additive_scores(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Te
     return scores_BQS.to(query_BQD.dtype)
 
 
-class _CoverageScores(torch.autograd.Function):
+class _SeeingScores(torch.autograd.Function):
     """One tensor of all pairs at a time, made again for the gradient."""
 
     @staticmethod
     def forward(
-        ctx: Any, query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor
+        ctx: Any, query_ND: Tensor, seen_NSF: Tensor, keys_BSD: Tensor, weight_FD: Tensor, vector_D: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(query_ND, seen_NS, keys_BSD, weight_D, vector_D)
-        scores_NS = query_ND.new_empty(seen_NS.shape)
+        ctx.save_for_backward(query_ND, seen_NSF, keys_BSD, weight_FD, vector_D)
+        scores_NS = query_ND.new_empty(seen_NSF.shape[:2])
         for rows, keys in _hypotheses(query_ND, keys_BSD):
-            inner_NSD = _seen(query_ND[rows], seen_NS[rows], keys_BSD[keys], weight_D)
+            inner_NSD = _seen(query_ND[rows], seen_NSF[rows], keys_BSD[keys], weight_FD)
             torch.matmul(inner_NSD, vector_D, out=scores_NS[rows])
-        return scores_NS.view(len(keys_BSD), -1, seen_NS.shape[1])
+        return scores_NS.view(len(keys_BSD), -1, seen_NSF.shape[1])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, ...]:
-        query_ND, seen_NS, keys_BSD, weight_D, vector_D = ctx.saved_tensors
-        inner_NSD, slope_NS = _seen(query_ND, seen_NS, keys_BSD, weight_D), slope.reshape(seen_NS.shape)
+        query_ND, seen_NSF, keys_BSD, weight_FD, vector_D = ctx.saved_tensors
+        inner_NSD, slope_NS = _seen(query_ND, seen_NSF, keys_BSD, weight_FD), slope.reshape(seen_NSF.shape[:2])
         to_vector = slope_NS.flatten() @ inner_NSD.flatten(0, 1)
         through_NSD = torch.ops.aten.tanh_backward(slope_NS[..., None] * vector_D, inner_NSD)
         to_keys = through_NSD.unflatten(0, (len(keys_BSD), -1)).sum(1)
-        to_weight = seen_NS.flatten() @ through_NSD.flatten(0, 1)
-        return through_NSD.sum(1), through_NSD @ weight_D, to_keys, to_weight, to_vector
+        to_weight = seen_NSF.flatten(0, 1).T @ through_NSD.flatten(0, 1)
+        return through_NSD.sum(1), through_NSD @ weight_FD.T, to_keys, to_weight, to_vector
 
 
-def _seen(query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor) -> Tensor:
-    """tanh(query + key + seen * weight), `[N, S, D]`, in one buffer."""
-    inner_NSD = seen_NS[:, :, None] * weight_D
+def _seen(query_ND: Tensor, seen_NSF: Tensor, keys_BSD: Tensor, weight_FD: Tensor) -> Tensor:
+    """tanh(query + key + seen @ weight), `[N, S, D]`, in one buffer."""
+    inner_NSD = seen_NSF * weight_FD if len(weight_FD) == 1 else seen_NSF @ weight_FD
     inner_NSD.unflatten(0, (len(keys_BSD), -1)).add_(keys_BSD[:, None])
     return tanh_(inner_NSD.add_(query_ND[:, None]))
 
@@ -137,22 +137,22 @@ def _hypotheses(query_ND: Tensor, keys_BSD: Tensor) -> Iterator[tuple[slice, sli
         yield slice(row, row + 1), slice(sentence, sentence + 1)
 
 
-def coverage_scores(query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor) -> Tensor:
-    """vector . tanh(query + key + seen * weight) for one query of each of N / B hypotheses, `[B, N / B, S]`: additive
-    scores that see how much each key has had (See et al. 2017)."""
-    parts = query_ND, seen_NS, keys_BSD, weight_D, vector_D
+def seeing_scores(query_ND: Tensor, seen_NSF: Tensor, keys_BSD: Tensor, weight_FD: Tensor, vector_D: Tensor) -> Tensor:
+    """vector . tanh(query + key + seen @ weight) for one query of each of N / B hypotheses, `[B, N / B, S]`: additive
+    scores that see F features of where each has looked (Chorowski et al. 2015; See et al. 2017)."""
+    parts = query_ND, seen_NSF, keys_BSD, weight_FD, vector_D
     if query_ND.device.type != "cpu" or torch.compiler.is_compiling():
-        return coverage_scores_plainly(*parts)
+        return seeing_scores_plainly(*parts)
     wide = torch.promote_types(vector_D.dtype, torch.float32)
-    scores: Tensor = _CoverageScores.apply(*(part.to(wide) for part in parts))
+    scores: Tensor = _SeeingScores.apply(*(part.to(wide) for part in parts))
     return scores.to(query_ND.dtype)
 
 
-def coverage_scores_plainly(
-    query_ND: Tensor, seen_NS: Tensor, keys_BSD: Tensor, weight_D: Tensor, vector_D: Tensor
+def seeing_scores_plainly(
+    query_ND: Tensor, seen_NSF: Tensor, keys_BSD: Tensor, weight_FD: Tensor, vector_D: Tensor
 ) -> Tensor:
     """The same in so many words."""
-    inner_NSD = query_ND[:, None] + seen_NS[:, :, None] * weight_D
+    inner_NSD = query_ND[:, None] + seen_NSF @ weight_FD
     return torch.tanh(inner_NSD.unflatten(0, (len(keys_BSD), -1)) + keys_BSD[:, None]) @ vector_D
 
 

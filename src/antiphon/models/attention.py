@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.core.batch import State
-from antiphon.models.additive import additive_scores, coverage_scores, tanh
+from antiphon.models.additive import additive_scores, seeing_scores, tanh
 from antiphon.models.functional import (
     activation,
     add_dropout,
@@ -109,31 +109,71 @@ class Additive(CrossAttention):
         return additive_scores(self.query(query_BQD), stored["keys"], self.vector.weight[0])
 
 
-class Coverage(Additive):
-    """Additive attention that sees how much each state has had already (See et al. 2017); step by step, so slower."""
+class Seeing(Additive):
+    """Base of additive attentions that see where they looked before; step by step, so slower."""
+
+    features = 1
 
     def __init__(self, width: int, share: float) -> None:
         super().__init__(width, share)
-        self.seen = Linear(1, width, bias=False)
+        self.seen = Linear(self.features, width, bias=False)
 
     def start(self, mask_BS: Tensor, dtype: torch.dtype) -> State:
         """Nothing has been looked at."""
-        return {"coverage": torch.zeros(mask_BS.shape, dtype=dtype, device=mask_BS.device)}
+        return {"looked": torch.zeros(mask_BS.shape, dtype=dtype, device=mask_BS.device)}
+
+    def see(self, looked_NS: Tensor) -> Tensor:
+        """What is seen of it beside each state of the source, `[N, S, F]`."""
+        raise NotImplementedError
+
+    def follow(self, looked_NS: Tensor, weights_NS: Tensor) -> Tensor:
+        """What is remembered after a step."""
+        raise NotImplementedError
 
     def forward(self, query_NTD: Tensor, stored: State, mask_BS: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """The attentional vectors `[N, T, D]`, the weights `[N, T, S]`, and what to remember."""
         rows, steps, _ = query_NTD.shape
-        queries, seen_D, vector_D = self.query(query_NTD), self.seen.weight[:, 0], self.vector.weight[0]
-        coverage_NS, weights = state["coverage"], []
+        queries, seen_FD, vector_D = self.query(query_NTD), self.seen.weight.T, self.vector.weight[0]
+        looked_NS, weights = state["looked"], []
         for step in range(steps):
-            scores = coverage_scores(queries[:, step], coverage_NS, stored["keys"], seen_D, vector_D)
+            scores = seeing_scores(queries[:, step], self.see(looked_NS), stored["keys"], seen_FD, vector_D)
             weights.append(masked_softmax(scores, mask_BS[:, None]).view(rows, -1))
-            coverage_NS = coverage_NS + weights[-1]
+            looked_NS = self.follow(looked_NS, weights[-1])
         weights_NTS = torch.stack(weights, dim=1)
         folded = weights_NTS.view(mask_BS.shape[0], -1, weights_NTS.shape[2])
         context = (dropout(folded, self.share, self.training) @ stored["values"]).view(query_NTD.shape)
         merged = tanh(self.merge(torch.cat([context, query_NTD], dim=2)))
-        return merged, weights_NTS, {"coverage": coverage_NS}
+        return merged, weights_NTS, {"looked": looked_NS}
+
+
+class Coverage(Seeing):
+    """Sees how much each state has had already (See et al. 2017)."""
+
+    def see(self, looked_NS: Tensor) -> Tensor:
+        """All of it as it is."""
+        return looked_NS[:, :, None]
+
+    def follow(self, looked_NS: Tensor, weights_NS: Tensor) -> Tensor:
+        """All weights until now."""
+        return looked_NS + weights_NS
+
+
+class Location(Seeing):
+    """Sees where the last step looked, by filters over it (Chorowski et al. 2015): it can move on from there."""
+
+    features, reach = 10, 100
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__(width, share)
+        self.filters = nn.Conv1d(1, self.features, 2 * self.reach + 1, padding=self.reach, bias=False)
+
+    def see(self, looked_NS: Tensor) -> Tensor:
+        """What the filters find around each state."""
+        return self.filters(looked_NS[:, None]).transpose(1, 2)
+
+    def follow(self, looked_NS: Tensor, weights_NS: Tensor) -> Tensor:
+        """The last weights."""
+        return weights_NS
 
 
 class MultiHead(nn.Module):
@@ -351,7 +391,7 @@ def make_norm(width: int, kind: str) -> nn.Module:
     return nn.RMSNorm(width, eps=1e-6) if kind == "rms" else nn.LayerNorm(width)
 
 
-ATTENTIONS = {"dot": Dot, "general": General, "additive": Additive, "coverage": Coverage}
+ATTENTIONS = {"dot": Dot, "general": General, "additive": Additive, "coverage": Coverage, "location": Location}
 
 
 def make_attention(kind: str, width: int, share: float, heads: int) -> CrossAttention | MultiHead:

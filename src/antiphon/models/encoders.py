@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import Memory
-from antiphon.models.attention import Common, FeedForward, SelfAttention, Wrap
+from antiphon.models.attention import Common, FeedForward, SelfAttention, Wrap, make_norm
 from antiphon.models.functional import reverse
+from antiphon.models.linear import Linear
 from antiphon.models.recurrent import KERNELS, Recurrent
 from antiphon.models.window import WindowedAttention
 
@@ -102,10 +103,53 @@ class EncoderLayer(nn.Module):
         return x_BSD
 
 
+class ConformerLayer(nn.Module):
+    """Half a feed-forward block, self-attention, convolution, the other half, normalization (Gulati et al. 2020).
+
+    A norm of each position stands where the paper has one of the batch: no sentence changes what is said of another.
+    """
+
+    def __init__(self, mixer: SelfAttentionMixer, common: Common, kernel: int) -> None:
+        super().__init__()
+        width, wraps = common.width, common.wraps()
+        self.mix, self.around_mix = mixer, next(wraps)
+        self.gate, self.around_convolution = Linear(width, 2 * width), next(wraps)
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm, self.output = make_norm(width, common.norm_kind), Linear(width, width)
+        self.first, self.second, self.last = common.inner(), common.inner(), common.last()
+        if common.feedforward:
+            self.around_first, self.around_second = next(wraps), next(wraps)
+
+    def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        """`[B, S, D]` to `[B, S, D]`."""
+        if self.first is not None:
+            x_BSD = self._half(x_BSD, self.first, self.around_first)
+        x_BSD = self.around_mix.after(x_BSD, self.mix(self.around_mix.before(x_BSD), mask_BS))
+        around = self.around_convolution
+        x_BSD = around.after(x_BSD, self.convolve(around.before(x_BSD), mask_BS))
+        if self.second is not None:
+            x_BSD = self._half(x_BSD, self.second, self.around_second)
+        y_BSD: Tensor = self.last(x_BSD)
+        return y_BSD
+
+    def convolve(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        """Each feature by itself over neighbours on both sides; padding is read as zeros, as what is beyond is."""
+        gated_BSD = nn.functional.glu(self.gate(x_BSD), dim=2).masked_fill(~mask_BS[:, :, None], 0.0)
+        near_BSD = self.depthwise(gated_BSD.transpose(1, 2)).transpose(1, 2)
+        return self.output(nn.functional.silu(self.norm(near_BSD)))
+
+    @staticmethod
+    def _half(x_BSD: Tensor, feedforward: FeedForward, around: Wrap) -> Tensor:
+        return around.after(x_BSD, feedforward(around.before(x_BSD)) / 2)
+
+
+Layer = EncoderLayer | ConformerLayer
+
+
 class Encoder(nn.Module):
     """A stack of layers, and a last normalization where blocks normalize before."""
 
-    def __init__(self, layers: list[EncoderLayer], last: nn.Module) -> None:
+    def __init__(self, layers: Sequence[Layer], last: nn.Module) -> None:
         super().__init__()
         self.layers, self.last = nn.ModuleList(layers), last
 
@@ -114,7 +158,7 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x_BSD = layer(x_BSD, mask_BS)
         x_BSD = self.last(x_BSD)
-        assert isinstance(layer, EncoderLayer)
+        assert isinstance(layer, Layer)
         return Memory(x_BSD, mask_BS, layer.mix.summary(x_BSD, mask_BS))
 
 
@@ -124,13 +168,16 @@ def make_encoder(
     """The encoder of that family; with a window, self-attention looks no further than that."""
     several = common.width, common.dropout_attention, common.heads, common.positions
 
-    def mixer() -> Mixer:
-        if kind in KERNELS:
-            return RecurrentMixer(kind, common.width, bidirectional, common.activation, common.dropout_recurrent)
-        if kind == "conv":
-            return ConvMixer(common.width, kernel)
+    def attention() -> SelfAttentionMixer:
         if window:
             return SelfAttentionMixer(WindowedAttention(*several, window, global_tokens))
         return SelfAttentionMixer(SelfAttention(*several, causal=False))
 
+    def mixer() -> Mixer:
+        if kind in KERNELS:
+            return RecurrentMixer(kind, common.width, bidirectional, common.activation, common.dropout_recurrent)
+        return ConvMixer(common.width, kernel) if kind == "conv" else attention()
+
+    if kind == "conformer":  # whose layers end with a normalization themselves
+        return Encoder([ConformerLayer(attention(), common, kernel) for _ in range(layers)], nn.Identity())
     return Encoder([EncoderLayer(mixer(), common.inner(), common.wraps()) for _ in range(layers)], common.last())

@@ -14,8 +14,9 @@ from antiphon.core.batch import Batch, Loss, Memory, Padded, State, Steps
 from antiphon.core.config import Model
 from antiphon.core.errors import ConfigError
 from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttention, Wrap
+from antiphon.models.ctc import CTCHead
 from antiphon.models.decoders import Decoder, make_decoder
-from antiphon.models.encoders import Encoder, make_encoder
+from antiphon.models.encoders import ConformerLayer, Encoder, make_encoder
 from antiphon.models.frontends import FramesFrontend, TextFrontend
 from antiphon.models.graph import GraphEncoder, RelationalAttention
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
@@ -29,11 +30,12 @@ class Seq2Seq(nn.Module):
 
     def __init__(
         self, config: Model, source: TextFrontend | FramesFrontend, encoder: Encoder, target: TextFrontend,
-        decoder: Decoder, head: VocabularyHead, graph: GraphEncoder | None = None,
+        decoder: Decoder, head: VocabularyHead, graph: GraphEncoder | None = None, ctc: CTCHead | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.graph = config, graph
         self.source, self.encoder, self.target, self.decoder, self.head = source, encoder, target, decoder, head
+        self.ctc = ctc
 
     @property
     def source_size(self) -> int:
@@ -76,13 +78,25 @@ class Seq2Seq(nn.Module):
         steps, _ = self.decoder(self.target(batch.inputs_BT), memory, self.start(memory))
         return steps, memory
 
-    def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0) -> Loss:
-        """Negative log likelihood in nats, summed over target tokens; plus `coverage` times the coverage loss."""
+    def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0, ctc: float = 0.0) -> Loss:
+        """Negative log likelihood in nats, summed over target tokens; plus `coverage` times the coverage loss.
+
+        `ctc` is the share of the CTC head in all of it."""
         steps, memory = self(batch)
         loss = self.head.loss(steps, memory, batch.labels_BT, smoothing)
         if coverage:
             loss = Loss(loss.total + coverage * coverage_loss(steps, batch.labels_BT), loss.count)
-        return loss
+        return self.heard(loss, memory, batch, ctc) if ctc else loss
+
+    def heard(self, loss: Loss, memory: Memory, batch: Batch, share: float) -> Loss:
+        """1 - share times the loss plus share times that of the CTC head (Watanabe et al. 2017), which goes into the
+        sums as `ctc`, beside the number of targets that their sources had no room for."""
+        if not share:
+            return loss
+        assert self.ctc is not None, "training.ctc needs model.ctc"
+        nats, short = self.ctc.loss(memory, batch.target)
+        sums = {**loss.sums, "ctc": float(nats.detach()), "ctc_too_short": float(short)}
+        return Loss((1 - share) * loss.total + share * nats, loss.count, sums)
 
 
 def build(model: Model, source_size: int, target_size: int, *, seed: int = 1) -> Seq2Seq:
@@ -118,7 +132,7 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     share = dropout if model.dropout_embedding is None else model.dropout_embedding
 
     def places(kind: str) -> str:
-        return positions if kind in ("transformer", "conv") else "none"
+        return positions if kind in ("transformer", "conformer", "conv") else "none"
 
     def frontend(embedding: nn.Embedding, kind: str) -> TextFrontend:
         return TextFrontend(embedding, positions=places(kind), longest=model.max_positions, share=share,
@@ -153,13 +167,15 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
     head = HEADS[model.head or "vocabulary"](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
-    return Seq2Seq(model, source, encoder, frontend(target, decoder_kind), decoder, head, graph)
+    ctc = CTCHead(width, target_size) if model.ctc else None
+    return Seq2Seq(model, source, encoder, frontend(target, decoder_kind), decoder, head, graph, ctc)
 
 
 @torch.no_grad()
 def initialize(model: Seq2Seq, kind: str) -> None:
     """Fresh weights: `xavier` (Glorot and Bengio 2010), `normal` (0.02), or `deep`, Xavier with the last matrix of
-    every feed-forward and multi-head branch scaled by 1/sqrt(number of branches), so that a deep stack stays put.
+    every feed-forward, multi-head and Conformer branch scaled by 1/sqrt(number of branches), so that a deep stack stays
+    put.
 
     Embeddings begin small (0.02): a residual stream hands the input word through to the output, and with tied weights
     a large embedding would begin by betting all on repeating it."""
@@ -178,5 +194,5 @@ def initialize(model: Seq2Seq, kind: str) -> None:
         for stack in filter(None, (model.encoder, model.decoder, model.graph)):
             branches = sum(isinstance(module, Wrap) for module in stack.modules())
             for module in stack.modules():
-                if isinstance(module, FeedForward | SelfAttention | MultiHead | RelationalAttention):
+                if isinstance(module, FeedForward | SelfAttention | MultiHead | RelationalAttention | ConformerLayer):
                     module.output.weight.mul_(1 / math.sqrt(branches))

@@ -27,7 +27,7 @@ from antiphon.models.heads import coverage_loss
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.finetuning import SIDE, Start, agree
 from antiphon.training.identity import fingerprint_bundle
-from antiphon.training.objectives import Objective, sampled, token_level
+from antiphon.training.objectives import Objective, heard, sampled, token_level
 
 CUT = [name for name in SIDE if name != "vectors"]
 KEPT = ("data.shared", "data.context", *(f"data.{side}.{name}" for side in ("source", "target") for name in CUT))
@@ -52,6 +52,7 @@ class Distillation(Objective):
             settings.likelihood, settings.temperature, settings.label_smoothing or 0.0
         )  # fmt: skip
         self.coverage, self.sampling = settings.coverage, settings.scheduled_sampling
+        self.ctc = settings.ctc or 0.0
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
         model = models["model"]
@@ -64,7 +65,8 @@ class Distillation(Objective):
             total = total + self.share * model.head.loss(steps, memory, batch.labels_BT, self.smoothing).total
         if self.coverage:
             total = total + self.coverage * coverage_loss(steps, batch.labels_BT)
-        return {"model": Loss(total, batch.count, {"teacher": float(soft.detach())})}
+        loss = Loss(total, batch.count, {"teacher": float(soft.detach())})
+        return {"model": model.heard(loss, memory, batch, self.ctc)}
 
     def against(self, model: Seq2Seq, steps: Steps, batch: Batch) -> torch.Tensor:
         """The cross-entropy against the teachers, in nats, summed over the real target tokens."""
@@ -78,7 +80,7 @@ class Distillation(Objective):
 
     def facts(self, loss: Loss) -> dict[str, float]:
         """Nats of cross-entropy against the teachers a target token, at the temperature."""
-        return {"teacher": loss.sums["teacher"] / max(1, loss.count)}
+        return {"teacher": loss.sums["teacher"] / max(1, loss.count), **heard(loss)}
 
 
 def projection(model: Seq2Seq, steps: Steps, rows: torch.Tensor) -> Projection:

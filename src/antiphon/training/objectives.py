@@ -87,14 +87,19 @@ class Likelihood(Objective):
     def __init__(self, settings: Training) -> None:
         self.smoothing = settings.label_smoothing or 0.0
         self.coverage, self.r_drop, self.sampling = settings.coverage, settings.r_drop, settings.scheduled_sampling
+        self.ctc = settings.ctc or 0.0
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
         model = models["model"]
         if self.sampling:
             batch = sampled(model, batch, self.sampling * min(1.0, progress))
         if self.r_drop:
-            return {"model": r_drop(model, batch, self.r_drop, self.smoothing, self.coverage)}
-        return {"model": model.loss(batch, smoothing=self.smoothing, coverage=self.coverage)}
+            return {"model": r_drop(model, batch, self.r_drop, self.smoothing, self.coverage, self.ctc)}
+        return {"model": model.loss(batch, smoothing=self.smoothing, coverage=self.coverage, ctc=self.ctc)}
+
+    def facts(self, loss: Loss) -> dict[str, float]:
+        """What a CTC head loses, where there is one."""
+        return heard(loss)
 
 
 class Unlikelihood(Objective):
@@ -106,6 +111,7 @@ class Unlikelihood(Objective):
         if settings.r_drop:
             raise ConfigError("training.objective=unlikelihood has no R-Drop", do="leave out training.r_drop")
         self.smoothing, self.weight = settings.label_smoothing or 0.0, settings.unlikelihood
+        self.ctc = settings.ctc or 0.0
         self.coverage, self.sampling = settings.coverage, settings.scheduled_sampling
 
     def __call__(self, models: Mapping[str, Any], batch: Batch, progress: float) -> dict[str, Loss]:
@@ -118,11 +124,19 @@ class Unlikelihood(Objective):
         total = loss.total + self.weight * against
         if self.coverage:
             total = total + self.coverage * coverage_loss(steps, batch.labels_BT)
-        return {"model": Loss(total, loss.count, {"unlikelihood": float(against.detach())})}
+        loss = Loss(total, loss.count, {"unlikelihood": float(against.detach())})
+        return {"model": model.heard(loss, memory, batch, self.ctc)}
 
     def facts(self, loss: Loss) -> dict[str, float]:
         """Nats of unlikelihood a target token, without its weight."""
-        return {"unlikelihood": loss.sums["unlikelihood"] / max(1, loss.count)}
+        return {"unlikelihood": loss.sums["unlikelihood"] / max(1, loss.count), **heard(loss)}
+
+
+def heard(loss: Loss) -> dict[str, float]:
+    """Nats that a CTC head loses a target token, and the targets that their sources had no room for."""
+    if "ctc" not in loss.sums:
+        return {}
+    return {"ctc": loss.sums["ctc"] / max(1, loss.count), "ctc_too_short": loss.sums["ctc_too_short"]}
 
 
 def unlikelihood(log_probs_BTV: Tensor, target: Padded) -> Tensor:
@@ -149,7 +163,7 @@ def token_level(settings: Training) -> Objective:
     return Unlikelihood(settings) if settings.objective == "unlikelihood" else Likelihood(settings)
 
 
-def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, coverage: float) -> Loss:
+def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, coverage: float, ctc: float = 0.0) -> Loss:
     """The mean loss of two passes with different dropout, plus `weight` times their divergence.
 
     R-Drop (Wu et al. 2021): the symmetric Kullback-Leibler divergence of the two predictions, summed over real target
@@ -161,10 +175,12 @@ def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, covera
     loss = model.head.loss(steps, memory, twice.labels_BT, smoothing)
     if coverage:
         loss = Loss(loss.total + coverage * coverage_loss(steps, twice.labels_BT), loss.count)
+    loss = model.heard(loss, memory, twice, ctc)
     chosen = model.log_probs(steps, memory)[twice.target.mask_BL]
     first, second = chosen.chunk(2)
     apart = torch.where((first > FLOOR) & (second > FLOOR), (first.exp() - second.exp()) * (first - second), 0.0)
-    return Loss(loss.total / 2 + weight * apart.sum() / 2, loss.count // 2)
+    sums = {name: value / 2 for name, value in loss.sums.items()}
+    return Loss(loss.total / 2 + weight * apart.sum() / 2, loss.count // 2, sums)
 
 
 FLOOR = -60.0

@@ -147,9 +147,10 @@ class Plan:
         self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
 
     def _copies(self) -> bool:
-        """Whether to copy: it needs attention, tokens alike, and no teacher, whose distributions have none to copy."""
+        """Whether to copy: it needs attention, tokens alike, and neither CTC nor a teacher, which cannot copy."""
         given = {self.config.data.source.tokenizer, self.config.data.target.tokenizer} - {None}
         possible = self.config.model.attention != "none" and len(given) < 2 and not self.config.training.teachers
+        possible = possible and not self.config.model.ctc
         return self.preset.copy and possible
 
     def tokenizers(self) -> None:
@@ -223,7 +224,7 @@ class Plan:
         self.propose("model.encoder.kind", family, reason)
         self.propose("model.decoder.kind", family, reason)
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
-        modern = bool(kinds & {"transformer", "ssru", "conv"})
+        modern = bool(kinds & {"transformer", "conformer", "ssru", "conv"})
         tokens = self._tokens()
         width = _step(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
@@ -245,7 +246,7 @@ class Plan:
 
     def _network_for_long_sources(self) -> None:
         """Attention to neighbours, and positions that are good for more than was seen."""
-        if self.config.model.encoder.kind == "transformer":
+        if self.config.model.encoder.kind in ("transformer", "conformer"):
             reason = "sources are long: time and memory grow with their length, and not with its square"
             self.propose("model.encoder.window", WINDOW, reason)
             self.propose("model.positions", "alibi", "as good on sources longer than any in training")
@@ -270,7 +271,7 @@ class Plan:
     def schedule(self) -> None:
         """Rate, warm-up and how long to train."""
         model, training = self.config.model, self.config.training
-        recurrent = "transformer" not in (model.encoder.kind, model.decoder.kind)
+        recurrent = not {"transformer", "conformer"} & {model.encoder.kind, model.decoder.kind}
         rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
         rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self._rate(rate, f"suits {training.optimizer} at this width")
@@ -323,6 +324,8 @@ class Plan:
         layers = (model.encoder.layers or 0) + (model.decoder.layers or 0)
         output = width * min(self.config.data.target.vocabulary or 0, 50 * self.statistics.target.character_kinds)
         weights = layers * (8 * width**2 + 2 * width * inner) / 2 + output / 2
+        if model.encoder.kind == "conformer":
+            weights += (model.encoder.layers or 0) * (3 * width**2 + 2 * width * inner) / 2
         return 6 * weights / 150e9 + 7e-6 * layers * (width / 128) ** 0.5
 
 
@@ -387,6 +390,11 @@ class Hearing(Plan):
         room = signal.frames / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
         reduce = _step(room / 2, (1, 2, 4))
         self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
+        heard = speech or self.preset.name == "speech"
+        self.propose("model.ctc", heard, "words are heard in their order" if heard else "an order is not known")
+        share = 0.3 if self.config.model.ctc else 0.0
+        self.propose("training.ctc", share, "attention finds its way sooner" if share else "there is no CTC head")
+        self.propose("decoding.ctc", share, "attention alone may skip or repeat" if share else "there is no CTC head")
 
     @property
     def signal(self) -> Overview:
