@@ -20,7 +20,7 @@ from antiphon.inference.constraints import Constraint
 from antiphon.inference.ctc import NEVER, Joint, begin, changes, follow
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.search import Hypothesis, rescore, search
-from antiphon.models.ctc import CTCHead
+from antiphon.models.ctc import CTCHead, align
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training.objectives import Likelihood, Unlikelihood, r_drop
 from antiphon.training.recipes import Statistics, propose
@@ -296,3 +296,21 @@ def test_the_head_is_there_where_it_is_asked_for() -> None:
         assert weights[name].shape == weight.shape
     assert {name for name in weights if name.startswith("ctc.")} == {"ctc.output.weight", "ctc.output.bias"}
     assert dataclasses.replace(hearing.config, ctc=False) == plain.config
+
+
+@pytest.mark.parametrize("tokens", [[4], [4, 4], [4, 5, 4], [5, 5, 6]])
+def test_an_alignment_is_the_likeliest_way(tokens: list[int]) -> None:
+    """Against every way of saying the tokens in five states."""
+    said = torch.randn(5, 7, generator=torch.Generator().manual_seed(len(tokens))).log_softmax(1)
+
+    def told(way: tuple[int, ...]) -> list[int]:
+        return [token for token, _ in itertools.groupby(way) if token]
+
+    ways = [way for way in itertools.product(range(7), repeat=5) if told(way) == tokens]
+    best = max(ways, key=lambda way: sum(float(said[state, token]) for state, token in enumerate(way)))
+    starts = [state for state, token in enumerate(best) if token and (not state or best[state - 1] != token)]
+    assert align(said, tokens) == starts
+
+
+def test_no_alignment_where_there_is_no_room() -> None:
+    assert align(torch.zeros(2, 7), [4, 4]) == []

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from antiphon.core.errors import AntiphonError, ConfigError, nearest
 
 if TYPE_CHECKING:
-    from antiphon.data.corpus import Pair
     from antiphon.inference.bundle import Bundle
     from antiphon.inference.predictor import Predictor
     from antiphon.training.observers import Result
@@ -132,8 +131,8 @@ class Seq2Seq:
         self._use(replace(kept, confidence=found.calibration), self._knowledge)
         return self
 
-    def predict(self, sources: Iterable[str | Pair]) -> list[str]:
-        """The best answer to each source, in order."""
+    def predict(self, sources: Iterable[Any]) -> list[str]:
+        """The best answer to each source (a text, a `Pair`, an array), in order."""
         if isinstance(sources, str):
             raise ConfigError("predict takes a list of sources", got=repr(sources[:60]), do="write predict([text])")
         return [answers[0].text for answers in self.predictor.predict(sources)]

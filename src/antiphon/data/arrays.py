@@ -45,6 +45,11 @@ def is_numbers(value: object) -> bool:
     return False
 
 
+def as_text(value: Any) -> Any:
+    """An array or a list of numbers as a line of text; anything else as it is."""
+    return written(value) if is_numbers(value) else value
+
+
 def shown(value: str) -> str:
     """A value as people want to see it: without the numbers of an array."""
     return "(an array)" if value.startswith(INLINE) else value

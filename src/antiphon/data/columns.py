@@ -12,7 +12,7 @@ from typing import Any
 
 from antiphon.core.config import SIGNALS, Data
 from antiphon.core.errors import DataError, nearest
-from antiphon.data.arrays import INLINE, is_numbers, located, path_of, written
+from antiphon.data.arrays import INLINE, as_text, located, path_of
 from antiphon.data.formats import Row, fault
 from antiphon.data.knowledge import COLUMNS, FACTS, parse, topics
 from antiphon.data.report import Report
@@ -280,7 +280,7 @@ def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> An
 def _inline(source: Any) -> Any:
     """An array of numbers as a line of text; anything else as it is."""
     try:
-        return written(source) if is_numbers(source) else source
+        return as_text(source)
     except DataError as error:
         raise Odd(f"source {error.what} (got {error.got})") from None
 

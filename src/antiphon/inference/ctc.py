@@ -7,17 +7,22 @@ vocabulary. Log probabilities of hypotheses are in double precision, for they ad
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from antiphon.core.batch import BOS, EOS, PAD, Memory, Padded, State, Steps
+from antiphon.core.batch import BOS, EOS, PAD, Batch, Memory, Padded, State, Steps
 from antiphon.core.errors import ConfigError
 from antiphon.inference.scoring import Model
 from antiphon.inference.selection import INF
-from antiphon.models.ctc import CTCHead
+from antiphon.models.ctc import CTCHead, align
+from antiphon.models.seq2seq import Seq2Seq
+
+if TYPE_CHECKING:
+    from antiphon.inference.search import Hypothesis
 
 NEVER = -1e5
 """The log probability of what a source has no room for: finite, so that hypotheses can still be compared."""
@@ -162,3 +167,15 @@ def _run(logs_NS: Tensor, enter_NS: Tensor) -> Tensor:
     sums_NS = logs_NS.cumsum(1)
     found_NS = sums_NS + (enter_NS - (sums_NS - logs_NS)).logcumsumexp(1)
     return F.pad(found_NS, (1, 0), value=-INF)
+
+
+@torch.no_grad()
+def heard(model: Seq2Seq, batch: Batch, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    """The hypotheses with where the model's CTC head hears their tokens; as they are where it has none."""
+    if model.ctc is None:
+        return found
+    memory = model.encode(batch.source, batch.context)
+    log_probs_BSV = model.ctc.log_probs(memory)
+    real = [log_probs_SV[mask_S] for log_probs_SV, mask_S in zip(log_probs_BSV, memory.mask_BS, strict=True)]
+    return [[replace(each, heard=align(said_SV, each.tokens)) for each in mine]
+            for said_SV, mine in zip(real, found, strict=True)]  # fmt: skip

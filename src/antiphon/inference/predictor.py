@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
+from antiphon.data.arrays import as_text
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
@@ -25,6 +27,7 @@ from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import probability
 from antiphon.inference.constraints import Constraint, Phrase
+from antiphon.inference.ctc import heard
 from antiphon.inference.helpers import Helpers, possible
 from antiphon.inference.recordings import Pieces
 from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
@@ -140,7 +143,7 @@ class Predictor:
 
     def predict(
         self,
-        inputs: Iterable[str | Pair],
+        inputs: Iterable[Any],
         *,
         settings: Decoding | None = None,
         batch_size: int = 128,
@@ -150,7 +153,7 @@ class Predictor:
         banned: Sequence[str] = (),
         first: int = 0,
     ) -> Iterator[list[Answer]]:
-        """The answers to each input, best first, in the order of the inputs.
+        """The answers to each input (a text, a `Pair`, an array), best first, in the order of the inputs.
 
         `window` inputs at a time are read, sorted by length and decoded in batches of `batch_size`; the answers do
         not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
@@ -160,9 +163,10 @@ class Predictor:
         """
         given = prefixes, required, banned
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
+        inputs = map(as_text, inputs)
         asked = pieces.cut(inputs) if pieces else inputs
         found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first)
-        yield from pieces.join(found) if pieces else found
+        yield from pieces.join(found, lambda: self.report) if pieces else found
 
     def _predict(
         self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
@@ -320,11 +324,12 @@ class Predictor:
         device = next(self.models[0].parameters()).device
         batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
         limits = [settings.max_length or self.task.limit(source.length) for source in sources]
-        return search(
+        found = search(
             self.models, batch.source, settings,
             max_lengths=[min(limit, self._longest) for limit in limits], context=batch.context,
             constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
         )  # fmt: skip
+        return heard(self.models[0], batch, found)
 
     @property
     def _longest(self) -> int:
@@ -372,7 +377,7 @@ class Predictor:
             score=found.score,
             tokens=self.task.target.tokens(found.tokens, job.source.extra),
             probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
-            alignment=real.argmax(1).tolist() if found.weights.any() else [],
+            alignment=list(found.heard) or (real.argmax(1).tolist() if found.weights.any() else []),
             weights=weights,
             source_tokens=[*job.source.tokens, *job.source.facts],
             probability=probability(found.log_probs),

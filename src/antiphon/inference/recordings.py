@@ -4,7 +4,7 @@ said."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,12 +13,16 @@ import numpy as np
 from antiphon.data import speech
 from antiphon.data.arrays import written
 from antiphon.data.corpus import Pair
+from antiphon.data.report import Report
 from antiphon.data.signals import RATE, Signal
 from antiphon.inference.confidence import probability
 from antiphon.inference.task import Task
 
 if TYPE_CHECKING:
     from antiphon.inference.predictor import Answer
+
+
+CUT = "recording longer than any in training, cut into pieces where it is quiet"
 
 
 class Pieces:
@@ -53,11 +57,13 @@ class Pieces:
                 part = written(samples[piece])
                 yield part if isinstance(item, str) else replace(item, source=part)
 
-    def join(self, answers: Iterator[list[Answer]]) -> Iterator[list[Answer]]:
-        """The answers to whole recordings: those of pieces one after another, the best of each."""
+    def join(self, answers: Iterator[list[Answer]], report: Callable[[], Report]) -> Iterator[list[Answer]]:
+        """The answers to whole recordings: those of pieces one after another, the best of each, and counted."""
         for first in answers:
             starts = self.starts.popleft()
             rest = [next(answers)[0] for _ in starts[1:]]
+            if rest:
+                report().add(CUT)
             yield [self._joined([first[0], *rest], starts)] if rest else first
 
     def _joined(self, parts: Sequence[Answer], starts: Sequence[float]) -> Answer:
@@ -89,9 +95,7 @@ class Pieces:
             abstained=any(part.abstained for part in parts),
             finished=all(part.finished for part in parts),
             repeated=any(part.repeated for part in parts),
-            reason="; ".join(
-                dict.fromkeys(["cut into pieces at silence", *filter(None, (part.reason for part in parts))])
-            ),
+            reason="; ".join(dict.fromkeys([CUT, *filter(None, (part.reason for part in parts))])),
         )
 
 
@@ -106,7 +110,8 @@ class Word(NamedTuple):
 def words(answer: Answer, tokenizer: str) -> list[Word]:
     """The words of an answer with their times; none where the source has no times or the model no attention.
 
-    A word begins where the first of its tokens looked most, but not before the word that precedes it.
+    A word begins where a CTC head hears the first of its tokens, or where this one looked most, but not before the word
+    that precedes it.
     """
     times = [float(token[:-1]) for token in answer.source_tokens if token.endswith("s")]
     if len(times) < len(answer.source_tokens) or not answer.alignment or len(times) < 2:

@@ -37,7 +37,8 @@ class Hypothesis:
     that is real in the memory.
 
     `finished` is false where the length limit came before the end mark; `repeated` is true where a near tie made
-    the search decode the sentence again on its own.
+    the search decode the sentence again on its own. `heard` are the states of the source at which a CTC head hears each
+    token, where there is one and these were asked for.
     """
 
     tokens: list[int]
@@ -46,6 +47,7 @@ class Hypothesis:
     weights: np.ndarray
     finished: bool = True
     repeated: bool = False
+    heard: Sequence[int] = ()
 
 
 def search(
