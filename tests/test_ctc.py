@@ -7,6 +7,7 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,13 +16,17 @@ from antiphon.core.batch import BOS, EOS, PAD, Loss, Memory, pad
 from antiphon.core.config import Config, Decoding, Training, override
 from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
+from antiphon.inference.beam import Beams
 from antiphon.inference.bundle import load
 from antiphon.inference.constraints import Constraint
 from antiphon.inference.ctc import NEVER, Joint, begin, changes, follow
 from antiphon.inference.predictor import Predictor
-from antiphon.inference.search import Hypothesis, rescore, search
+from antiphon.inference.rerank import _error
+from antiphon.inference.search import Hypothesis, _ranked, rescore, search
+from antiphon.inference.selection import MARGIN
 from antiphon.models.ctc import CTCHead, align
 from antiphon.models.seq2seq import Seq2Seq, build
+from antiphon.training.distillation import Distillation
 from antiphon.training.objectives import Likelihood, Unlikelihood, r_drop
 from antiphon.training.recipes import Statistics, propose
 from antiphon.training.trainer import train
@@ -91,6 +96,13 @@ def test_what_is_heard_of_long_sources_is_a_number() -> None:
     assert float(state["ctc.prefix"] + found[0, EOS]) == pytest.approx(-float(nats), rel=1e-5)
 
 
+def test_a_state_that_is_all_but_sure_leaves_room_for_another_opinion() -> None:
+    log_probs = torch.full((1, 2, V), -300.0)
+    log_probs[:, :, A] = 0.0
+    state = follow(begin(log_probs, torch.ones(1, 2, dtype=torch.bool)), torch.tensor([B]))
+    assert -100 < float(state["ctc.prefix"]) < -60
+
+
 def head_of(log_probs_BSV: Tensor, lengths: list[int]) -> tuple[CTCHead, Memory]:
     """A head that says these log probabilities, and the memory that it says them of."""
     head = CTCHead(V, V)
@@ -153,6 +165,10 @@ def test_every_objective_has_its_share(network: Seq2Seq) -> None:
         assert total(heard) == pytest.approx(0.7 * total(plain) + nats, rel=1e-5)
         facts = kind(Training()).facts(heard)
         assert (facts["ctc"], facts["ctc_too_short"]) == (pytest.approx(nats / 0.3 / BATCH.count), 1)
+    taught = [
+        Distillation(Training(ctc=share), [network])({"model": network}, BATCH, 0.0)["model"] for share in (0, 0.3)
+    ]
+    assert total(taught[1]) == pytest.approx(0.7 * total(taught[0]) + nats, rel=1e-5)
     twice = [r_drop(network, BATCH, 1.0, 0.0, 0.0, share) for share in (0.0, 0.3)]
     assert total(twice[1]) == pytest.approx(0.7 * total(twice[0]) + nats, rel=1e-5)
     assert twice[1].sums["ctc_too_short"] == 1
@@ -227,6 +243,18 @@ def test_answers_do_not_depend_on_the_batch(settings: dict[str, float], members:
             assert again.score == pytest.approx(answer.score, abs=1e-4, rel=1e-6)
 
 
+def test_float_error_adds_up_over_states_as_over_tokens(network: Seq2Seq) -> None:
+    """A share of 0.5 makes 300 states 75 tokens more: for a beam, in the last ranking, and beside another model."""
+    settings = Decoding(ctc=0.5, length_penalty=0.0)
+    ends = (np.zeros(2, int), np.array([4, 5]), np.array([0, 1]), np.array([-1.0, -1.001]), np.ones(2, int))
+    assert _ranked(np.arange(2), ends, settings, 5, 300)[1] == pytest.approx(0.001 / math.sqrt(6 + 75))
+    beams = Beams([network], pad([[4] * 300, [4] * 100]), settings, [9, 9], {}, [Constraint(), Constraint()], [0, 1])
+    beams._note(torch.ones(2), beams.active_A, 5)
+    assert beams.gaps.tolist() == pytest.approx([1 / math.sqrt(6 + 75), 1 / math.sqrt(6 + 25)])
+    found = Hypothesis([4] * 5, 0.0, [0.0] * 6, np.zeros((6, 300)))
+    assert _error(found, settings) == pytest.approx(MARGIN / 2 * math.sqrt(6 + 75))
+
+
 def test_constraints_hold(network: Seq2Seq) -> None:
     asked = [Constraint(prefix=(7, 7)), Constraint(required=((9, 8),)), Constraint(banned=((4,), (5,)))]
     sources = pad([[5, 6, 7, 8, EOS], [8, 9, 10, 11, 12, 13, EOS], [5, 4, EOS]])
@@ -287,6 +315,10 @@ def test_a_run_learns_by_the_head_alone(tmp_path: Path) -> None:
     bundle = load(tmp_path / "run")
     asked = ["abcde", "bad", "ecab"]
     assert [answers[0].text for answers in Predictor(bundle, processes=1).predict(asked)] == asked
+    deaf = build(dataclasses.replace(config.model, ctc=False), bundle.model.source_size, bundle.model.target_size)
+    both = Predictor(bundle, backward=dataclasses.replace(bundle, model=deaf), processes=1)
+    for answers in both.predict(asked, settings=Decoding(beam=3, ctc=0.5)):
+        assert answers[0].backward is not None
 
 
 def test_the_head_is_there_where_it_is_asked_for() -> None:

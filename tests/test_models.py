@@ -26,7 +26,7 @@ from antiphon.models.heads import coverage_loss
 from antiphon.models.positions import AlibiBias, T5Bias, rotate, sinusoids
 from antiphon.models.recurrent import Recurrent
 from antiphon.models.seq2seq import build
-from conformance import SIZE, model
+from conformance import ENCODERS, SIZE, model
 
 BATCH = Batch(pad([[5, 6, 7, EOS], [8, EOS]]), pad([[4, 5, EOS], [6, 7, EOS]]))
 
@@ -121,6 +121,12 @@ def test_a_conformer_layer_is_its_formula() -> None:
     y = y + layer.output(near * torch.sigmoid(near))
     y = y + layer.second(layer.around_second.norm(y)) / 2
     torch.testing.assert_close(layer(x, mask), layer.last(y))
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_positions_are_added_for_what_reads_all_at_once(kind: str) -> None:
+    source = build(model(kind, "gru"), SIZE, SIZE).source
+    assert (source.positions is not None) == (kind in ("conv", "transformer", "conformer"))
 
 
 def test_rotation_makes_products_depend_on_distance_alone() -> None:
