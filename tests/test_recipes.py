@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
 from antiphon.core.config import Config, get, leaves, override
 from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
+from antiphon.data.signals import Overview
 from antiphon.inference.tasks import PRESETS
 from antiphon.models.seq2seq import build
 from antiphon.training.recipes import Plan, SideStatistics, Statistics, propose
@@ -206,3 +208,33 @@ def test_a_class_is_one_token() -> None:
     config, _ = propose(Config(task="classification"), Statistics.of(pairs))
     assert (config.data.target.tokenizer, config.decoding.max_length, config.decoding.beam) == ("label", 1, 1)
     assert (config.training.metric, config.training.label_smoothing) == ("accuracy", 0.0)
+
+
+SPOKEN = Statistics(900, SideStatistics.of([]), SideStatistics.of(["yes no", "stop the car"] * 40), 0.0,
+                    signal=Overview(300.0, 3.0, 0, 44_100))  # fmt: skip
+SENSED = Statistics(
+    900, SideStatistics.of([]), SideStatistics.of(["walk", "run"] * 40), 0.0, signal=Overview(40.0, features=6)
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "found"), [("speech", "speech", SPOKEN), ("frames", "classification", SENSED)]
+)
+def test_nothing_is_left_open_where_sources_are_no_text(kind: str, task: str, found: Statistics) -> None:
+    given = {"task": task, "data.source.kind": kind}
+    config, choices = propose(override(Config(), given), found)
+    of_text = {key for key in leaves() if key.startswith("data.source.")} | {"data.target.kind"}
+    of_speech = {"data.frames.rate", "data.frames.mels"} if kind == "frames" else set()
+    left = {key for key in leaves() if get(config, key) is None}
+    assert left <= (OPEN_BY_CHOICE | of_text | of_speech) - {"data.source.max_length"}
+    assert all(choice.reason for choice in choices)
+    build(config.model, 6, 50)
+    heard = kind == "speech"
+    assert (config.model.ctc, bool(config.training.ctc), bool(config.data.augment.speed)) == (heard, heard, heard)
+    assert config.data.frames.rate == (16_000 if heard else None)
+
+
+def test_steps_are_counted_in_what_is_left_of_the_frames() -> None:
+    config, _ = propose(override(Config(), {"task": "speech", "data.source.kind": "speech"}), SPOKEN)
+    rows = config.data.batch_tokens / 310
+    assert config.training.validate_every == pytest.approx(math.ceil(config.training.epochs / 40) * 900 / rows, rel=0.2)

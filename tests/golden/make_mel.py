@@ -1,6 +1,6 @@
 """Makes mel.npz: log-mel frames of a short noise by librosa, which is too heavy to be installed for a test.
 
-    pip install librosa && python tests/golden/make_mel.py
+pip install librosa && python tests/golden/make_mel.py
 """
 
 from __future__ import annotations

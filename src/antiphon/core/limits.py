@@ -147,9 +147,10 @@ def _check_ctc(config: Config, where: str) -> None:
     if model.ctc and model.head == "copy":
         do = "set model.head=vocabulary, or leave out model.ctc"
         raise ConfigError("a CTC head cannot copy", where=where, got="model.ctc=true and model.head=copy", do=do)
+    open_yet = model.ctc is None and config.data.source.kind != "text"  # the recipe may choose it
     for name in ("training", "decoding"):
         share = attrgetter(f"{name}.ctc")(config)
-        if share and not model.ctc:
+        if share and not model.ctc and not open_yet:
             do = "train with model.ctc=true and training.ctc=0.3, or leave it out"
             raise ConfigError(f"{name}.ctc needs model.ctc=true", where=where, got=share, do=do)
 

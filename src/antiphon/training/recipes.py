@@ -276,8 +276,7 @@ class Plan:
         rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self._rate(rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
-        step_tokens = (self.config.data.batch_tokens or 1) * training.accumulate
-        steps = max(1, math.ceil(self._tokens() / step_tokens * 1.05))
+        steps = max(1, math.ceil(self._tokens() / (self._batch() * training.accumulate) * 1.05))
         if training.steps is None and training.epochs is None and training.minutes is None:
             passes = BUDGET / max(1e-9, self.seconds_per_token() * self._tokens())
             affordable = max(1, min(self.most_epochs, round(passes)))
@@ -292,6 +291,10 @@ class Plan:
         often = max(1, min(steps * every, total // 8, 2000))
         reason = f"every {every} epochs" if every > 1 else "once an epoch"
         self.propose("training.validate_every", often, reason if often == steps * every else "often enough to see")
+
+    def _batch(self) -> float:
+        """Tokens of a batch, as `_tokens` counts them."""
+        return self.config.data.batch_tokens or 1
 
     def _rate(self, rate: float, reason: str) -> None:
         self.propose("training.rate", rate, reason)
@@ -419,6 +422,9 @@ class Hearing(Plan):
         """How much goes into a step: frames are many."""
         size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256))) * (self.config.model.frontend.reduce or 1)
         self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
+
+    def _batch(self) -> float:
+        return super()._batch() / (self.config.model.frontend.reduce or 1)
 
     def judging(self) -> None:
         """By words, where there are some."""

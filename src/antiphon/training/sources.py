@@ -11,7 +11,7 @@ from typing import Any
 from antiphon.core.config import SIGNALS, Config, Data, Kind, override
 from antiphon.core.errors import DataError
 from antiphon.data import knowledge, synonyms
-from antiphon.data.arrays import located
+from antiphon.data.arrays import INLINE, located, read_array
 from antiphon.data.batching import mixed_in
 from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
@@ -104,10 +104,12 @@ class Sources:
 
     def kind(self, config: Config) -> Config:
         """The settings with what sources are: as set, what the first one looks like, or as the task says."""
-        kind = config.data.source.kind
+        kind, wanted = config.data.source.kind, tasks.get(config.task).source
         if kind is None:
-            kind = next((kind_of(pair.source) for pair in self._corpus("train", config.data)), "text")
-            kind = (tasks.get(config.task).source or kind) if kind == "text" else kind
+            first = next((pair.source for pair in self._corpus("train", config.data)), "")
+            kind = kind_of(first)
+            samples = kind == "frames" and first.startswith(INLINE) and read_array(first).ndim == 1
+            kind = wanted if wanted and (kind == "text" or samples) else kind
         return override(config, {"data.source.kind": kind})
 
     def _corpus(self, name: str, settings: Data) -> Corpus:
