@@ -20,7 +20,8 @@ OPEN_BY_CHOICE = {
 }  # fmt: skip
 OF_SIGNALS = {
     "data.frames.rate", "data.frames.mels", "data.frames.normalize", "data.augment.speed", "model.frontend.kind",
-    "model.frontend.reduce", "model.frontend.time_masks", "model.frontend.feature_masks",
+    "data.frames.per_second", "data.frames.size", "model.frontend.reduce", "model.frontend.time_masks",
+    "model.frontend.feature_masks",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]
