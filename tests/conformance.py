@@ -118,6 +118,8 @@ def made(config: Model) -> tuple[Seq2Seq, Batch]:
     with torch.no_grad():
         network.head.bias[EOS] += 1.5  # so that some hypotheses end before the limit
         tables = set() if signal else {network.source.embedding.weight}
+        for bias in (weight for weight in network.source.parameters() if signal and weight.dim() == 1):
+            bias.add_(0.3)  # what is nothing before a layer is something after it
         for table in tables | {network.target.embedding.weight, network.head.weight}:
             table.mul_(0.25 / table.std())
     copying = config.head == "copy"

@@ -154,21 +154,35 @@ def test_a_cut_film_is_refused(name: str, tmp_path: Path) -> None:
     options = {"movflags": "faststart"} if name == "fast.mp4" else {}
     path = films.encode(tmp_path / name, noisy(), codec=FORMATS.get(name, "libx264"), options=options)
     assert len(video.pictures(str(path), SMALL)) == 16
-    with pytest.raises(DataError, match=r"is cut off|no film that can be read") as caught:
+    with pytest.raises(DataError, match=r"ends too early|no film that can be read") as caught:
         video.pictures(str(cut(path)), SMALL)
     assert str(path) in str(caught.value)
     assert caught.value.do
 
 
-def test_damaged_pictures_are_counted_and_their_time_is_kept(tmp_path: Path) -> None:
-    path = films.encode(tmp_path / "a.mp4", noisy())
+@pytest.mark.parametrize(("name", "size"), [("a.mp4", 4000), ("a.mkv", 40)])
+def test_damaged_pictures_are_counted_and_their_time_is_kept(name: str, size: int, tmp_path: Path) -> None:
+    path = films.encode(tmp_path / name, noisy())
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 4000] = bytes(byte ^ 0x5A for byte in content[middle : middle + 4000])
+    content[middle : middle + size] = bytes(byte ^ 0x5A for byte in content[middle : middle + size])
     path.write_bytes(content)
     found = video.pictures(str(path), SMALL, report := Report())
     assert len(found) == 16
     assert list(report.counts) == ["damaged picture of a film"]
+
+
+def test_a_film_without_a_whole_picture_is_refused(tmp_path: Path) -> None:
+    import av
+
+    whole, path = films.encode(tmp_path / "whole.mp4", stairs()), tmp_path / "a.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in list(source.demux(video=0))[1:-1]:  # all the others say how they differ from the first
+            packet.stream = stream
+            container.mux(packet)
+    with pytest.raises(DataError, match="has no picture that can be read"):
+        video.pictures(str(path), SMALL)
 
 
 def test_a_film_of_one_colour_is_counted(tmp_path: Path) -> None:

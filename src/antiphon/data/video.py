@@ -145,11 +145,12 @@ def _timed(frame: Any, last: _Shown | None, stream: Any) -> _Shown:
 
 def _check_whole(film: Any, value: str, until: float, slack: float) -> None:
     """`DataError` where the film ends before the time that it tells, or a GIF, which tells none, without its end."""
-    told, do = ((film.duration or 0) + min(0, film.start_time or 0)) / 1e6, "give a whole one, or cut it anew"
+    told = ((film.duration or 0) + min(0, film.start_time or 0)) / 1e6
+    what, do = "the film ends too early: it is cut off or damaged", "give a whole one, or cut it anew"
     if until < told - SLACK - slack:
-        raise DataError("the film is cut off", where=value, got=f"{until:.1f} of {told:.1f} seconds", do=do)
+        raise DataError(what, where=value, got=f"{until:.1f} of {told:.1f} seconds", do=do)
     if film.format.name == "gif" and not Path(value).read_bytes().endswith(GIF_END):
-        raise DataError("the film is cut off", where=value, got="no end mark", do=do)
+        raise DataError(what, where=value, got="no end mark", do=do)
 
 
 def _sampled(shown: Iterator[_Shown], settings: Settings) -> Iterator[np.ndarray]:
