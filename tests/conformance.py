@@ -31,8 +31,8 @@ KNOWING = [
     ),
 ]
 """With a graph encoder: each encoder, decoder, attention that needs no order, and head."""
-REDUCERS = ("stack", "conv", "conv2d", "pyramid")
-FEATURES = 6
+REDUCERS = {"stack": 6, "conv": 6, "conv2d": 6, "pyramid": 6, "pictures": 12 * 12 * 3}
+"""With the features of a frame; those of pictures are square."""
 LENGTHS = (7, 13, 2)
 """Frames of the three sources, where these are no text."""
 SIZE = 20
@@ -127,10 +127,12 @@ def share(network: Seq2Seq) -> float:
 def made(config: Model) -> tuple[Seq2Seq, Batch]:
     """The model, ready to answer, with weights big enough for a mistake to show, and a ragged batch for it."""
     signal = config.frontend.kind is not None
-    network = build(config, FEATURES if signal else SIZE, SIZE, seed=3).eval()
+    network = build(config, REDUCERS[config.frontend.kind] if config.frontend.kind else SIZE, SIZE, seed=3).eval()
     with torch.no_grad():
         network.head.bias[EOS] += 1.5  # so that some hypotheses end before the limit
         tables = set() if signal else {network.source.embedding.weight}
+        for bias in (weight for weight in network.source.parameters() if signal and weight.dim() == 1):
+            bias.add_(0.3)  # what is nothing before a layer is something after it
         for table in tables | {network.target.embedding.weight, network.head.weight}:
             table.mul_(0.25 / table.std())
     copying = config.head == "copy"
@@ -138,13 +140,13 @@ def made(config: Model) -> tuple[Seq2Seq, Batch]:
     context = {"copy": pad(COPIES)} if copying else {}
     if config.knowledge.kind == "graph":
         context |= {name: pad(rows) for name, rows in GRAPHS.items() if copying or name != "fact_copy"}
-    return network, Batch(frames() if signal else pad(SOURCES), pad(targets), context)
+    return network, Batch(frames(network.source_size) if signal else pad(SOURCES), pad(targets), context)
 
 
-def frames() -> Padded:
+def frames(features: int) -> Padded:
     """Three sources of frames, with what must not be heard in the padding."""
     draw = torch.Generator().manual_seed(4)
-    return Padded(torch.randn(len(LENGTHS), max(LENGTHS), FEATURES, generator=draw), torch.tensor(LENGTHS))
+    return Padded(torch.randn(len(LENGTHS), max(LENGTHS), features, generator=draw), torch.tensor(LENGTHS))
 
 
 @torch.no_grad()

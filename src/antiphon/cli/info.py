@@ -76,7 +76,9 @@ def _about(side: Words | Signal) -> str:
 
     if isinstance(side, Signal):
         rate = f" at {side.settings.rate:,} Hz" if side.kind == "speech" else ""
-        return f"{side.kind}{rate}, {side.features} features a frame"
+        if side.kind == "video":
+            rate = f" at {side.settings.per_second:g} pictures a second, {side.settings.size} pixels a side"
+        return f"{side.kind}{rate}, {side.features:,} features a frame"
     return f"{side.side.tokenizer}, {len(side.vocabulary):,} tokens"
 
 

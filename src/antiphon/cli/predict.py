@@ -37,7 +37,7 @@ def predict(
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
 ) -> None:
-    """Answer lines of text, or recordings, with a trained model, one answer a line, in the same order.
+    """Answer lines of text, recordings or films with a trained model, one answer a line, in the same order.
 
     A line feed within an answer is written as a space; --jsonl keeps it, and gives all of `n_best`.
 
@@ -49,10 +49,10 @@ def predict(
     model
         A bundle or a run; several with commas between them answer together, as an ensemble.
     file
-        A text file; - or nothing is standard input. Where the model hears recordings or reads arrays: one of these, or
+        A text file; - or nothing is standard input. Where sources are recordings, films or arrays: one of these, or
         a table whose first column names them.
     words
-        How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further recordings.
+        How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further files.
     """
     from antiphon.cli.models import predictor, searching, tell
     from antiphon.core.errors import ConfigError
@@ -89,7 +89,7 @@ def _line(answer: Answer, confidence: bool) -> str:
 
 
 def _lines(files: Sequence[str], signals: bool) -> Iterator[str]:
-    """The inputs: the lines of one text file, or recordings and arrays by name, those of tables among them."""
+    """The inputs: the lines of one text file, or recordings, films and arrays by name, those of tables among them."""
     from antiphon.core.errors import ConfigError
     from antiphon.data.arrays import located
     from antiphon.data.corpus import read_lines

@@ -31,8 +31,8 @@ Family = Literal["rnn", "lstm", "gru", "conv", "transformer", "conformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 
 
-Kind = Literal["text", "frames", "speech"]
-SIGNALS = ("frames", "speech")
+Kind = Literal["text", "frames", "speech", "video"]
+SIGNALS = ("frames", "speech", "video")
 """Kinds of sources that are sequences of numbers."""
 
 
@@ -49,17 +49,21 @@ class Side:
     sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
     vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
     freeze: bool = setting(False, "keep the word vectors as they were read")
-    kind: Kind | None = setting(None, "what a value is: text, or the name of a recording (speech) or array (frames)")
+    kind: Kind | None = setting(None, "what a value is: text, or the name of an array, recording or film")
 
 
 @dataclass(frozen=True)
 class Frames:
-    """How a recording becomes frames, and how these are normalized."""
+    """How a recording or film becomes frames, and how these are normalized."""
 
     rate: int | None = setting(None, "speech: samples a second that all recordings are brought to")
     mels: int | None = setting(None, "speech: bands of a frame")
     window: float = setting(25.0, "speech: milliseconds that a frame hears")
     step: float = setting(10.0, "speech: milliseconds from one frame to the next")
+    per_second: float | None = setting(None, "films: pictures a second, whatever a film's own rate")
+    size: int | None = setting(None, "films: pixels of a side of a picture, which is made square")
+    crop: bool = setting(True, "films: keep the middle square of a picture; without, all of it is squeezed into one")
+    grey: bool = setting(False, "films: brightness alone, in place of three colours")
     normalize: Literal["all", "each", "none"] | None = setting(
         None, "features get mean 0 and deviation 1 over all training sources, or over each by itself"
     )
@@ -98,7 +102,7 @@ class Data:
 
     source: Side = part(Side, "the source side")
     target: Side = part(Side, "the target side")
-    frames: Frames = part(Frames, "recordings and arrays")
+    frames: Frames = part(Frames, "recordings, films and arrays")
     shared: bool | None = setting(None, "one tokenizer and vocabulary for both sides")
     columns: tuple[str, ...] = setting((), "columns of the table: source, target, then context; by name or number")
     context: tuple[str, ...] = setting((), "columns put before the source as tags, as <name:value>")
@@ -163,8 +167,10 @@ class Adapter:
 class Frontend:
     """What turns frames into vectors."""
 
-    kind: Literal["stack", "conv", "conv2d", "pyramid"] | None = setting(
-        None, "frames side by side, convolutions over time, over time and features, or a pyramid of LSTMs"
+    kind: Literal["stack", "conv", "conv2d", "pyramid", "pictures"] | None = setting(
+        None,
+        "frames side by side, convolutions over time, over time and features, a pyramid of LSTMs, or for pictures "
+        "convolutions over each and then over time",
     )
     reduce: int | None = setting(None, "frames that become one vector: 1, 2, 4 or 8")
     time_masks: int | None = setting(

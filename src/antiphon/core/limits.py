@@ -32,7 +32,7 @@ _RATES = [
 ]
 _POSITIVE = [
     *_in("data", "temperature"),
-    *_in("data.frames", "window step"),
+    *_in("data.frames", "window step per_second"),
     *_in("model", "max_positions"),
     *_in("model.adapter", "scale"),
     *_in("training", "rate minutes risk_sharpness unlikelihood temperature discriminator_rate"),
@@ -49,7 +49,7 @@ _NATURAL = [
 _COUNTS = [
     *_in("data", "batch_tokens facts history"),
     *_in("data.source", "max_length min_count"),
-    *_in("data.frames", "rate mels"),
+    *_in("data.frames", "rate mels size"),
     *_in("data.target", "max_length min_count"),
     *_in("model", "width heads"),
     *_in("model.encoder", "layers kernel"),
@@ -118,9 +118,9 @@ def check(config: Config, where: str) -> None:
 
 
 def _check_signals(config: Config, where: str) -> None:
-    """What only text, or only recordings and arrays, can have."""
+    """What only text, or only recordings, films and arrays, can have."""
     model, data = config.model, config.data
-    signal = data.source.kind in ("frames", "speech")
+    signal = data.source.kind in ("frames", "speech", "video")
     if data.target.kind not in (None, "text"):
         raise ConfigError("data.target.kind must be text", where=where, got=data.target.kind)
     if model.frontend.reduce not in (None, 1, 2, 4, 8):

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from antiphon.core.config import Data, Kind, Side
 from antiphon.core.config import Frames as Settings
 from antiphon.core.errors import BundleError, DataError
-from antiphon.data import speech
+from antiphon.data import speech, video
 from antiphon.data.arrays import INLINE, path_of, read_array, shown
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
@@ -32,16 +33,18 @@ SPEEDS = 3
 
 
 def kind_of(value: str) -> Kind:
-    """What a source looks like it is: text, frames or speech."""
+    """What a source looks like it is: text, frames, speech or video."""
     if value.startswith(INLINE):
         return "frames"
     suffix = path_of(value).suffix.lower()
+    if suffix in video.SUFFIXES:
+        return "video"
     return "speech" if suffix in speech.SUFFIXES else "frames" if suffix in ARRAYS else "text"
 
 
 @dataclass(frozen=True)
 class Signal:
-    """Recordings or arrays in, frames `[L, F]` out. `features` is F; `mean` and `deviation` `[F]` are those of
+    """Recordings, films or arrays in, frames `[L, F]` out. `features` is F; `mean` and `deviation` `[F]` are those of
     training; `reduced` frames become a position of the memory. With a seed, recordings are played at other speeds by
     up to `speed` (Ko et al. 2015)."""
 
@@ -103,6 +106,8 @@ class Signal:
     @property
     def seconds(self) -> float | None:
         """Seconds from one frame to the next, where that is known."""
+        if self.kind == "video":
+            return 1 / (self.settings.per_second or video.PER_SECOND)
         return self.settings.step / 1000 if self.kind == "speech" else None
 
     @property
@@ -136,7 +141,9 @@ class Signal:
 
     @classmethod
     def learn(cls, values: Iterable[str], data: Data, reduced: int = 1) -> Signal:
-        """Learns how many features there are, their means and deviations; goes through the sources once."""
+        """Learns how many features there are, their means and deviations; goes through the sources once, or reads only
+        the first where these are left as they are."""
+        values = islice(values, 1) if data.frames.normalize == "none" else values
         kind, first, count = str(data.source.kind), "", 0
         total = squares = np.zeros(0)
         for value in values:
@@ -159,16 +166,19 @@ class Signal:
 @dataclass(frozen=True)
 class Overview:
     """What some sources are like without being read whole: mean frames, seconds (0 where these have none) and features
-    of each, and the rate that most recordings have."""
+    of each, the rate that most recordings or films have, and the shortest side of a film in pixels."""
 
     frames: float
     seconds: float = 0.0
     features: int = 0
     rate: int = 0
+    side: int = 0
 
     @staticmethod
     def of(values: Sequence[str], data: Data) -> Overview:
-        """Looks at the headings of recordings, and at arrays themselves."""
+        """Looks at the headings of recordings and films, and at arrays themselves."""
+        if data.source.kind == "video":
+            return _of_films(values, data.frames)
         if data.source.kind == "speech":
             headings = [speech.heading(value, data.frames.rate or RATE) for value in values]
             seconds = sum(each.seconds for each in headings) / len(headings)
@@ -178,12 +188,22 @@ class Overview:
         return Overview(sum(map(len, arrays)) / len(arrays), features=arrays[0].shape[1])
 
 
+def _of_films(values: Sequence[str], settings: Settings) -> Overview:
+    films = [video.heading(value) for value in values]
+    seconds = sum(film.seconds for film in films) / len(films)
+    side = min(min(film.width, film.height) for film in films)
+    [(rate, _)] = Counter(round(film.rate) for film in films).most_common(1)
+    return Overview(seconds * (settings.per_second or video.PER_SECOND), seconds, 0, rate, side)
+
+
 def raw_frames(
     value: str, kind: str, settings: Settings, speed: float = 1.0, report: Report | None = None
 ) -> np.ndarray:
     """A source as frames `[L, F]` as they are; `DataError` where there are none, or one is no number."""
     if kind == "speech":
         return _heard(value, settings, speed, report)
+    if kind == "video":
+        return video.pictures(value, settings, report)
     frames = read_array(value)
     if frames.ndim == 0 or not frames.size:
         raise DataError("there is no frame in it", where=shown(value), do="remove it from the data")

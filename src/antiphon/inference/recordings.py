@@ -37,7 +37,7 @@ class Pieces:
     def wanted(task: Task) -> Pieces | None:
         """What cuts recordings into pieces as long as training had at most; None where sources are no recordings."""
         signal, frames = task.source, task.length.longest
-        if not isinstance(signal, Signal) or signal.seconds is None or not frames:
+        if not isinstance(signal, Signal) or signal.kind != "speech" or signal.seconds is None or not frames:
             return None
         return Pieces(signal, min(frames, signal.side.max_length or frames) * signal.seconds)
 

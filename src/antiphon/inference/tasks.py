@@ -113,9 +113,27 @@ SPEECH = Preset(
     choices=(Choice("training.metric", "wer", _ANSWERS),),
 )
 
+CAPTIONING = Preset(
+    "captioning",
+    "films into text: what is seen in each",
+    metrics=("bleu", "chrf"),
+    source="video",
+    choices=(Choice("training.metric", "chrf", _ANSWERS), _SOMETHING),
+)
+
 PRESETS = {
     preset.name: preset
-    for preset in (TRANSLATION, SUMMARIZATION, DIALOGUE, TRANSDUCTION, CODE, DATA_TO_TEXT, CLASSIFICATION, SPEECH)
+    for preset in (
+        TRANSLATION,
+        SUMMARIZATION,
+        DIALOGUE,
+        TRANSDUCTION,
+        CODE,
+        DATA_TO_TEXT,
+        CLASSIFICATION,
+        SPEECH,
+        CAPTIONING,
+    )
 }
 
 

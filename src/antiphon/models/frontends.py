@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from antiphon.core.batch import EOS, UNK, Padded
 from antiphon.core.config import Frontend
+from antiphon.core.errors import ConfigError
 from antiphon.models.encoders import RecurrentMixer
 from antiphon.models.functional import dropout
 from antiphon.models.linear import Linear
@@ -146,7 +149,46 @@ def _kept(x_BLD: Tensor, mask_BL: Tensor, step: int) -> tuple[Tensor, Tensor]:
     return x_BLD.masked_fill(~mask_BL[:, :, None], 0.0), mask_BL
 
 
-REDUCERS = {"stack": Stack, "conv": Convolutions, "conv2d": Convolutions2d, "pyramid": Pyramid}
+class Pictures(nn.Module):
+    """Pictures to vectors, each by itself, with convolutions that halve its sides until these are small; then
+    convolutions over time, as `Convolutions`. F is side * side * channels, of which there are one or three."""
+
+    CHANNELS, MOST, SIDE, GROUPS = 16, 64, 4, 4
+    """Channels of the first layer, twice as many in each that follows, up to the most; the longest side that is left;
+    and groups of channels that are normalized together, in each picture (Wu and He 2018)."""
+
+    def __init__(self, features: int, width: int, reduce: int) -> None:
+        super().__init__()
+        self.side, self.channels = _square(features)
+        layers, side, before = list[nn.Module](), self.side, self.channels
+        while side > self.SIDE or not layers:
+            after = min(self.MOST, 2 * before if layers else self.CHANNELS)
+            layers += [nn.Conv2d(before, after, 3, 2, padding=1), nn.GroupNorm(self.GROUPS, after), nn.ReLU()]
+            before, side = after, -(-side // 2)
+        self.layers = nn.Sequential(*layers)
+        self.output, self.norm = Linear(before * side**2, width), nn.LayerNorm(width)
+        self.time = Convolutions(width, width, reduce)
+
+    def forward(self, x_BLF: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, L, F]` to `[B, S, D]` and its mask."""
+        x_NYXC = x_BLF.reshape(-1, self.side, self.side, self.channels)
+        x_NF = self.layers(x_NYXC.permute(0, 3, 1, 2)).flatten(1)
+        x_BLD, mask_BL = _kept(self.norm(self.output(x_NF)).unflatten(0, x_BLF.shape[:2]), mask_BL, 1)
+        found: tuple[Tensor, Tensor] = self.time(x_BLD, mask_BL)
+        return found
+
+
+def _square(features: int) -> tuple[int, int]:
+    """Side and channels of pictures of so many numbers; `ConfigError` where these make no square."""
+    for channels in (3, 1):
+        side = math.isqrt(features // channels)
+        if side * side * channels == features:
+            return side, channels
+    what = "model.frontend.kind=pictures needs square ones: side * side * 3 features, or side * side"
+    raise ConfigError(what, got=features, do="choose another model.frontend.kind, or data.source.kind=video")
+
+
+REDUCERS = {"stack": Stack, "conv": Convolutions, "conv2d": Convolutions2d, "pyramid": Pyramid, "pictures": Pictures}
 
 
 class FramesFrontend(nn.Module):

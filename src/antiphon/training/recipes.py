@@ -15,6 +15,7 @@ from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
 from antiphon.data.names import taken
 from antiphon.data.signals import RATE, Overview
+from antiphon.data.video import SIZE
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
 
@@ -24,6 +25,9 @@ BUDGET = 900.0
 
 SPOKEN = 20_000
 """Pairs of a recording and its text from which pieces of words can be learned."""
+
+PICTURE = 2e-4
+"""CPU seconds of training on a picture of 32 x 32 pixels (`bench/films.py`)."""
 
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
@@ -116,7 +120,7 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     """
     kind = FineTuning if trained else Student if config.training.teachers else Plan
     if statistics.signal is not None and not trained:
-        kind = Hearing
+        kind = Watching if config.data.source.kind == "video" else Hearing
     plan = kind(config, statistics)
     plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
@@ -440,6 +444,49 @@ class Hearing(Plan):
 
     def _long(self) -> float:
         return 0.0
+
+
+class Watching(Hearing):
+    """The plan for sources that are films: there are few pictures of each, and each of them costs."""
+
+    def _frames(self) -> None:
+        film, mine = self.signal, self.config.data.frames
+        wanted = 4 if film.seconds <= 10 else 2 if film.seconds <= 30 else 1
+        reason = f"films have {film.seconds:.1f} seconds, and about {film.rate} pictures in each"
+        self.propose("data.frames.per_second", float(min(wanted, max(1, film.rate))), reason)
+        side = mine.size or min(SIZE, film.side) or SIZE
+        channels = 1 if mine.grey else 3
+        self.propose("data.frames.size", side, f"{4 * channels * side**2 / 1000:.0f} KB and little work for a picture")
+        self.propose("data.frames.normalize", "none", "pixels have one scale, and need no other")
+        count = film.seconds * (self.config.data.frames.per_second or wanted)
+        self.propose("data.source.max_length", max(200, 10 * round(count)), "longer ones are cut, and counted")
+        self.propose("model.frontend.kind", "pictures", "the same shape may be seen anywhere, and at any time")
+        room = count / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
+        reason = f"about {room:,.1f} pictures a token of the target"
+        self.propose("model.frontend.reduce", _step(room / 2, (1, 2, 4)), reason)
+
+    @property
+    def signal(self) -> Overview:
+        """What films are like, with as many frames as there are to be pictures of each."""
+        film = super().signal
+        per_second = self.config.data.frames.per_second
+        return replace(film, frames=film.seconds * per_second) if per_second else film
+
+    def regularization(self) -> None:
+        """Pictures are few: none is hidden."""
+        self.propose("model.frontend.time_masks", 0, "pictures are few, and each may be needed")
+        super().regularization()
+
+    def batches(self) -> None:
+        """How much goes into a step: its pictures are in memory at every size that the convolutions give them."""
+        size = min(2048, max(1024, 256 * round(self._tokens() / 200 / 256))) * (self.config.model.frontend.reduce or 1)
+        self.propose("data.batch_tokens", size, "many steps an epoch, and little memory")
+
+    def seconds_per_token(self) -> float:
+        """Those of other models, and what it costs to look at a picture."""
+        area = (self.config.data.frames.size or SIZE) ** 2
+        pictures = self.signal.frames * self.statistics.pairs
+        return super().seconds_per_token() + PICTURE * area / 32**2 * pictures / self._tokens()
 
 
 def _many(lengths: list[int]) -> float:
