@@ -16,6 +16,7 @@ from antiphon.core import config
 
 if TYPE_CHECKING:
     from antiphon.data.modalities import Text as Words
+    from antiphon.data.numbers import Numbers
     from antiphon.data.signals import Signal
     from antiphon.inference.adapters import Adapter
     from antiphon.inference.bundle import Bundle
@@ -70,13 +71,17 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
 
 
-def _about(side: Words | Signal) -> str:
+def _about(side: Words | Signal | Numbers) -> str:
     """What one side of a pair is."""
+    from antiphon.data.numbers import Numbers
     from antiphon.data.signals import Signal
 
     if isinstance(side, Signal):
         rate = f" at {side.settings.rate:,} Hz" if side.kind == "speech" else ""
         return f"{side.kind}{rate}, {side.features} features a frame"
+    if isinstance(side, Numbers):
+        steps = f"{side.horizon} steps" if side.horizon else "ends by itself"
+        return f"numbers, {side.features} features a step, {steps}"
     return f"{side.side.tokenizer}, {len(side.vocabulary):,} tokens"
 
 
