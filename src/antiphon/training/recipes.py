@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from antiphon.core.config import SIGNALS, Config, Data, get, override
 from antiphon.data.corpus import Pair
@@ -17,6 +17,9 @@ from antiphon.data.names import taken
 from antiphon.data.signals import RATE, Overview
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
+
+if TYPE_CHECKING:
+    from antiphon.training.forecasting import Targets
 
 SAMPLE, LOOKED, OPENED = 100_000, 10_000, 200
 BUDGET = 900.0
@@ -86,17 +89,24 @@ class Statistics:
     """The share of targets that have a rare word of their source or facts."""
     signal: Overview | None = None
     """What sources are like that are recordings or arrays; `source` then says nothing."""
+    numbers: Targets | None = None
+    """What targets are like that are numbers; `target` then counts their steps as words."""
 
     @staticmethod
     def of(pairs: Iterable[Pair], find: Finder | None = None, data: Data | None = None) -> Statistics:
         """One pass: all pairs are counted, the first `SAMPLE` are looked at, with the facts that `find` gives them."""
         stream = iter(pairs)
         sample = list(itertools.islice(stream, SAMPLE))
+        numbers = None
+        if data is not None and data.target.kind == "numbers":
+            from antiphon.training.forecasting import Targets  # it builds on what is below
+
+            numbers = Targets.of(sample, data)
         if data is not None and data.source.kind in SIGNALS:
             count, step = len(sample) + sum(1 for _ in stream), max(1, len(sample) // OPENED)
             signal = Overview.of([pair.source for pair in sample[::step]], data)
             said = SideStatistics.of([pair.target for pair in sample])
-            return Statistics(count, SideStatistics.of([]), said, 0.0, signal=signal)
+            return Statistics(count, SideStatistics.of([]), said, 0.0, signal=signal, numbers=numbers)
         facts = find is not None and (find.base is not None or any(FACTS in pair.context for pair in sample))
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
         if facts and find is not None:
@@ -105,7 +115,7 @@ class Statistics:
         common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
         sides = SideStatistics.of(sources), SideStatistics.of(targets)
-        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]))
+        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]), numbers=numbers)
 
 
 def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
@@ -117,6 +127,10 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     kind = FineTuning if trained else Student if config.training.teachers else Plan
     if statistics.signal is not None and not trained:
         kind = Hearing
+    if statistics.numbers is not None:
+        from antiphon.training.forecasting import Forecasting
+
+        kind = Forecasting
     plan = kind(config, statistics)
     plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
@@ -138,6 +152,11 @@ class Plan:
         if get(self.config, key) is None:
             self.config = override(self.config, {key: value}, where="recipe")
             self.choices.append(Choice(key, value, reason))
+
+    def replace(self, key: str, value: Any, reason: str) -> None:
+        """Fill a field whose default leaves the choice open."""
+        self.config = override(self.config, {key: value}, where="recipe")
+        self.choices.append(Choice(key, value, reason))
 
     def task(self) -> None:
         """What the task brings, whatever the data."""
@@ -195,7 +214,7 @@ class Plan:
         if kind not in ("bpe", "unigram"):
             return 50_000, "more than a closed set needs"
         words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
-        size = _step(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
+        size = step_down(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
         return size, f"about {words:,.0f} words to learn them from"
 
     def _longest(self, side: str) -> None:
@@ -225,7 +244,7 @@ class Plan:
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
         modern = bool(kinds & {"transformer", "ssru", "conv"})
         tokens = self._tokens()
-        width = _step(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
+        width = step_down(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
@@ -385,7 +404,7 @@ class Hearing(Plan):
         self.propose("data.source.max_length", longest, "longer ones are cut, and counted")
         self.propose("model.frontend.kind", "conv2d" if speech else "conv", "neighbours say much the same")
         room = signal.frames / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
-        reduce = _step(room / 2, (1, 2, 4))
+        reduce = step_down(room / 2, (1, 2, 4))
         self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
 
     @property
@@ -442,6 +461,6 @@ def _length(side: SideStatistics, kind: str | None) -> float:
     return max(side.words, 0.6 * side.chinese * side.characters)
 
 
-def _step(wanted: float, sizes: tuple[int, ...]) -> int:
+def step_down(wanted: float, sizes: tuple[int, ...]) -> int:
     """The largest of the sizes that is not above what is wanted, or the smallest."""
     return max((size for size in sizes if size <= wanted), default=sizes[0])
