@@ -45,6 +45,7 @@ class FakeAnswer:
     probability: float = 0.5
     confidence: float | None = None
     abstained: bool = False
+    forecast: None = None
 
 
 class FakeTask:

@@ -98,7 +98,7 @@ def test_sentence_bleu_is_sacrebleus_with_effective_order() -> None:
 
 def test_statistics_add_up() -> None:
     hypotheses, references = random_corpus(3)
-    for name in metrics.NAMES:
+    for name in set(metrics.NAMES) - set(metrics.scoring.OF_NUMBERS):
         metric = metrics.get(name)
         if isinstance(metric, Pooled):
             continue

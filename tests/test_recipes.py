@@ -23,7 +23,7 @@ OPEN_BY_CHOICE = {
 OF_SIGNALS = {
     "data.frames.rate", "data.frames.mels", "data.frames.normalize", "data.augment.speed", "model.frontend.kind",
     "data.frames.per_second", "data.frames.size", "model.frontend.reduce", "model.frontend.time_masks",
-    "model.frontend.feature_masks", "model.ctc", "training.ctc", "decoding.ctc",
+    "model.frontend.feature_masks", "model.ctc", "training.ctc", "decoding.ctc", "model.ends",
 }  # fmt: skip
 PHONES = [Pair(word, " ".join(word.upper())) for word in ("abba", "abide", "beacon", "cadet", "bead") * 400]
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(3000)]

@@ -135,23 +135,30 @@ class Seq2Seq:
         """The best answer to each source (a text, a `Pair`, an array), in order."""
         if isinstance(sources, str):
             raise ConfigError("predict takes a list of sources", got=repr(sources[:60]), do="write predict([text])")
-        return [answers[0].text for answers in self.predictor.predict(sources)]
+        from antiphon.data.arrays import is_numbers, written
+
+        asked = (written(source) if is_numbers(source) else source for source in sources)
+        return [answers[0].text for answers in self.predictor.predict(asked)]
 
     def score(self, pairs: Any, metric: str | None = None) -> float:
         """How good the answers are, by the metric that training judged by or the one that is named.
 
-        Where training judged by the loss it is exact match. Higher is better, as scikit-learn has it: metrics that
-        count errors come out negative.
+        Where training judged by the loss it is exact match, of numbers the mean absolute error. Higher is better, as
+        scikit-learn has it: metrics that count errors come out negative.
         """
         from antiphon import metrics
         from antiphon.data.corpus import group_references, open_pairs
+        from antiphon.inference.evaluate import check_metric, of_numbers, said
 
         config = self.predictor.config
         judged = config.training.metric or "loss"
-        by = metrics.get(metric or (judged if judged.split(":")[0] in metrics.NAMES else "exact"))
+        usual = "mae" if of_numbers(config) else "exact"
+        by = metrics.get(metric or (judged if judged.split(":")[0] in metrics.NAMES else usual))
         grouped = group_references(open_pairs(pairs, config.data))
         references = [pair.references for pair in grouped]
-        value = metrics.corpus(by, self.predict(grouped), references, bootstrap=0).value
+        answers = [said(found[0]) for found in self.predictor.predict(grouped)]
+        check_metric(by, config)
+        value = metrics.corpus(by, answers, references, bootstrap=0).value
         return value if by.higher_is_better else -value
 
     @property

@@ -16,6 +16,7 @@ from antiphon.core import config
 
 if TYPE_CHECKING:
     from antiphon.data.modalities import Text as Words
+    from antiphon.data.numbers import Numbers
     from antiphon.data.signals import Signal
     from antiphon.inference.adapters import Adapter
     from antiphon.inference.bundle import Bundle
@@ -70,8 +71,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
 
 
-def _about(side: Words | Signal) -> str:
+def _about(side: Words | Signal | Numbers) -> str:
     """What one side of a pair is."""
+    from antiphon.data.numbers import Numbers
     from antiphon.data.signals import Signal
 
     if isinstance(side, Signal):
@@ -79,6 +81,9 @@ def _about(side: Words | Signal) -> str:
         if side.kind == "video":
             rate = f" at {side.settings.per_second:g} pictures a second, {side.settings.size} pixels a side"
         return f"{side.kind}{rate}, {side.features:,} features a frame"
+    if isinstance(side, Numbers):
+        steps = f"{side.horizon} steps" if side.horizon else "ends by itself"
+        return f"numbers, {side.features} features a step, {steps}"
     return f"{side.side.tokenizer}, {len(side.vocabulary):,} tokens"
 
 

@@ -7,18 +7,24 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from antiphon.cli.models import AdapterName, Backward, Knowledge
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from antiphon.core.numbers import Forecast
     from antiphon.data.corpus import Pair
     from antiphon.inference.predictor import Answer
 
 DIGITS = 6
 """Decimals of scores in JSON lines."""
+
+SHOWN = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Quantiles of numbers in JSON lines."""
 
 
 def predict(
@@ -55,6 +61,7 @@ def predict(
         How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further files.
     """
     from antiphon.cli.models import predictor, searching, tell
+    from antiphon.core.config import HELD
     from antiphon.core.errors import ConfigError
     from antiphon.data.signals import Signal
 
@@ -69,7 +76,8 @@ def predict(
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
     live = (files or ["-"]) == ["-"] and sys.stdin.isatty()
-    lines = _typed() if live else _lines(files or ["-"], isinstance(guesser.task.source, Signal))
+    named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
+    lines = _typed() if live else _lines(files or ["-"], named)
     sources: deque[str] = deque()
     kind = str(guesser.task.target.side.tokenizer)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
@@ -139,6 +147,8 @@ def record(source: str, answers: list[Answer], tokenizer: str = "") -> str:
     """One JSON line: the source and all its answers with scores, probabilities and alignments, and times of words."""
     from antiphon.inference.recordings import words
 
+    if answers[0].forecast is not None:
+        return json.dumps({"source": source, "answers": [_numbers(answer, answer.forecast) for answer in answers]})
     rows = [
         {
             "text": None if answer.abstained else answer.text,
@@ -158,6 +168,26 @@ def record(source: str, answers: list[Answer], tokenizer: str = "") -> str:
     return json.dumps(
         {"source": source, "source_tokens": answers[0].source_tokens, "answers": rows}, ensure_ascii=False
     )
+
+
+def _numbers(answer: Answer, forecast: Forecast | None) -> dict[str, Any]:
+    """An answer of numbers: each step's features, some quantiles of these, and the paths that were drawn."""
+    row = {"text": answer.text, "finished": answer.finished, "reason": answer.reason, "alignment": answer.alignment}
+    if forecast is None:
+        return row
+    from antiphon.core.numbers import LEVELS
+
+    row["values"] = _rounded(forecast.values_TF)
+    if forecast.quantiles_TFQ is not None:
+        row["quantiles"] = {str(level): _rounded(forecast.quantiles_TFQ[..., LEVELS.index(level)]) for level in SHOWN}
+    if len(forecast.paths):
+        row["paths"] = [_rounded(path) for path in forecast.paths]
+    return row
+
+
+def _rounded(values: np.ndarray) -> list[list[float]]:
+    """With the seven digits that they are good for."""
+    return [[float(f"{value:.7g}") for value in row] for row in values.tolist()]
 
 
 def _ranked(answer: Answer) -> dict[str, float]:

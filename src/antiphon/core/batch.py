@@ -68,7 +68,8 @@ class Batch:
     @property
     def inputs_BT(self) -> Tensor:
         """What the decoder reads: the begin mark, then the target without its last position."""
-        begin = self.target.values.new_full((self.target.values.shape[0], 1), BOS)
+        rows, _, *features = self.target.values.shape
+        begin = self.target.values.new_full((rows, 1, *features), BOS)
         return torch.cat([begin, self.target.values[:, :-1]], dim=1)
 
     @property

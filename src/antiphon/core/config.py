@@ -31,9 +31,11 @@ Family = Literal["rnn", "lstm", "gru", "conv", "transformer", "conformer"]
 DecoderFamily = Literal["rnn", "lstm", "gru", "conv", "transformer", "ssru"]
 
 
-Kind = Literal["text", "frames", "speech", "video"]
-SIGNALS = ("frames", "speech", "video")
+Kind = Literal["text", "frames", "speech", "video", "numbers"]
+SIGNALS = ("frames", "speech", "video", "numbers")
 """Kinds of sources that are sequences of numbers."""
+HELD = ("numbers",)
+"""Those that a pair holds itself; of the others it has the name of a file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Side:
     sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
     vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
     freeze: bool = setting(False, "keep the word vectors as they were read")
-    kind: Kind | None = setting(None, "what a value is: text, or the name of an array, recording or film")
+    kind: Kind | None = setting(None, "text, numbers, or (sources) the name of an array, recording or film")
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,11 @@ class Model:
     tie: Literal["none", "target", "all"] | None = setting(
         None, "share embeddings: target input and output; all adds the source (needs data.shared)"
     )
-    head: Literal["vocabulary", "copy"] | None = setting(
-        None, "choose from the vocabulary, or also copy from the source"
+    head: Literal["vocabulary", "copy", "gaussian", "quantile"] | None = setting(
+        None, "choose from the vocabulary, or also copy from the source; targets of numbers: gaussian or quantile"
     )
     ctc: bool | None = setting(None, "a second head, on the states of the encoder, for training.ctc and decoding.ctc")
+    ends: bool | None = setting(None, "targets of numbers: the model says where one ends; else all are equally long")
     initialization: Literal["xavier", "normal", "deep"] = setting(
         "deep", "deep scales feed-forward and multi-head branches by depth"
     )
@@ -302,7 +305,7 @@ class Decoding:
     abstain: float = setting(0.0, "least confidence of an answer; below it there is none; for a calibrated model")
     seed: int = setting(1, "sampling: the same seed gives the same answers")
     risk: str = setting("", "minimum Bayes risk: metric whose mean against all candidates decides, such as chrf")
-    samples: int = setting(32, "draws to choose from by risk or a backward model, where sample is set; else the beam")
+    samples: int = setting(32, "with sample: draws to choose from by risk or a backward model, or paths of numbers")
     backward_weight: float = setting(0.5, "weight of a backward model's score (MMI-bidi, Li et al. 2016)")
     length_reward: float = setting(0.0, "with a backward model: added for each token of the answer")
 

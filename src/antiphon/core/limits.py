@@ -120,9 +120,15 @@ def check(config: Config, where: str) -> None:
 def _check_signals(config: Config, where: str) -> None:
     """What only text, or only recordings, films and arrays, can have."""
     model, data = config.model, config.data
-    signal = data.source.kind in ("frames", "speech", "video")
-    if data.target.kind not in (None, "text"):
-        raise ConfigError("data.target.kind must be text", where=where, got=data.target.kind)
+    signal = data.source.kind in ("frames", "speech", "video", "numbers")
+    if data.target.kind not in (None, "text", "numbers"):
+        raise ConfigError("data.target.kind must be text or numbers", where=where, got=data.target.kind)
+    if data.target.kind == "numbers":
+        _check_numbers(config, where)
+    elif data.target.kind == "text" and (model.head in _OF_NUMBERS or model.ends is not None):
+        name = "model.ends" if model.ends is not None else f"model.head={model.head}"
+        do = "leave it out, or set data.target.kind=numbers"
+        raise ConfigError(f"{name} is for targets of numbers, and these are text", where=where, do=do)
     if model.frontend.reduce not in (None, 1, 2, 4, 8):
         raise ConfigError("model.frontend.reduce must be 1, 2, 4 or 8", where=where, got=model.frontend.reduce)
     if data.source.kind == "text" and model.frontend.kind:
@@ -163,6 +169,35 @@ def _check_order(config: Config, where: str) -> None:
             do, got = f"set model.knowledge.kind=linear, or leave out {what}", "model.knowledge.kind=graph"
             raise ConfigError(f"{what} needs a source in order, and a graph has none", where=where, got=got, do=do)
 
+
+def _check_numbers(config: Config, where: str) -> None:
+    """What targets of numbers cannot have: there are no tokens to choose among, to smooth, to copy or to change."""
+    model, data, training, decoding = config.model, config.data, config.training, config.decoding
+    augmented = [name for name in _OF_TEXT if getattr(data.augment, name)]
+    no_text = {
+        f"model.head={model.head}": model.head not in (None, *_OF_NUMBERS),
+        f"model.tie={model.tie}": model.tie not in (None, "none"), "data.shared": bool(data.shared),
+        "data.knowledge": bool(data.knowledge), "data.extend": data.extend, "data.mix_tag": bool(data.mix_tag),
+        "data.target.sampling": bool(data.target.sampling), "data.target.vectors": bool(data.target.vectors),
+        "data.target.tokenizer": data.target.tokenizer is not None,
+        "data.augment.reverse": data.augment.reverse != "none",
+        **{f"data.augment.{name}": True for name in augmented},
+        f"training.objective={training.objective}": training.objective != "likelihood",
+        "training.teachers": bool(training.teachers), "training.label_smoothing": bool(training.label_smoothing),
+        "model.ctc": bool(model.ctc), "training.ctc": bool(training.ctc), "decoding.ctc": bool(decoding.ctc),
+        "training.r_drop": bool(training.r_drop), "training.coverage": bool(training.coverage),
+        "model.adapter.name": bool(model.adapter.name), "decoding.n_best": decoding.n_best > 1,
+        "decoding.beam": (decoding.beam or 1) > 1, "decoding.groups": decoding.groups > 1,
+        "decoding.risk": bool(decoding.risk), "decoding.no_repeat": bool(decoding.no_repeat),
+        "decoding.abstain": bool(decoding.abstain), "decoding.top_k": bool(decoding.top_k),
+        "decoding.top_p": decoding.top_p < 1, "decoding.coverage_penalty": bool(decoding.coverage_penalty),
+    }  # fmt: skip
+    for name in (name for name, given in no_text.items() if given):
+        do = "leave it out, or set data.target.kind=text"
+        raise ConfigError(f"{name} is for targets of text, and these are numbers", where=where, do=do)
+
+
+_OF_NUMBERS = ("gaussian", "quantile")
 
 _OF_TEXT = ("drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonyms", "names", "stems",
             "switchout")  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.core import numbers
 from antiphon.core.errors import DataError, require
 from antiphon.data.formats import open_bytes
 
@@ -86,6 +87,25 @@ def read_array(value: str) -> np.ndarray:
         raise DataError("is no file of frames", where=shown(value)[:200], do=do)
     open_bytes(path).close()
     return _numbers(readers[path.suffix.lower()](path, value.partition(MEMBER)[2]), value)
+
+
+def read_numbers(value: str) -> np.ndarray:
+    """Numbers `[T, F]` of a line, or of an array in one, whose further axes become features; else a `DataError`."""
+    if not value.startswith(INLINE):
+        return numbers.parse(value)
+    array = read_array(value)
+    if array.ndim == 0 or not array.size:
+        raise DataError("there is no number in it")
+    if not np.isfinite(array).all():
+        place = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise DataError(f"step {place + 1} is no number", got=array[place])
+    return array.reshape(len(array), -1)
+
+
+def as_line(value: str) -> str:
+    """The numbers of a value as a line; `DataError` where they are none."""
+    values = read_numbers(value)
+    return numbers.spell(values) if value.startswith(INLINE) else value
 
 
 def _npy(file: Any) -> Any:

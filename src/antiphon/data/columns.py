@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import SIGNALS, Data
+from antiphon.core.config import HELD, SIGNALS, Data
 from antiphon.core.errors import DataError, nearest
-from antiphon.data.arrays import INLINE, as_text, located, path_of
+from antiphon.data.arrays import INLINE, as_line, is_numbers, located, path_of, written
 from antiphon.data.formats import Row, fault
 from antiphon.data.knowledge import COLUMNS, FACTS, parse, topics
 from antiphon.data.report import Report
@@ -63,7 +63,7 @@ def pairs_of(
     `titled` says if the first list row may hold column names: "maybe", "likely" (its absence is reported), or "never".
     """
     read: Reader | None = None
-    number, damaged, signals = 0, 0, settings.source.kind in SIGNALS
+    number, damaged, signals = 0, 0, settings.source.kind in SIGNALS and settings.source.kind not in HELD
     folder = Path(name).parent if os.path.isfile(name) else Path()
     for row in rows:
         number += 1
@@ -79,7 +79,8 @@ def pairs_of(
             if read is None:
                 read = _items(settings, need_target)
             found = read(row.values)
-            yield from (_there(pair, folder) for pair in found) if signals else found
+            found = [_there(pair, folder) for pair in found] if signals else found
+            yield from (_counted(pair, settings) for pair in found)
         except Odd as odd:
             damaged += not odd.empty
             _refuse(odd, f"{name}:{row.number}", settings, report)
@@ -92,6 +93,23 @@ def _there(pair: Pair, folder: Path) -> Pair:
     if not source.startswith(INLINE) and not path_of(source).is_file():
         raise Odd(f"there is no file {path_of(source)}")
     return replace(pair, source=source)
+
+
+def _counted(pair: Pair, settings: Data) -> Pair:
+    """The pair with its numbers, on the sides that have some, as lines; `Odd` where these are none."""
+    if "numbers" not in (settings.source.kind, settings.target.kind):
+        return pair
+    try:
+        side = "source"
+        source = as_line(pair.source) if settings.source.kind == "numbers" else pair.source
+        if settings.target.kind != "numbers" or not pair.target:
+            return replace(pair, source=source)
+        side = "target"
+        references = tuple(map(as_line, pair.references))
+        return replace(pair, source=source, target=as_line(pair.target), references=references)
+    except DataError as error:
+        details = "; ".join(filter(None, [f"got {error.got}" if error.got else "", error.do]))
+        raise Odd(f"{side}: {error.what}" + (f" ({details})" if details else "")) from None
 
 
 def _refuse(odd: Odd, place: str, settings: Data, report: Report) -> None:
@@ -143,7 +161,8 @@ def _named(settings: Data, need_target: bool) -> Reader:
             raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
         if target is None and more is None and need_target:
             raise Odd(f"has no target (columns: {_names(values)}; name them with data.columns)")
-        accepted = [value for name in (target, more) if name is not None for value in _listed(values[name])]
+        accepted = [_inline(value, "target") for name in (target, more) if name is not None
+                    for value in _listed(values[name])]  # fmt: skip
         taken = {source, target, more}
         names = (*columns[2:], *settings.context) if columns else tuple(name for name in values if name not in taken)
         for name in (*columns[2:], *settings.context):
@@ -191,8 +210,11 @@ def _first(values: dict[str, Any], names: Iterable[str]) -> str | None:
 
 
 def _listed(value: Any) -> list[Any]:
+    """Several values in a list; a list of numbers is one."""
     if value is None:
         return []
+    if is_numbers(value):
+        return [value]
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
@@ -255,8 +277,8 @@ def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: boo
     known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
     if facts := next((name for name in known if name.lower() in COLUMNS), ""):
         source = _with_facts(known, facts, source, context[facts])
-    text = _text(" ; ".join(source) if _texts(source) else _inline(source), "source")
-    accepted = _listed(targets)
+    text = _text(" ; ".join(source) if _texts(source) else _inline(source, "source"), "source")
+    accepted = [_inline(value, "target") for value in _listed(targets)]
     if not need_target and not any(accepted):
         return [Pair(text, "", (), known)]
     if not accepted:
@@ -277,12 +299,12 @@ def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> An
     return topics(facts) if source is given or source == given else source
 
 
-def _inline(source: Any) -> Any:
+def _inline(value: Any, side: str) -> Any:
     """An array of numbers as a line of text; anything else as it is."""
     try:
-        return as_text(source)
+        return written(value) if is_numbers(value) else value
     except DataError as error:
-        raise Odd(f"source {error.what} (got {error.got})") from None
+        raise Odd(f"{side} {error.what} (got {error.got})") from None
 
 
 def _texts(value: Any) -> bool:

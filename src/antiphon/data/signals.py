@@ -15,9 +15,11 @@ import numpy as np
 from antiphon.core.config import Data, Kind, Side
 from antiphon.core.config import Frames as Settings
 from antiphon.core.errors import BundleError, DataError
+from antiphon.core.numbers import is_plain
 from antiphon.data import speech, video
-from antiphon.data.arrays import INLINE, path_of, read_array, shown
+from antiphon.data.arrays import INLINE, path_of, read_array, read_numbers, shown
 from antiphon.data.modalities import TooLong
+from antiphon.data.numbers import Scale
 from antiphon.data.report import Report
 
 SIGNAL_FILE = "signal.json"
@@ -40,6 +42,35 @@ def kind_of(value: str) -> Kind:
     if suffix in video.SUFFIXES:
         return "video"
     return "speech" if suffix in speech.SUFFIXES else "frames" if suffix in ARRAYS else "text"
+
+
+def kinds_of(pairs: Sequence[tuple[str, str]], data: Data) -> tuple[Kind, Kind]:
+    """What sources and targets are: as set, or what the first pairs look like.
+
+    Text is taken for numbers only where nothing else makes sense of it: arrays; both sides of every pair with a decimal
+    point in each number, two steps or more to read; or sources that can be read so where targets are set to be numbers.
+    """
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
+    source, target = data.source.kind, data.target.kind
+    if target is None:
+        arrays = bool(targets) and all(value.startswith(INLINE) for value in targets)
+        plain = source in (None, "numbers") and all(_plain(value, 1) for value in targets)
+        plain = plain and bool(pairs) and all(_plain(value, 2) for value in sources)
+        target = "numbers" if arrays or plain else "text"
+    if source is None and target == "numbers" and all(map(_readable, sources)):
+        source = "numbers"
+    return source or (kind_of(sources[0]) if sources else "text"), target
+
+
+def _plain(value: str, least: int) -> bool:
+    return value.startswith(INLINE) or is_plain(value, least)
+
+
+def _readable(value: str) -> bool:
+    try:
+        return len(read_numbers(value)) > 0
+    except DataError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -69,6 +100,10 @@ class Signal:
         Counts in `report` what was cut or brought to another rate. Raises `DataError` for what cannot be read or has
         other features than training had, `TooLong` where cutting is not allowed.
         """
+        return self.normalize(self.raw(value, seed=seed, report=report))
+
+    def raw(self, value: str, *, seed: int | None = None, report: Report | None = None) -> np.ndarray:
+        """The same frames as they are, in units of their own."""
         speed = 1.0
         if seed is not None and self.speed:
             speed += self.speed * float(np.random.default_rng(seed).integers(SPEEDS) - SPEEDS // 2)
@@ -76,17 +111,22 @@ class Signal:
         if frames.shape[1] != self.features:
             what = f"has {frames.shape[1]} features a frame, the model reads {self.features}"
             raise DataError(what, where=shown(value), do="give all sources the same features")
-        return self.normalize(self._fit(frames, value, report))
+        return self._fit(frames, value, report)
 
     def normalize(self, frames: np.ndarray) -> np.ndarray:
         """Mean 0 and deviation 1 in each feature: over the sequence itself, or over all of training."""
+        return self.scale(frames).to(frames)
+
+    def scale(self, frames: np.ndarray) -> Scale:
+        """What brings a source's features to mean 0 and deviation 1."""
+        if self.settings.normalize == "none":
+            return Scale(np.zeros(self.features), np.ones(self.features))
         mean, deviation = self.mean, self.deviation
         if self.settings.normalize == "each":
             mean, deviation = frames.mean(axis=0), frames.std(axis=0)
-        elif self.settings.normalize == "none":
-            return frames
-        found: np.ndarray = (frames - mean) / np.maximum(deviation, SMALLEST)
-        return found.astype(np.float32)
+        if self.kind == "numbers":
+            return Scale.of(mean.astype(np.float64), deviation, self.deviation)
+        return Scale(mean, np.maximum(deviation, SMALLEST))
 
     def _fit(self, frames: np.ndarray, value: str, report: Report | None) -> np.ndarray:
         limit = self.side.max_length
@@ -101,7 +141,7 @@ class Signal:
             raise error
         if report is not None:
             report.add(f"{self.name} cut to max_length={limit} frames", example=shown(value))
-        return frames[:limit]
+        return frames[-limit:] if self.kind == "numbers" else frames[:limit]
 
     @property
     def seconds(self) -> float | None:
@@ -184,7 +224,7 @@ class Overview:
             seconds = sum(each.seconds for each in headings) / len(headings)
             [(rate, _)] = Counter(each.rate for each in headings).most_common(1)
             return Overview(1000 * seconds / data.frames.step, seconds, 0, rate)
-        arrays = [raw_frames(value, "frames", data.frames) for value in values]
+        arrays = [raw_frames(value, str(data.source.kind), data.frames) for value in values]
         return Overview(sum(map(len, arrays)) / len(arrays), features=arrays[0].shape[1])
 
 
@@ -204,7 +244,7 @@ def raw_frames(
         return _heard(value, settings, speed, report)
     if kind == "video":
         return video.pictures(value, settings, report)
-    frames = read_array(value)
+    frames = read_numbers(value) if kind == "numbers" else read_array(value)
     if frames.ndim == 0 or not frames.size:
         raise DataError("there is no frame in it", where=shown(value), do="remove it from the data")
     frames = frames.reshape(len(frames), -1)

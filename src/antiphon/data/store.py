@@ -27,11 +27,11 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Example:
-    """A pair as ids, both sides closed by the end mark, or its source as frames `[L, F]`; `context` by name as in
-    `Batch.context`."""
+    """A pair as ids, both sides closed by the end mark, or its source as frames and its target as numbers `[L, F]`;
+    `context` by name as in `Batch.context`."""
 
     source: list[int] | np.ndarray
-    target: list[int]
+    target: list[int] | np.ndarray
     context: Mapping[str, list[int]] = field(default_factory=dict)
 
 
@@ -124,7 +124,8 @@ class Store:
     def __getitem__(self, number: int) -> Example:
         context = {name: part.row(number).tolist() for name, part in self.context.items()}
         source = self.source.row(number)
-        return Example(source.tolist() if source.ndim == 1 else source, self.target.row(number).tolist(), context)
+        source, target = (row.tolist() if row.ndim == 1 else row for row in (source, self.target.row(number)))
+        return Example(source, target, context)
 
     @property
     def source_lengths(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from antiphon.core.config import Decoding
+from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import Calibration, features, fit, judge, quality
@@ -42,6 +43,9 @@ def calibrate(
     Inputs that were not read, such as empty ones, are left out. `knowledge` is as in `Predictor`. Raises
     `DataError` where too few remain, `ConfigError` for a metric that cannot judge a single answer.
     """
+    if bundle.config.data.target.kind == "numbers":
+        do = "look at the quantiles of its forecasts"
+        raise ConfigError("a model of numbers has no confidence", where=bundle.path, do=do)
     judged = judge(metric or bundle.config.training.metric)
     predictor = Predictor(replace(bundle, confidence=None), processes=processes, knowledge=knowledge)
     settings = replace(decoding or bundle.config.decoding, abstain=0.0)

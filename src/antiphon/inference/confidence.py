@@ -103,7 +103,7 @@ def judge(name: str | None, fallback: str = "exact") -> Metric:
 
     `ConfigError` for a metric that cannot score one answer.
     """
-    metric = scoring.get(fallback if name in (None, "loss", "perplexity", "forced_accuracy") else name)
+    metric = scoring.of_text(fallback if name in (None, "loss", "perplexity", "forced_accuracy") else name)
     if isinstance(metric, Pooled):
         do = "choose one that compares two texts, such as chrf or exact"
         raise ConfigError("confidence needs a metric of single sentences", got=metric.name, do=do)

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from antiphon.core.config import Config, Decoding
-from antiphon.core.errors import DataError
+from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.numbers import Forecast
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.knowledge import Fact
@@ -20,10 +21,11 @@ from antiphon.data.modalities import TooLong
 from antiphon.inference import tasks
 from antiphon.inference.breakdown import Bucket, Group, Worst, by_frequency, by_group, by_length, worst_answers
 from antiphon.inference.confidence import Calibration, Trust, judge, quality, trust
-from antiphon.inference.forced import LIKELIHOODS, Likelihood, forced_rows
+from antiphon.inference.forced import LIKELIHOODS, Likelihood, forced_rows, likelihoods
 from antiphon.inference.knowing import COVERAGES, by_entities, coverage
 from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
+from antiphon.metrics.forecasts import OfNumbers
 from antiphon.metrics.significance import Comparison, paired, paired_pooled
 from antiphon.models.seq2seq import Seq2Seq
 
@@ -52,6 +54,10 @@ class Answered(Protocol):
     @property
     def confidence(self) -> float | None:
         """What that says of its worth, where the model was calibrated."""
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """The answer as numbers, of a model of these."""
 
 
 class Encoding(Protocol):
@@ -139,7 +145,8 @@ class Evaluation:
         lines = [f"{len(self.answers)} sentences, data {self.data[:12]}", *self.notes]
         lines += [f"{score}  ({score.signature})" for score in self.scores.values()]
         lines += ["", "by length of the source:", *(f"  {each}" for each in self.by_length)]
-        lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
+        if self.by_frequency:
+            lines += ["", f"words by frequency in {self.counted}:", *(f"  {each}" for each in self.by_frequency)]
         if self.by_entities:
             lines += ["", "by entities of the facts in training:", *(f"  {each}" for each in self.by_entities)]
         for column in dict.fromkeys(each.column for each in self.by_group):
@@ -177,13 +184,16 @@ def evaluate(
     references = [pair.references or (pair.target,) for pair in pairs]
     names = suitable(predictor.config, references) if metric_names is None else metric_names
     metrics = [scoring.get(name) for name in dict.fromkeys(names)]
+    for metric in metrics:
+        check_metric(metric, predictor.config)
     best = [answers[0] for answers in predictor.predict(pairs, settings=decoding)]
     answers = [answer.text for answer in best]
     report = Report()
     report.merge(predictor.report)
-    tables = {m.name: scoring.table(m, answers, references) for m in metrics if not isinstance(m, Pooled)}
+    spoken = [said(answer) for answer in best]
+    tables = {m.name: scoring.table(m, spoken, references) for m in metrics if not isinstance(m, Pooled)}
     forced = _forced_table(predictor, pairs, report)
-    scores = _likelihoods(forced, bootstrap, seed)
+    scores = _likelihoods(predictor, forced, bootstrap, seed)
     for metric in metrics:
         scores[metric.name] = _score(metric, tables, answers, references, bootstrap, seed)
     additive = [metric for metric in metrics if not isinstance(metric, Pooled)]
@@ -198,7 +208,7 @@ def evaluate(
     return Evaluation(
         scores=scores,
         by_length=by_length(additive, tables, [len(answer.source_tokens) for answer in best]),
-        by_frequency=by_frequency(answers, references, frequencies),
+        by_frequency=[] if of_numbers(predictor.config) else by_frequency(answers, references, frequencies),
         counted="these references" if frequencies is None else "the training data",
         by_entities=by_entities([*additive, *COVERAGES], tables, facts, known) if facts and known is not None else [],
         worst=worst_answers(additive, tables, pairs, answers, references),
@@ -227,12 +237,33 @@ def _trust(
 def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:
     """The metrics of the task, and what training was judged by; BLEU by character for Chinese references."""
     names = list(tasks.PRESETS.get(config.task, tasks.TRANSDUCTION).metrics)
+    if of_numbers(config) and config.task != tasks.FORECASTING.name:
+        names = ["mae", "rmse", "crps"]
     judged = config.training.metric
     if judged is not None and judged not in [*names, *(each.name for each in LIKELIHOODS)]:
         names.insert(0, judged)
     letters = "".join(reference for each in references[:1000] for reference in each)
     chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) > len(letters) / 5
     return ["bleu:zh" if name == "bleu" and chinese else name for name in names]
+
+
+def of_numbers(config: Config) -> bool:
+    """Whether answers are numbers."""
+    return config.data.target.kind == "numbers"
+
+
+def said(answer: Answered) -> str | Forecast:
+    """What a metric reads of an answer: its text, or its numbers."""
+    return answer.text if answer.forecast is None else answer.forecast
+
+
+def check_metric(metric: Metric | Pooled, config: Config) -> None:
+    """Refuse to judge numbers as if they were text, and text as if it were numbers."""
+    if isinstance(metric, OfNumbers) != of_numbers(config):
+        kinds = ("numbers", "text") if isinstance(metric, OfNumbers) else ("text", "numbers")
+        known = [name for name in scoring.NAMES if (name in scoring.OF_NUMBERS) == of_numbers(config)]
+        do = f"take one of {', '.join(known)}"
+        raise ConfigError(f"{metric.name} is for {kinds[0]}, and answers are {kinds[1]}", where="metric", do=do)
 
 
 def grouping(config: Config, pairs: Sequence[Pair]) -> list[str]:
@@ -298,13 +329,14 @@ def forced_scores(
     predictor: Answering, pairs: Sequence[Pair], *, bootstrap: int = 1000, seed: int = 1
 ) -> dict[str, Score]:
     """Loss, perplexity and forced accuracy over all references, by name; nothing for an ensemble."""
-    return _likelihoods(_forced_table(predictor, pairs, Report()), bootstrap, seed)
+    return _likelihoods(predictor, _forced_table(predictor, pairs, Report()), bootstrap, seed)
 
 
-def _likelihoods(table: Stats | None, rounds: int, seed: int) -> dict[str, Score]:
+def _likelihoods(predictor: Answering, table: Stats | None, rounds: int, seed: int) -> dict[str, Score]:
     if table is None:
         return {}
-    return {each.name: scoring.summed(each, table, rounds=rounds, seed=seed) for each in LIKELIHOODS}
+    known = likelihoods(predictor.models[0])
+    return {each.name: scoring.summed(each, table, rounds=rounds, seed=seed) for each in known}
 
 
 def _score(

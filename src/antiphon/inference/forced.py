@@ -13,6 +13,7 @@ import torch
 from antiphon.core.batch import PAD, Batch
 from antiphon.core.errors import DataError
 from antiphon.metrics.base import Stats
+from antiphon.models.forecasting import NumbersHead
 from antiphon.models.seq2seq import Seq2Seq
 
 LOGITS = 1 << 24
@@ -35,6 +36,7 @@ class Likelihood:
     """A score of teacher forcing, from statistics `[nats, tokens, tokens said right]`."""
 
     name: str
+    unit: str = "model token|end:counted"
 
     @property
     def higher_is_better(self) -> bool:
@@ -44,7 +46,7 @@ class Likelihood:
     @property
     def signature(self) -> str:
         """What it is over."""
-        return "unit:model token|end:counted|refs:each|smooth:no|version:1"
+        return f"unit:{self.unit}|refs:each|smooth:no|version:1"
 
     def score(self, stats: Stats) -> float:
         """Loss, perplexity or accuracy of summed statistics."""
@@ -56,6 +58,18 @@ class Likelihood:
 
 
 LIKELIHOODS = tuple(Likelihood(name) for name in ("loss", "perplexity", "forced_accuracy"))
+OF_NUMBERS = (Likelihood("loss", "scaled step"),)
+
+
+def likelihoods(model: Seq2Seq) -> tuple[Likelihood, ...]:
+    """What is told of a model; of one of numbers the loss alone, in the units that it was trained by."""
+    return OF_NUMBERS if _numbers(model) is not None else LIKELIHOODS
+
+
+def _numbers(model: object) -> NumbersHead | None:
+    """The head of a model of numbers."""
+    head = model.head if isinstance(model, Seq2Seq) else None
+    return head if isinstance(head, NumbersHead) else None
 
 
 def teacher_forced(model: Seq2Seq, batches: Iterable[Batch]) -> Forced:
@@ -76,7 +90,7 @@ def forced_rows(model: Seq2Seq, batches: Iterable[Batch]) -> Iterator[Stats]:
     model.eval()
     try:
         for batch in batches:
-            rows, length = batch.target.values.shape
+            rows, length = batch.target.values.shape[:2]
             step = max(1, LOGITS // (length * model.target_size))
             parts = [torch.arange(start, min(start + step, rows)) for start in range(0, rows, step)]
             yield np.concatenate([_part(model, batch.rows(part).to(device)) for part in parts])
@@ -85,6 +99,10 @@ def forced_rows(model: Seq2Seq, batches: Iterable[Batch]) -> Iterator[Stats]:
 
 
 def _part(model: Seq2Seq, batch: Batch) -> Stats:
+    if (head := _numbers(model)) is not None:
+        losses_BT = head.losses(model(batch)[0], batch.target).double()
+        lengths_B = batch.target.lengths_B.double()
+        return torch.stack([losses_BT.sum(1), lengths_B, torch.zeros_like(lengths_B)], dim=1).cpu().numpy()
     log_probs_BTV = model.log_probs(*model(batch))
     labels, mask = batch.labels_BT, batch.target.mask_BL & (batch.labels_BT != PAD)
     nats = -log_probs_BTV.gather(2, labels[:, :, None])[:, :, 0].double().masked_fill(~mask, 0.0)

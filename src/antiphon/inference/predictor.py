@@ -18,11 +18,13 @@ from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
+from antiphon.core.numbers import Forecast, spell
 from antiphon.data.arrays import as_text
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
+from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import probability
@@ -31,6 +33,7 @@ from antiphon.inference.ctc import heard
 from antiphon.inference.helpers import Helpers, possible
 from antiphon.inference.recordings import Pieces
 from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
+from antiphon.inference.rollout import Rolled, roll_out
 from antiphon.inference.search import Hypothesis, search
 from antiphon.inference.selection import MARGIN
 from antiphon.inference.task import Source, Task
@@ -59,7 +62,7 @@ class Answer:
     tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
     source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
     `utility` is the mean of `decoding.risk` against all candidates, `backward` the score that a backward model gives
-    the source, where there was one.
+    the source, where there was one. An answer of numbers has a `forecast`, whose values its text is, and no tokens.
     """
 
     text: str
@@ -78,6 +81,7 @@ class Answer:
     log_probs: Sequence[float] = ()
     utility: float | None = None
     backward: float | None = None
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,8 @@ class Predictor:
         Recordings longer than any in training are cut where they are quiet, unless they come with prefixes or words.
         """
         given = prefixes, required, banned
+        if isinstance(self.task.target, Numbers) and not (prefixes is None and required is None and not banned):
+            raise ConfigError("prefixes, required and banned words are for answers of text", where="predict")
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
         inputs = map(as_text, inputs)
         asked = pieces.cut(inputs) if pieces else inputs
@@ -232,6 +238,10 @@ class Predictor:
                 raise
             report.add(f"not answered: {error.what}", place)
             return _Job(number, None, Constraint(), error.what)
+        except DataError as error:
+            if error.where:
+                raise
+            raise DataError(error.what, where=place, got=error.got, do=error.do) from None
         if (longest := self.task.length.longest) and source.length > longest:
             odd.add("longer than any source in training")
         for reason in odd.counts:
@@ -324,6 +334,11 @@ class Predictor:
         device = next(self.models[0].parameters()).device
         batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
         limits = [settings.max_length or self.task.limit(source.length) for source in sources]
+        if isinstance(self.task.target, Numbers):
+            most, ids = [min(limit, self._longest) for limit in limits], [job.number for job in jobs]
+            rolled = roll_out(self.models, batch.source, settings, max_lengths=most, context=batch.context,
+                              sample_ids=ids)  # fmt: skip
+            return [list[Hypothesis](each) for each in rolled]
         found = search(
             self.models, batch.source, settings,
             max_lengths=[min(limit, self._longest) for limit in limits], context=batch.context,
@@ -343,7 +358,7 @@ class Predictor:
         """Bans are on tokens, but a tokenizer may spell one word in many ways: ban each spelling that turns up."""
         if not banned or job.source is None:
             return found
-        patterns = [re.compile(rf"(?<!\w){re.escape(self.task.target.normalize(word))}(?!\w)") for word in banned]
+        patterns = [re.compile(rf"(?<!\w){re.escape(self.task.words.normalize(word))}(?!\w)") for word in banned]
         for _ in range(ROUNDS):
             spelled = {phrase for each in found for phrase in self._spellings(each.tokens, patterns, job.source.extra)}
             if not spelled:
@@ -364,18 +379,25 @@ class Predictor:
 
     def _answer(self, job: _Job, found: Hypothesis) -> Answer:
         assert job.source is not None
-        weights = real = found.weights[: len(found.tokens)]
+        weights = real = found.weights if isinstance(found, Rolled) else found.weights[: len(found.tokens)]
         if not isinstance(job.source.ids, np.ndarray):
             end = len(job.source.ids) - 1
             real = np.delete(weights, end, 1) if weights.shape[1] > end else weights
             weights = np.append(real, weights[:, end : end + 1], 1)
             real = weights[:, :-1] if weights.shape[1] > 1 else weights
+        if isinstance(found, Rolled):
+            forecast = found.scaled(job.source.scale, job.source.history)
+            reasons = [job.reason, "" if found.finished else "no end within the longest length"]
+            places = [*job.source.tokens, *job.source.facts]
+            looks = real.argmax(1).tolist() if weights.any() else []
+            return Answer(spell(forecast.values_TF), 0.0, [], [], looks, weights, places, 1.0, finished=found.finished,
+                          reason="; ".join(filter(None, reasons)), forecast=forecast)  # fmt: skip
         ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
         reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
         return Answer(
             text=self.task.answer(found.tokens, job.source.extra),
             score=found.score,
-            tokens=self.task.target.tokens(found.tokens, job.source.extra),
+            tokens=self.task.words.tokens(found.tokens, job.source.extra),
             probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
             alignment=list(found.heard) or (real.argmax(1).tolist() if found.weights.any() else []),
             weights=weights,

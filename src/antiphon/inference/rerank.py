@@ -162,7 +162,7 @@ class Mutual:
             chosen = [examples[row] for row in part]
             batch = collate(chosen).to(device)
             found = rescore(
-                [self.model], batch.source, [example.target[:-1] for example in chosen], settings,
+                [self.model], batch.source, [list(example.target[:-1]) for example in chosen], settings,
                 context=batch.context,
             )  # fmt: skip
             for row, each in zip(part, found, strict=True):
@@ -197,7 +197,7 @@ def readable(backward: Bundle) -> Task:
         limits = [limit for limit in (text.side.max_length, longest) if limit is not None]
         return replace(text, side=replace(text.side, max_length=min(limits, default=None)), too_long="truncate")
 
-    return replace(task, source=cutting(task.source), target=cutting(task.target))
+    return replace(task, source=cutting(task.source), target=cutting(task.words))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from antiphon.metrics.base import Metric, Pooled
 
 def utility(name: str) -> Metric:
     """The metric of that name; `ConfigError` where it cannot score one sentence, or is unknown."""
-    metric = scoring.get(name)
+    metric = scoring.of_text(name)
     if isinstance(metric, Pooled):
         do = "choose one that compares two texts, such as chrf, bleu or exact"
         raise ConfigError("decoding.risk needs a metric of single sentences", got=name, do=do)

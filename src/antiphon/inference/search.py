@@ -73,7 +73,7 @@ def search(
     _check_constraints(settings, asked, models[0].target_size, context)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
-    with _searching(models):
+    with searching(models):
         models = joint(models, settings.ctc or 0.0)
         answers, gaps = _decode(models, source, settings, limits, context, asked, numbers)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
@@ -93,7 +93,7 @@ def rescore(
     context: Mapping[str, Padded] | None = None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Given answers (without end marks), one a sentence, scored by teacher forcing just as `search` scores."""
-    with _searching(models):
+    with searching(models):
         models = joint(models, settings.ctc or 0.0)
         labels = pad([[*target, EOS] for target in targets]).to(source.values.device)
         begin = labels.values.new_full((len(targets), 1), BOS)
@@ -150,7 +150,7 @@ def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, c
 
 
 @contextmanager
-def _searching(models: Sequence[Model]) -> Iterator[None]:
+def searching(models: Sequence[Model]) -> Iterator[None]:
     """Dropout off, matrix products as exact as fp32 is, and one thread (several only wait for each other: a step's
     products are too small to share); afterwards all is as it was."""
     modules = [model for model in models if isinstance(model, torch.nn.Module) and model.training]

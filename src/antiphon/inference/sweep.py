@@ -60,7 +60,7 @@ def sweep(
 
 def check(temperatures: Sequence[float], quality: str) -> None:
     """Raises `ConfigError` for what cannot be swept."""
-    if isinstance(metrics.get(quality), Pooled):
+    if isinstance(metrics.of_text(quality), Pooled):
         raise ConfigError("quality needs a metric with references", got=quality, do="take bleu:2 or chrf")
     if not temperatures:
         raise ConfigError("there is no temperature to draw at", where="--temperatures", do="give one or more: 0.5,1")

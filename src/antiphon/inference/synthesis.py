@@ -25,7 +25,7 @@ from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
 from antiphon.inference.beam import BEAM
 from antiphon.inference.files import dump_json, write_file
 from antiphon.inference.predictor import Answer, Predictor
-from antiphon.metrics import Metric, Pooled, get
+from antiphon.metrics import Metric, Pooled, of_text
 
 WINDOW = 512
 """Inputs whose answers are written down together: as many may be lost."""
@@ -84,7 +84,7 @@ class Making:
 
 def sentence_metric(name: str) -> Metric:
     """The metric of that name; `ConfigError` where it cannot score one sentence, or is unknown."""
-    metric = get(name)
+    metric = of_text(name)
     if isinstance(metric, Pooled):
         do = "choose one that compares two texts, such as bleu or chrf"
         raise ConfigError("the nearest answer needs a metric of single sentences", got=name, do=do)

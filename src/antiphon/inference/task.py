@@ -22,6 +22,7 @@ from antiphon.data.corpus import Pair, Texts
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
+from antiphon.data.numbers import Numbers, Scale
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.store import Example
@@ -90,13 +91,16 @@ class Source:
     """A source as the model reads it: `tokens` without and `ids` with the end mark; `context` as in `Batch.context`
     (to copy, `PAD` for tags and marks, which are not to be copied), `extra` the tokens that ids past the target
     vocabulary stand for, `facts` the tokens that a graph encoder reads. Of a recording or an array `ids` are its frames
-    `[L, F]`, and `tokens` say where in it each position of the memory stands; there is no end mark."""
+    `[L, F]`, and `tokens` say where in it each position of the memory stands; there is no end mark. Where targets are
+    numbers `scale` is that of this one, and `history` the source as it came, if it is numbers too."""
 
     tokens: list[str]
     ids: list[int] | np.ndarray
     context: dict[str, list[int]]
     extra: list[str]
     facts: list[str] = field(default_factory=list)
+    scale: Scale | None = None
+    history: np.ndarray | None = None
 
     @property
     def length(self) -> int:
@@ -136,7 +140,7 @@ class Task:
 
     name: str
     source: Text | Signal
-    target: Text
+    target: Text | Numbers
     copy: bool
     context: tuple[str, ...]
     length: LengthModel
@@ -160,17 +164,18 @@ class Task:
         begins, most = turns.survey(pairs) if tasks.get(config.task).turns else ([], 0)
         tags, texts = [*tags, *begins], turns.Spoken(pairs) if most else pairs
         source: Text | Signal
+        target: Text | Numbers
         if data.source.kind in SIGNALS:
             source = Signal.learn(Texts(pairs, ["source"]), data, config.model.frontend.reduce or 1)
-            target = Text.learn(Texts(pairs, ["target"]), data.target, name="target", too_long=data.too_long)
+            target = _target(pairs, config, source)
         elif data.shared:
             both = Text.learn(_Read(texts, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
-            sources, targets = _Read(texts, ["source"], read), Texts(pairs, ["target"])
+            sources = _Read(texts, ["source"], read)
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
-            target = Text.learn(targets, data.target, name="target", too_long=data.too_long)
+            target = _target(pairs, config, source)
         copy = config.model.head == "copy"
         marks = _marks(data.source), _marks(data.target)
         if copy and marks[0] != marks[1] and marks not in (("", "￭"), ("", "")):
@@ -194,13 +199,13 @@ class Task:
         tags, most = [*found, *tags, *marks], max(most, self.turns)
         read, texts = None if self.knowledge == "none" else self.find, turns.Spoken(pairs) if most else pairs
         if isinstance(self.source, Signal):
-            return replace(self, target=self.target.extended(Texts(pairs, ["target"]), sizes[1]))
+            return replace(self, target=self.words.extended(Texts(pairs, ["target"]), sizes[1]))
         if self.shared:
             source = self.source.extended(_Read(texts, ("source", "target"), read), sizes[0], tags)
-            target = replace(self.target, vocabulary=source.vocabulary)
+            target = replace(self.words, vocabulary=source.vocabulary)
         else:
             source = self.source.extended(_Read(texts, ["source"], read), sizes[0], tags)
-            target = self.target.extended(Texts(pairs, ["target"]), sizes[1])
+            target = self.words.extended(Texts(pairs, ["target"]), sizes[1])
         return replace(self, source=source, target=target, turns=most)
 
     def acquainted(self, pairs: Iterable[Pair]) -> Task:
@@ -218,6 +223,8 @@ class Task:
 
     def _lengths(self, pair: Pair) -> tuple[int, int] | None:
         try:
+            if isinstance(self.target, Numbers):
+                return self.read(pair).length, len(self.target.read(pair.target))
             return self.read(pair).length, len(self.target.ids(pair.target))
         except TooLong:
             return None
@@ -230,9 +237,18 @@ class Task:
         """
         pair = Pair(pair, "") if isinstance(pair, str) else pair
         if isinstance(self.source, Signal):
-            frames = self.source.frames(pair.source, seed=seed, report=report)
-            return Source(self.source.places(len(frames)), frames, {}, [])
-        return self._read(self.source, pair, seed, report)
+            return self._heard(self.source, pair.source, seed, report)
+        found = self._read(self.source, pair, seed, report)
+        return replace(found, scale=self.target.scale) if isinstance(self.target, Numbers) else found
+
+    def _heard(self, signal: Signal, value: str, seed: int | None, report: Report | None) -> Source:
+        raw = signal.raw(value, seed=seed, report=report)
+        scale, target = signal.scale(raw), self.target
+        found = Source(signal.places(len(raw)), scale.to(raw), {}, [])
+        if not isinstance(target, Numbers):
+            return found
+        same = scale.first(target.features) if target.own else target.scale
+        return replace(found, scale=same, history=raw if signal.kind == "numbers" else None)
 
     def _read(self, side: Text, pair: Pair, seed: int | None, report: Report | None) -> Source:
         tags = _tags(pair, self.context)
@@ -258,7 +274,7 @@ class Task:
         spell = partial(turns.spelled, side) if self.turns else side.spelled
         own = [token for token, mark in zip(spell(own, pair.source), marks, strict=True) if not mark]
         spoken = [*own, *named, *graph.spelled(side.spelled)]
-        words, extra = copy_ids([self.target.normalize(token) for token in spoken], self.target.vocabulary)
+        words, extra = copy_ids([self.words.normalize(token) for token in spoken], self.words.vocabulary)
         word = iter(words)
         silent = [True] * len(tags) + marks + [token in MARKS for token in more]
         context["copy"] = [*(PAD if quiet else next(word) for quiet in silent), EOS]
@@ -285,6 +301,9 @@ class Task:
         if seed is not None and self.augment is not None:
             pair = self.augment(pair, seed)
         source = self.read(pair, seed=None if seed is None else 2 * seed, report=report)
+        if isinstance(self.target, Numbers):
+            assert source.scale is not None
+            return Example(source.ids, source.scale.to(self.target.read(pair.target, report)), source.context)
         cut = self.target.cut(pair.target, seed=None if seed is None else 2 * seed + 1)
         tokens = self.target.fit(cut, report=report, example=pair.target)
         target = extended_ids(tokens, self.target.vocabulary, source.extra)
@@ -308,14 +327,23 @@ class Task:
 
     def phrase(self, text: str, extra: Sequence[str] = ()) -> tuple[int, ...]:
         """A piece of target text as ids, for constraints: without end mark, unknown tokens as `UNK`."""
-        return tuple(extended_ids(self.target.cut(text), self.target.vocabulary, extra))
+        return tuple(extended_ids(self.words.cut(text), self.words.vocabulary, extra))
 
     def answer(self, ids: Iterable[int], extra: Sequence[str] = ()) -> str:
         """Target ids as text; ids past the vocabulary are the source's tokens in `extra`."""
-        return self.target.text(ids, extra)
+        return self.words.text(ids, extra)
+
+    @property
+    def words(self) -> Text:
+        """The target side where it is text; `ConfigError` where it is numbers."""
+        if isinstance(self.target, Numbers):
+            raise ConfigError("this is for targets of text, and those of this model are numbers")
+        return self.target
 
     def limit(self, source_length: int) -> int:
-        """Most target tokens for a source of so many ids."""
+        """Most target tokens for a source of so many ids, or steps of numbers."""
+        if isinstance(self.target, Numbers) and self.target.horizon:
+            return self.target.horizon
         return self.length.limit(source_length)
 
     def files(self) -> dict[str, bytes]:
@@ -342,7 +370,10 @@ class Task:
                 source = Signal.load(dict(files), prefixes[0], config.data, config.model.frontend.reduce or 1)
             else:
                 source = Text.load(dict(files), prefixes[0], config.data.source)
-            target = Text.load(dict(files), prefixes[1], config.data.target)
+            if config.data.target.kind == "numbers":
+                target: Text | Numbers = Numbers.load(dict(files), prefixes[1], config.data)
+            else:
+                target = Text.load(dict(files), prefixes[1], config.data.target)
         except ConfigError as error:
             raise BundleError(str(error), where=prefixes[0]) from None
         source = replace(source, name="source", too_long=config.data.too_long)
@@ -350,6 +381,18 @@ class Task:
         return Task(about["name"], source, target, about["copy"], tuple(about["context"]), about["length"],
                     about["shared"], knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
                     entities=_entities(files), turns=about["turns"])  # fmt: skip
+
+
+def _target(pairs: Iterable[Pair], config: Config, source: Text | Signal) -> Text | Numbers:
+    """The target side; `ConfigError` where it is numbers and cannot have the scale of its source."""
+    data = config.data
+    if data.target.kind != "numbers":
+        return Text.learn(Texts(pairs, ["target"]), data.target, name="target", too_long=data.too_long)
+    found = Numbers.learn(Texts(pairs, ["target"]), config.data, ends=bool(config.model.ends))
+    if found.own and source.size < found.features:
+        what = "data.frames.normalize=each needs sources whose first features are those of the target"
+        raise ConfigError(what, got=f"{found.features} features", do="take data.frames.normalize=all")
+    return found
 
 
 def _entities(files: Mapping[str, bytes]) -> frozenset[int] | None:

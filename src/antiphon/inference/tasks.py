@@ -30,7 +30,7 @@ class Preset:
     follow from the data. `spelled`: short strings are cut into characters. `longest_source`: a source may have so many
     tokens, if the tokenizer does not allow more. `copy`: words of the source can be copied. `no_repeat`: n-grams of
     this length do not recur in an answer, unless it is spelled. `turns`: a source may be a dialogue
-    (`antiphon.data.turns`). `source`: what a source is, where it is not text.
+    (`antiphon.data.turns`). `source` and `target`: what they are, where they are not text.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Preset:
     no_repeat: int = 0
     turns: bool = False
     source: Kind | None = None
+    target: Kind | None = None
 
 
 _ANSWERS = "judged on real answers"
@@ -121,6 +122,18 @@ CAPTIONING = Preset(
     choices=(Choice("training.metric", "chrf", _ANSWERS), _SOMETHING),
 )
 
+FORECASTING = Preset(
+    "forecasting",
+    "numbers that go on: series, sensors, paths",
+    metrics=("mase", "mae", "rmse", "crps"),
+    source="numbers",
+    target="numbers",
+    choices=(
+        Choice("data.frames.normalize", "each", "a series goes on at its own level"),
+        Choice("training.metric", "mase", "series of any size count alike"),
+    ),
+)
+
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -133,6 +146,7 @@ PRESETS = {
         CLASSIFICATION,
         SPEECH,
         CAPTIONING,
+        FORECASTING,
     )
 }
 

@@ -33,8 +33,8 @@ class Score:
 
 
 def digits_of(name: str) -> int:
-    """Decimals worth printing: two of a percentage, four of a loss."""
-    return 4 if name == "loss" else 2
+    """Decimals worth printing: two of a percentage, four of a loss or of numbers."""
+    return 4 if name.partition(":")[0] in ("loss", "mae", "rmse", "mase", "crps") else 2
 
 
 class Named(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from antiphon.core.errors import ConfigError, DataError, nearest
-from antiphon.metrics import diversity, edits, overlap
+from antiphon.core.numbers import Forecast
+from antiphon.metrics import diversity, edits, forecasts, overlap
 from antiphon.metrics.base import Metric, Pooled, Score, Stats, Summed
 from antiphon.metrics.significance import FOLDS, bootstrap, jackknife
 
@@ -44,6 +45,10 @@ _MAKERS: dict[str, Callable[[str, frozenset[str]], Metric | Pooled]] = {
     "macro_f1": lambda name, on: edits.MacroF1(name),
     "error": lambda name, on: edits.Exact(name, error=True),
     "token_accuracy": lambda name, on: edits.TokenAccuracy(name),
+    "mae": lambda name, on: forecasts.MeanAbsolute(name),
+    "rmse": lambda name, on: forecasts.RootMeanSquare(name),
+    "mase": lambda name, on: forecasts.Scaled(name, season=_season(name, on)),
+    "crps": lambda name, on: forecasts.Ranked(name),
 }
 NAMES = tuple(_MAKERS)
 """The names that `get` knows."""
@@ -53,16 +58,25 @@ def get(name: str) -> Metric | Pooled:
     """A metric by its name, with options after colons: `bleu`, `bleu:zh:lowercase`, `chrf:words`, `rougeL:stem`.
 
     Options: bleu takes a tokenizer (13a, char, zh, none, intl), lowercase and 2 (BLEU-2); chrf lowercase and words
-    (chrF++); ter cased; rouge1, rouge2, rougeL stem; self_bleu a tokenizer. What is unknown is a `ConfigError`.
+    (chrF++); ter cased; rouge1, rouge2, rougeL stem; self_bleu a tokenizer; mase a season in steps, `mase:12`. What is
+    unknown is a `ConfigError`.
     """
     kind, *options = name.split(":")
     if kind not in _MAKERS:
         raise ConfigError(f"unknown metric {kind}", do=nearest(kind, NAMES))
     known = _OPTIONS.get(kind, frozenset())
     for option in options:
-        if option not in known:
+        if option not in known and not (kind == "mase" and option.isdecimal()):
             raise ConfigError(f"unknown option {option} of metric {kind}", do=nearest(option, known) if known else "")
     return _MAKERS[kind](name, frozenset(options))
+
+
+def of_text(name: str) -> Metric | Pooled:
+    """A metric by its name; `ConfigError` where it is one of numbers."""
+    metric = get(name)
+    if isinstance(metric, forecasts.OfNumbers):
+        raise ConfigError(f"{metric.name} is for numbers, and answers are text", do="take another metric")
+    return metric
 
 
 def _tokenizer(name: str, options: frozenset[str]) -> str:
@@ -72,23 +86,41 @@ def _tokenizer(name: str, options: frozenset[str]) -> str:
     return chosen[0] if chosen else "13a"
 
 
-def table(metric: Metric, hypotheses: Sequence[str], references: References) -> Stats:
-    """The statistics `[N, K]` of every sentence."""
+def _season(name: str, options: frozenset[str]) -> int:
+    if len(options) > 1 or options & {"0", "00"}:
+        raise ConfigError("a metric has one season of a step or more", where=name)
+    return int(next(iter(options), "1"))
+
+
+def table(metric: Metric, hypotheses: Sequence[str | Forecast], references: References) -> Stats:
+    """The statistics `[N, K]` of every sentence; those of forecasts want a metric of numbers."""
     lists = listed(hypotheses, references)
     if isinstance(metric, edits.MacroF1):
         metric = metric.over(lists)
-    return np.array([metric.stats(hypothesis, refs) for hypothesis, refs in zip(hypotheses, lists, strict=True)])
+    return np.array([_stats(metric, said, refs) for said, refs in zip(hypotheses, lists, strict=True)])
+
+
+def _stats(metric: Metric, said: str | Forecast, references: Sequence[str]) -> Stats:
+    if isinstance(said, str) or isinstance(metric, forecasts.OfNumbers):
+        return metric.stats(said, references)  # type: ignore[arg-type]
+    raise ConfigError(f"{metric.name} is for text, and these are numbers", do=f"take {', '.join(OF_NUMBERS)}")
+
+
+OF_NUMBERS = ("mae", "rmse", "mase", "crps")
+"""Metrics of numbers."""
 
 
 def corpus(
-    metric: Metric | Pooled, hypotheses: Sequence[str], references: References, *, bootstrap: int = 1000, seed: int = 1
-) -> Score:
+    metric: Metric | Pooled, hypotheses: Sequence[str | Forecast], references: References, *, bootstrap: int = 1000,
+    seed: int = 1,
+) -> Score:  # fmt: skip
     """The score of a corpus with its 95 % interval from `bootstrap` resamples (0: no interval).
 
     A pooled metric has its interval from the jackknife, whatever the number of resamples.
     """
     if isinstance(metric, Pooled):
-        return _pooled(metric, hypotheses, listed(hypotheses, references), bootstrap, seed)
+        return _pooled(metric, [_text(metric, said) for said in hypotheses], listed(hypotheses, references), bootstrap,
+                       seed)  # fmt: skip
     return summed(
         metric, table(metric, hypotheses, references), rounds=bootstrap, seed=seed, nrefs=reference_count(references)
     )
@@ -113,7 +145,13 @@ def _pooled(
     return Score(metric.name, metric.whole(hypotheses), interval, how + metric.signature, metric.higher_is_better)
 
 
-def listed(hypotheses: Sequence[str], references: References) -> list[Sequence[str]]:
+def _text(metric: Pooled, said: str | Forecast) -> str:
+    if isinstance(said, str):
+        return said
+    raise ConfigError(f"{metric.name} is for text, and these are numbers", do=f"take {', '.join(OF_NUMBERS)}")
+
+
+def listed(hypotheses: Sequence[str | Forecast], references: References) -> list[Sequence[str]]:
     """The references as one sequence a sentence; `DataError` where they do not fit the hypotheses."""
     if len(hypotheses) != len(references):
         found = f"{len(hypotheses)} and {len(references)}"

@@ -61,6 +61,32 @@ class TextFrontend(nn.Module):
         return dropout(torch.add(waves.to(x_BLD.dtype), x_BLD, alpha=self.scale), self.share, self.training)
 
 
+class NumbersFrontend(nn.Module):
+    """The numbers before to vectors: a matrix, a learned vector before the first, positions if asked for, dropout."""
+
+    def __init__(self, features: int, width: int, *, positions: str, longest: int, share: float) -> None:
+        super().__init__()
+        self.size, self.share = features, share
+        self.output = Linear(features, width)
+        self.begin = nn.Parameter(torch.zeros(width))
+        self.positions: nn.Module | None = None
+        if positions == "sinusoidal":
+            self.positions = Sinusoidal(width)
+        elif positions == "learned":
+            self.positions = Learned(width, longest)
+
+    def forward(self, values_BLF: Tensor, start_B: Tensor | None = None) -> Tensor:
+        """`[B, L, F]` to `[B, L, D]`; the first step of row b stands at place `start_B[b]`, 0 where not given. What
+        stands at place 0 is not read: the learned vector is."""
+        place = torch.arange(values_BLF.shape[1], device=values_BLF.device)
+        place = place if start_B is None else place + start_B[:, None]
+        x_BLD = self.output(values_BLF.to(self.begin.dtype))
+        x_BLD = torch.where((place == 0)[..., None], self.begin, x_BLD)
+        if self.positions is not None:
+            x_BLD = x_BLD + self.positions(place).to(x_BLD.dtype)
+        return dropout(x_BLD, self.share, self.training)
+
+
 class Stack(nn.Module):
     """Frames side by side, as many as become one vector, and a matrix."""
 

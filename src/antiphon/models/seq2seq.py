@@ -17,7 +17,8 @@ from antiphon.models.attention import Common, FeedForward, MultiHead, SelfAttent
 from antiphon.models.ctc import CTCHead
 from antiphon.models.decoders import Decoder, make_decoder
 from antiphon.models.encoders import ConformerLayer, Encoder, make_encoder
-from antiphon.models.frontends import FramesFrontend, TextFrontend
+from antiphon.models.forecasting import NUMBERS_HEADS, NumbersHead
+from antiphon.models.frontends import FramesFrontend, NumbersFrontend, TextFrontend
 from antiphon.models.graph import GraphEncoder, RelationalAttention
 from antiphon.models.heads import HEADS, VocabularyHead, coverage_loss
 from antiphon.models.recurrent import Recurrent
@@ -29,8 +30,9 @@ class Seq2Seq(nn.Module):
     """An encoder-decoder: any encoder, any decoder, any attention, any head."""
 
     def __init__(
-        self, config: Model, source: TextFrontend | FramesFrontend, encoder: Encoder, target: TextFrontend,
-        decoder: Decoder, head: VocabularyHead, graph: GraphEncoder | None = None, ctc: CTCHead | None = None,
+        self, config: Model, source: TextFrontend | FramesFrontend, encoder: Encoder,
+        target: TextFrontend | NumbersFrontend, decoder: Decoder, head: VocabularyHead | NumbersHead,
+        graph: GraphEncoder | None = None, ctc: CTCHead | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.graph = config, graph
@@ -44,8 +46,15 @@ class Seq2Seq(nn.Module):
 
     @property
     def target_size(self) -> int:
-        """Tokens in the target vocabulary."""
+        """Tokens in the target vocabulary, or features of a number."""
         return self.target.size
+
+    @property
+    def words(self) -> VocabularyHead:
+        """The head of a model of text; `ConfigError` where it is one of numbers."""
+        if isinstance(self.head, NumbersHead):
+            raise ConfigError("this is for models of text, and this one is of numbers")
+        return self.head
 
     def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
         """Source ids `[B, S]` or frames `[B, L, F]`, and the facts in the batch's `context` where there is a graph
@@ -65,12 +74,13 @@ class Seq2Seq(nn.Module):
         return self.decoder.start(memory)
 
     def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
-        """The next steps after `state`, for tokens that begin with BOS; N is B or a multiple (hypotheses)."""
+        """The next steps after `state`, for tokens that begin with BOS, or for numbers `[N, T, F]`, of which the first
+        is not read; N is B or a multiple (hypotheses)."""
         return self.decoder(self.target(tokens_NT, state["step"]), memory, state)
 
     def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
         """Log probabilities of the next token in fp32, `[N, T, V]`; wider with a copy head."""
-        return self.head.log_probs(steps, memory)
+        return self.words.log_probs(steps, memory)
 
     def forward(self, batch: Batch) -> tuple[Steps, Memory]:
         """Teacher forcing: all steps of the targets at once."""
@@ -81,8 +91,11 @@ class Seq2Seq(nn.Module):
     def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0, ctc: float = 0.0) -> Loss:
         """Negative log likelihood in nats, summed over target tokens; plus `coverage` times the coverage loss.
 
-        `ctc` is the share of the CTC head in all of it."""
+        `ctc` is the share of the CTC head in all of it. Of numbers it is the loss of their head, summed over steps.
+        """
         steps, memory = self(batch)
+        if isinstance(self.head, NumbersHead):
+            return self.head.loss(steps, batch.target)
         loss = self.head.loss(steps, memory, batch.labels_BT, smoothing)
         if coverage:
             loss = Loss(loss.total + coverage * coverage_loss(steps, batch.labels_BT), loss.count)
@@ -125,25 +138,21 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
     width, dropout = _given(model.width, "width"), _given(model.dropout, "dropout")
     positions, attention = _given(model.positions, "positions"), _given(model.attention, "attention")
     encoder_kind, decoder_kind = _given(model.encoder.kind, "encoder.kind"), _given(model.decoder.kind, "decoder.kind")
-    target = nn.Embedding(target_size, width)
-    tied = _given(model.tie, "tie") != "none"
-    output = target.get_parameter("weight") if tied else nn.Parameter(torch.empty(target_size, width))
-
     share = dropout if model.dropout_embedding is None else model.dropout_embedding
 
     def places(kind: str) -> str:
         return positions if kind in ("transformer", "conformer", "conv") else "none"
 
-    def frontend(embedding: nn.Embedding, kind: str) -> TextFrontend:
-        return TextFrontend(embedding, positions=places(kind), longest=model.max_positions, share=share,
-                            words=model.dropout_word)  # fmt: skip
-
+    target, head = _writing(model, target_size, width, places(decoder_kind), share)
     source: TextFrontend | FramesFrontend
     if model.frontend.kind:
         source = FramesFrontend(source_size, width, model.frontend, positions=places(encoder_kind),
                                 longest=model.max_positions, share=share)  # fmt: skip
     else:
-        source = frontend(target if model.tie == "all" else nn.Embedding(source_size, width), encoder_kind)
+        embedding = nn.Embedding(source_size, width)
+        if model.tie == "all" and isinstance(target, TextFrontend):
+            embedding = target.embedding
+        source = _frontend(model, embedding, places(encoder_kind), share)
 
     both = Common(
         width=width,
@@ -165,10 +174,29 @@ def _assemble(model: Model, source_size: int, target_size: int) -> Seq2Seq:
         window=half.window or 0, global_tokens=half.global_tokens,
     )  # fmt: skip
     decoder = make_decoder(decoder_kind, both, layers=layers[1], attention=attention, kernel=other.kernel)
-    head = HEADS[model.head or "vocabulary"](output)
     graph = GraphEncoder(both, layers=model.knowledge.layers) if model.knowledge.kind == "graph" else None
     ctc = CTCHead(width, target_size) if model.ctc else None
-    return Seq2Seq(model, source, encoder, frontend(target, decoder_kind), decoder, head, graph, ctc)
+    return Seq2Seq(model, source, encoder, target, decoder, head, graph, ctc)
+
+
+def _frontend(model: Model, embedding: nn.Embedding, positions: str, share: float) -> TextFrontend:
+    return TextFrontend(
+        embedding, positions=positions, longest=model.max_positions, share=share, words=model.dropout_word
+    )
+
+
+def _writing(
+    model: Model, size: int, width: int, positions: str, share: float
+) -> tuple[TextFrontend | NumbersFrontend, VocabularyHead | NumbersHead]:
+    """What reads the target so far, and the head that says how it goes on."""
+    if model.head in NUMBERS_HEADS:
+        longest, ends = model.max_positions, _given(model.ends, "ends")
+        numbers = NumbersFrontend(size, width, positions=positions, longest=longest, share=share)
+        return numbers, NUMBERS_HEADS[model.head](width, size, ends)
+    embedding = nn.Embedding(size, width)
+    tied = _given(model.tie, "tie") != "none"
+    output = embedding.get_parameter("weight") if tied else nn.Parameter(torch.empty(size, width))
+    return _frontend(model, embedding, positions, share), HEADS[model.head or "vocabulary"](output)
 
 
 @torch.no_grad()
@@ -188,7 +216,9 @@ def initialize(model: Seq2Seq, kind: str) -> None:
             nn.init.normal_(module.weight, std=0.02)
         elif isinstance(module, Recurrent | RelationalAttention):
             module.initialize()
-    if model.config.tie == "none":
+        elif isinstance(module, NumbersFrontend):
+            nn.init.normal_(module.begin, std=0.02)
+    if model.config.tie == "none" and isinstance(model.head, VocabularyHead):
         nn.init.normal_(model.head.weight, std=0.02)
     if kind == "deep" and model.config.residual:
         for stack in filter(None, (model.encoder, model.decoder, model.graph)):

@@ -62,7 +62,7 @@ class Distillation(Objective):
         soft = self.against(model, steps, batch)
         total = (1 - self.share) * self.temperature**2 * soft
         if self.share:
-            total = total + self.share * model.head.loss(steps, memory, batch.labels_BT, self.smoothing).total
+            total = total + self.share * model.words.loss(steps, memory, batch.labels_BT, self.smoothing).total
         if self.coverage:
             total = total + self.coverage * coverage_loss(steps, batch.labels_BT)
         loss = Loss(total, batch.count, {"teacher": float(soft.detach())})
@@ -70,7 +70,7 @@ class Distillation(Objective):
 
     def against(self, model: Seq2Seq, steps: Steps, batch: Batch) -> torch.Tensor:
         """The cross-entropy against the teachers, in nats, summed over the real target tokens."""
-        rows, weight = real_rows(batch.labels_BT), model.head.weight
+        rows, weight = real_rows(batch.labels_BT), model.words.weight
         taught = []
         with torch.no_grad():
             for teacher in self.teachers:
@@ -85,7 +85,7 @@ class Distillation(Objective):
 
 def projection(model: Seq2Seq, steps: Steps, rows: torch.Tensor) -> Projection:
     """What a model's logits are made of in these rows of all steps."""
-    return Projection(steps.hidden_BTD.flatten(0, 1).index_select(0, rows), model.head.weight, model.head.bias)
+    return Projection(steps.hidden_BTD.flatten(0, 1).index_select(0, rows), model.words.weight, model.words.bias)
 
 
 def from_settings(settings: Training, task: Task | None = None) -> Objective:

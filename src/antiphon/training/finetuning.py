@@ -193,7 +193,7 @@ def settings(assignments: Mapping[str, Any], start: Start | None) -> Config:
 
 def _added(before: Task, after: Task) -> Iterator[str]:
     """A line for each vocabulary that was to be extended."""
-    both = [("vocabulary", before.source, after.source)]
+    both: list[tuple[str, object, object]] = [("vocabulary", before.source, after.source)]
     if not before.shared:
         both = [("source vocabulary", before.source, after.source), ("target vocabulary", before.target, after.target)]
     for name, old, new in both:

@@ -29,7 +29,9 @@ def make_model(
     """
     sizes = task.source.size, task.target.size
     model = build(config.model, *sizes, seed=config.training.seed)
-    sides = [("target", config.data.target, task.target, model.target.embedding)]
+    sides = []
+    if isinstance(task.target, Text) and isinstance(model.target, TextFrontend):
+        sides.append(("target", config.data.target, task.target, model.target.embedding))
     if isinstance(task.source, Text) and isinstance(model.source, TextFrontend):
         sides.insert(0, ("source", config.data.source, task.source, model.source.embedding))
     lines = []

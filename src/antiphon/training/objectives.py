@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from antiphon.core.batch import BOS, Batch, Loss, Padded
+from antiphon.core.batch import BOS, Batch, Loss, Memory, Padded, Steps
 from antiphon.core.config import Training
 from antiphon.core.errors import ConfigError
+from antiphon.models.forecasting import NumbersHead
 from antiphon.models.heads import coverage_loss
 from antiphon.models.seq2seq import Seq2Seq
 
@@ -172,7 +173,7 @@ def r_drop(model: Seq2Seq, batch: Batch, weight: float, smoothing: float, covera
     size = batch.labels_BT.shape[0]
     twice = batch.rows(torch.arange(size, device=batch.labels_BT.device).repeat(2))
     steps, memory = model(twice)
-    loss = model.head.loss(steps, memory, twice.labels_BT, smoothing)
+    loss = model.words.loss(steps, memory, twice.labels_BT, smoothing)
     if coverage:
         loss = Loss(loss.total + coverage * coverage_loss(steps, twice.labels_BT), loss.count)
     loss = model.heard(loss, memory, twice, ctc)
@@ -190,24 +191,37 @@ FLOOR = -60.0
 def sampled(model: Seq2Seq, batch: Batch, share: float) -> Batch:
     """The batch with a random share of its decoder inputs taken from the model's own predictions.
 
-    Recurrent decoders make each prediction after what they really read (Bengio et al. 2015); parallel ones from a first
-    pass over the right tokens (Mihaylova & Martins 2019). No gradient flows through the choice.
+    Of numbers, it is told its own best guess. Recurrent decoders make each prediction after what they really read
+    (Bengio et al. 2015); parallel ones from a first pass over the right tokens (Mihaylova & Martins 2019). No gradient
+    flows through the choice.
     """
-    take_BT = torch.rand(batch.inputs_BT.shape, device=batch.inputs_BT.device) < share
+    take_BT = torch.rand(batch.inputs_BT.shape[:2], device=batch.inputs_BT.device) < share
     take_BT[:, 0] = False
     with torch.no_grad():
         if model.config.decoder.kind in STEPWISE:
             inputs = _step_by_step(model, batch, take_BT)
         else:
             steps, memory = model(batch)
-            said_BT = model.log_probs(steps, memory).argmax(-1)
-            inputs = torch.where(take_BT, _shifted(said_BT), batch.inputs_BT)
+            said_BT = _said(model, steps, memory)
+            inputs = torch.where(_beside(take_BT, said_BT), _shifted(said_BT), batch.inputs_BT)
     return Fed(batch.source, batch.target, batch.context, Padded(inputs, batch.target.lengths_B))
 
 
 def _shifted(said_BT: Tensor) -> Tensor:
-    begin = said_BT.new_full((said_BT.shape[0], 1), BOS)
+    begin = said_BT[:, :1] * 0 + BOS
     return torch.cat([begin, said_BT[:, :-1]], dim=1)
+
+
+def _said(model: Seq2Seq, steps: Steps, memory: Memory) -> Tensor:
+    """The likeliest tokens `[B, T]`, or the best guess at numbers `[B, T, F]`."""
+    if isinstance(model.head, NumbersHead):
+        return model.head.point(steps)
+    return model.log_probs(steps, memory).argmax(-1)
+
+
+def _beside(take: Tensor, said: Tensor) -> Tensor:
+    """The choice with an axis for features where there are some."""
+    return take if take.dim() == said.dim() else take[..., None]
 
 
 def _step_by_step(model: Seq2Seq, batch: Batch, take_BT: Tensor) -> Tensor:
@@ -215,7 +229,7 @@ def _step_by_step(model: Seq2Seq, batch: Batch, take_BT: Tensor) -> Tensor:
     state = model.start(memory)
     right_BT, read, said_B = batch.inputs_BT, [], batch.inputs_BT[:, 0]
     for step in range(right_BT.shape[1]):
-        read.append(torch.where(take_BT[:, step], said_B, right_BT[:, step]))
+        read.append(torch.where(_beside(take_BT[:, step], said_B), said_B, right_BT[:, step]))
         steps, state = model.decode(read[-1][:, None], memory, state)
-        said_B = model.log_probs(steps, memory)[:, -1].argmax(-1)
+        said_B = _said(model, steps, memory)[:, -1]
     return torch.stack(read, dim=1)

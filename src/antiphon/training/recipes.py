@@ -7,27 +7,23 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from antiphon.core.config import SIGNALS, Config, Data, get, override
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
 from antiphon.data.names import taken
-from antiphon.data.signals import RATE, Overview
-from antiphon.data.video import SIZE
+from antiphon.data.signals import Overview
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
+
+if TYPE_CHECKING:
+    from antiphon.training.forecasting import Targets
 
 SAMPLE, LOOKED, OPENED = 100_000, 10_000, 200
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
-
-SPOKEN = 20_000
-"""Pairs of a recording and its text from which pieces of words can be learned."""
-
-PICTURE = 2e-4
-"""CPU seconds of training on a picture of 32 x 32 pixels (`bench/films.py`)."""
 
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
@@ -90,17 +86,24 @@ class Statistics:
     """The share of targets that have a rare word of their source or facts."""
     signal: Overview | None = None
     """What sources are like that are recordings or arrays; `source` then says nothing."""
+    numbers: Targets | None = None
+    """What targets are like that are numbers; `target` then counts their steps as words."""
 
     @staticmethod
     def of(pairs: Iterable[Pair], find: Finder | None = None, data: Data | None = None) -> Statistics:
         """One pass: all pairs are counted, the first `SAMPLE` are looked at, with the facts that `find` gives them."""
         stream = iter(pairs)
         sample = list(itertools.islice(stream, SAMPLE))
+        numbers = None
+        if data is not None and data.target.kind == "numbers":
+            from antiphon.training.forecasting import Targets  # it builds on what is below
+
+            numbers = Targets.of(sample, data)
         if data is not None and data.source.kind in SIGNALS:
             count, step = len(sample) + sum(1 for _ in stream), max(1, len(sample) // OPENED)
             signal = Overview.of([pair.source for pair in sample[::step]], data)
             said = SideStatistics.of([pair.target for pair in sample])
-            return Statistics(count, SideStatistics.of([]), said, 0.0, signal=signal)
+            return Statistics(count, SideStatistics.of([]), said, 0.0, signal=signal, numbers=numbers)
         facts = find is not None and (find.base is not None or any(FACTS in pair.context for pair in sample))
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
         if facts and find is not None:
@@ -109,7 +112,7 @@ class Statistics:
         common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
         sides = SideStatistics.of(sources), SideStatistics.of(targets)
-        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]))
+        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]), numbers=numbers)
 
 
 def propose(config: Config, statistics: Statistics, *, trained: bool = False) -> tuple[Config, list[Choice]]:
@@ -120,7 +123,13 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     """
     kind = FineTuning if trained else Student if config.training.teachers else Plan
     if statistics.signal is not None and not trained:
+        from antiphon.training.sensing import Hearing, Watching
+
         kind = Watching if config.data.source.kind == "video" else Hearing
+    if statistics.numbers is not None:
+        from antiphon.training.forecasting import Forecasting
+
+        kind = Forecasting
     plan = kind(config, statistics)
     plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
@@ -142,6 +151,11 @@ class Plan:
         if get(self.config, key) is None:
             self.config = override(self.config, {key: value}, where="recipe")
             self.choices.append(Choice(key, value, reason))
+
+    def replace(self, key: str, value: Any, reason: str) -> None:
+        """Fill a field whose default leaves the choice open."""
+        self.config = override(self.config, {key: value}, where="recipe")
+        self.choices.append(Choice(key, value, reason))
 
     def task(self) -> None:
         """What the task brings, whatever the data."""
@@ -200,7 +214,7 @@ class Plan:
         if kind not in ("bpe", "unigram"):
             return 50_000, "more than a closed set needs"
         words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
-        size = _step(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
+        size = step_down(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
         return size, f"about {words:,.0f} words to learn them from"
 
     def _longest(self, side: str) -> None:
@@ -215,7 +229,7 @@ class Plan:
 
     def _long(self) -> float:
         """Tokens that one source in twenty has, where that is long; 0 where it is not, or the model cannot read it."""
-        model, tail = self.config.model, _length(self.statistics.source.tail(), self.config.data.source.tokenizer)
+        model, tail = self.config.model, mean_length(self.statistics.source.tail(), self.config.data.source.tokenizer)
         return 0.0 if tail <= LONG or model.positions == "learned" or model.encoder.window == 0 else tail
 
     def network(self) -> None:
@@ -230,7 +244,7 @@ class Plan:
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
         modern = bool(kinds & {"transformer", "conformer", "ssru", "conv"})
         tokens = self._tokens()
-        width = _step(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
+        width = step_down(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
@@ -322,7 +336,7 @@ class Plan:
             (self.statistics.source, self.config.data.source.tokenizer),
             (self.statistics.target, self.config.data.target.tokenizer),
         )
-        return self.statistics.pairs * sum(_length(side, kind) + 1 for side, kind in sides)
+        return self.statistics.pairs * sum(mean_length(side, kind) + 1 for side, kind in sides)
 
     def seconds_per_token(self) -> float:
         """CPU seconds a token: arithmetic at 150 GFLOP/s, and memory traffic by layer (`bench/` measures both)."""
@@ -366,146 +380,12 @@ class Student(Plan):
         super().judging()
 
 
-class Hearing(Plan):
-    """The plan for sources that are recordings or arrays: they are long, and there are few of them."""
-
-    def tokenizers(self) -> None:
-        """How targets are cut, and sources become frames."""
-        self.propose("data.shared", False, "sources are no text")
-        kind, reason = self._tokenizer(self.statistics.target)
-        if kind == "bpe" and self.statistics.pairs < SPOKEN:
-            kind, reason = "char", f"spelled out: {self.statistics.pairs:,} pairs are few to know words by their sound"
-        self.propose("data.target.tokenizer", kind, reason)
-        size, reason = self._size("target")
-        self.propose("data.target.vocabulary", size, reason)
-        self.propose("data.target.min_count", 1, "every token counts")
-        self._longest("target")
-        self._frames()
-
-    def _frames(self) -> None:
-        signal, speech = self.signal, self.config.data.source.kind == "speech"
-        if speech:
-            rate = min(signal.rate, RATE)
-            self.propose("data.frames.rate", rate, f"as most are recorded at {signal.rate:,}, and speech needs no more")
-            rate = self.config.data.frames.rate or RATE
-            self.propose("data.frames.mels", 80 if rate >= RATE else 40, f"{rate / 2:,.0f} Hz to divide")
-        how = ("each", "whatever the voice and the room") if speech else ("all", "levels may say something")
-        self.propose("data.frames.normalize", *how)
-        longest = max(3000, 100 * round(signal.frames / 10))
-        self.propose("data.source.max_length", longest, "longer ones are cut, and counted")
-        self.propose("model.frontend.kind", "conv2d" if speech else "conv", "neighbours say much the same")
-        room = signal.frames / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
-        reduce = _step(room / 2, (1, 2, 4))
-        self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
-        heard = speech or self.preset.name == "speech"
-        self.propose("model.ctc", heard, "words are heard in their order" if heard else "an order is not known")
-        share = 0.3 if self.config.model.ctc else 0.0
-        self.propose("training.ctc", share, "attention finds its way sooner" if share else "there is no CTC head")
-        self.propose("decoding.ctc", share, "attention alone may skip or repeat" if share else "there is no CTC head")
-
-    @property
-    def signal(self) -> Overview:
-        """What sources are like."""
-        assert self.statistics.signal is not None
-        return self.statistics.signal
-
-    def network(self) -> None:
-        """LSTMs, where words are heard in their order: they learn it in a fraction of the time."""
-        if self.config.model.ctc:
-            for half in ("encoder", "decoder"):
-                self.propose(f"model.{half}.kind", "lstm", "hears in minutes what self-attention takes hours for")
-            if self.config.model.decoder.kind == "lstm":
-                self.propose("model.decoder.layers", 1, "what was heard is mostly what is to be said")
-                self.propose("model.attention", "location", "sees where it looked before, and goes on from there")
-        super().network()
-
-    def regularization(self) -> None:
-        """What keeps few recordings from being learned by heart."""
-        speech = self.config.data.source.kind == "speech"
-        self.propose("model.dropout", 0.2 if self._tokens() < 200_000 else 0.1, "sources are changed at random as well")
-        hours = self.signal.seconds * self.statistics.pairs / 3600
-        self.propose("model.frontend.time_masks", 2, "no sound can be relied on (SpecAugment)")
-        masks = 2 if speech else 0
-        reason = "no pitch can be relied on" if speech else "features may be few, and each may be needed"
-        self.propose("model.frontend.feature_masks", masks, reason)
-        fast = 0.1 if speech and hours < 20 else 0.0
-        reason = f"{hours:.1f} hours are few: each is heard slower and faster too" if fast else "there is enough"
-        self.propose("data.augment.speed", fast, reason if speech else "only recordings have a speed")
-        super().regularization()
-
-    def batches(self) -> None:
-        """How much goes into a step: frames are many."""
-        size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256))) * (self.config.model.frontend.reduce or 1)
-        self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
-
-    def _batch(self) -> float:
-        return super()._batch() / (self.config.model.frontend.reduce or 1)
-
-    def judging(self) -> None:
-        """By words, where there are some."""
-        if self.statistics.target.words > 1.5 or self.preset.name == "speech":
-            self.propose("training.metric", "wer", "judged on real answers")
-        super().judging()
-
-    def _tokens(self) -> float:
-        """Positions of the memory and target tokens of one epoch, estimated."""
-        positions = self.signal.frames / (self.config.model.frontend.reduce or 1)
-        target = _length(self.statistics.target, self.config.data.target.tokenizer) + 1
-        return self.statistics.pairs * (positions + target)
-
-    def _long(self) -> float:
-        return 0.0
-
-
-class Watching(Hearing):
-    """The plan for sources that are films: there are few pictures of each, and each of them costs."""
-
-    def _frames(self) -> None:
-        film, mine = self.signal, self.config.data.frames
-        wanted = 4 if film.seconds <= 10 else 2 if film.seconds <= 30 else 1
-        reason = f"films have {film.seconds:.1f} seconds, and about {film.rate} pictures in each"
-        self.propose("data.frames.per_second", float(min(wanted, max(1, film.rate))), reason)
-        side = mine.size or min(SIZE, film.side) or SIZE
-        channels = 1 if mine.grey else 3
-        self.propose("data.frames.size", side, f"{4 * channels * side**2 / 1000:.0f} KB and little work for a picture")
-        self.propose("data.frames.normalize", "none", "pixels have one scale, and need no other")
-        count = film.seconds * (self.config.data.frames.per_second or wanted)
-        self.propose("data.source.max_length", max(200, 10 * round(count)), "longer ones are cut, and counted")
-        self.propose("model.frontend.kind", "pictures", "the same shape may be seen anywhere, and at any time")
-        room = count / (1 + _length(self.statistics.target, self.config.data.target.tokenizer))
-        reason = f"about {room:,.1f} pictures a token of the target"
-        self.propose("model.frontend.reduce", _step(room / 2, (1, 2, 4)), reason)
-
-    @property
-    def signal(self) -> Overview:
-        """What films are like, with as many frames as there are to be pictures of each."""
-        film = super().signal
-        per_second = self.config.data.frames.per_second
-        return replace(film, frames=film.seconds * per_second) if per_second else film
-
-    def regularization(self) -> None:
-        """Pictures are few: none is hidden."""
-        self.propose("model.frontend.time_masks", 0, "pictures are few, and each may be needed")
-        super().regularization()
-
-    def batches(self) -> None:
-        """How much goes into a step: its pictures are in memory at every size that the convolutions give them."""
-        size = min(2048, max(1024, 256 * round(self._tokens() / 200 / 256))) * (self.config.model.frontend.reduce or 1)
-        self.propose("data.batch_tokens", size, "many steps an epoch, and little memory")
-
-    def seconds_per_token(self) -> float:
-        """Those of other models, and what it costs to look at a picture."""
-        area = (self.config.data.frames.size or SIZE) ** 2
-        pictures = self.signal.frames * self.statistics.pairs
-        return super().seconds_per_token() + PICTURE * area / 32**2 * pictures / self._tokens()
-
-
 def _many(lengths: list[int]) -> float:
     """What one in twenty reaches, 0 for none at all."""
     return float(sorted(lengths)[len(lengths) * 19 // 20]) if lengths else 0.0
 
 
-def _length(side: SideStatistics, kind: str | None) -> float:
+def mean_length(side: SideStatistics, kind: str | None) -> float:
     """Mean tokens of a sequence, end mark not counted."""
     if kind in ("char", "byte"):
         return side.characters
@@ -514,6 +394,6 @@ def _length(side: SideStatistics, kind: str | None) -> float:
     return max(side.words, 0.6 * side.chinese * side.characters)
 
 
-def _step(wanted: float, sizes: tuple[int, ...]) -> int:
+def step_down(wanted: float, sizes: tuple[int, ...]) -> int:
     """The largest of the sizes that is not above what is wanted, or the smallest."""
     return max((size for size in sizes if size <= wanted), default=sizes[0])

@@ -104,7 +104,7 @@ class Drawing(Objective):
         steps = forced(model, memory, answers)
         log_probs_NTV = model.log_probs(steps, memory)
         picked_NT = log_probs_NTV.gather(2, answers.values[..., None]).squeeze(2)
-        self.initial.to(model.head.weight.dtype)  # in bf16 with a twin, so that nothing but learning parts them
+        self.initial.to(model.words.weight.dtype)  # in bf16 with a twin, so that nothing but learning parts them
         entropy, divergence = self._shape(log_probs_NTV.detach(), batch, answers)
         known = {"tokens": float(answers.lengths_B.sum()), "entropy": entropy, "divergence": divergence}
         return picked_NT.masked_fill(~answers.mask_BL, 0.0), known
@@ -353,7 +353,7 @@ class Reward:
 
     def texts(self, batch: Batch, answers: Padded) -> Iterator[tuple[str, str]]:
         """Each answer and its reference as text. An unknown token in an answer matches nothing."""
-        rows, size = len(batch.labels_BT), len(self.task.target.vocabulary)
+        rows, size = len(batch.labels_BT), len(self.task.words.vocabulary)
         times, drawn = len(answers.lengths_B) // rows, _listed(answers)
         for row, label in enumerate(_listed(batch.target)):
             extra = self.extra(batch, row)
@@ -366,7 +366,7 @@ class Reward:
         """What ids past the target vocabulary stand for: the source's token, or a letter where that is unknown too."""
         if "copy" not in batch.context or not isinstance(self.task.source, Text):
             return []
-        size, tokens = len(self.task.target.vocabulary), self.task.source.vocabulary.tokens
+        size, tokens = len(self.task.words.vocabulary), self.task.source.vocabulary.tokens
         found: dict[int, str] = {}
         read = [(batch.context["copy"], batch.source)]
         read += [(batch.context["fact_copy"], batch.context["facts"])] if "facts" in batch.context else []
@@ -382,7 +382,7 @@ def _metric(name: str) -> Metric:
     if not name:
         do = "name a metric, such as rougeL, or several joined by +"
         raise ConfigError("training.reward names no metric", got=repr(name), do=do)
-    metric = metrics.get(name)
+    metric = metrics.of_text(name)
     if isinstance(metric, Pooled):
         raise ConfigError("training.reward needs a metric of single answers", got=name, do="choose another metric")
     return metric

@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import SIGNALS, Config, Data, Kind, override
+from antiphon.core.config import HELD, SIGNALS, Config, Data, Kind, override
 from antiphon.core.errors import DataError
 from antiphon.data import knowledge, synonyms
 from antiphon.data.arrays import INLINE, located, read_array
 from antiphon.data.batching import mixed_in
 from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
-from antiphon.data.signals import kind_of
+from antiphon.data.signals import kind_of, kinds_of
 from antiphon.inference import tasks
 from antiphon.training import distillation, recipes
 
 HELD_OUT = 10_000
 """The most sources held out where no validation data is given."""
+
+SNIFFED = 20
+"""Pairs that say whether both sides are numbers."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,18 @@ class Sources:
         return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
 
     def kind(self, config: Config) -> Config:
-        """The settings with what sources are: as set, what the first one looks like, or as the task says."""
-        kind, wanted = config.data.source.kind, tasks.get(config.task).source
-        if kind is None:
-            first = next((pair.source for pair in self._corpus("train", config.data)), "")
-            kind = kind_of(first)
-            samples = kind == "frames" and first.startswith(INLINE) and read_array(first).ndim == 1
-            kind = wanted if wanted and (kind == "text" or samples) else kind
-        return override(config, {"data.source.kind": kind})
+        """The settings with what sources and targets are: as set, what the first look like, or as the task says."""
+        given, preset = config.data, tasks.get(config.task)
+        if preset.target == "numbers" and given.target.kind is None:
+            config = override(config, {"data.target.kind": "numbers"})
+        if None not in (given.source.kind, given.target.kind):
+            return config
+        first = list(islice(self._corpus("train", given), SNIFFED))
+        source, target = kinds_of([(pair.source, pair.target) for pair in first], config.data)
+        arrays = source == "frames" and bool(first) and first[0].source.startswith(INLINE)
+        samples = preset.source == "speech" and arrays and read_array(first[0].source).ndim == 1
+        source = (preset.source or source) if (source == "text" or samples) and given.source.kind is None else source
+        return override(config, {"data.source.kind": source, "data.target.kind": target})
 
     def _corpus(self, name: str, settings: Data) -> Corpus:
         paths = {"train": self.train, "valid": self.valid, "mix": self.mix}[name]
@@ -124,7 +132,7 @@ def _write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
     try:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             for pair in pairs:
-                signal = (kind or kind_of(pair.source)) in SIGNALS
+                signal = (kind or kind_of(pair.source)) in SIGNALS and kind not in HELD
                 source = located(pair.source, Path()) if signal else pair.source
                 values = {**pair.context, "source": source, "target": pair.target}
                 file.write(json.dumps(values) + "\n")

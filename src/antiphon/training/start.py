@@ -23,6 +23,7 @@ from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, overlap
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, TooLong
+from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.store import Store, join, prepare
@@ -243,7 +244,7 @@ def _encode(
 
 def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
     """The task with the changes of training pairs that the settings ask for."""
-    if isinstance(task.source, Signal):
+    if isinstance(task.source, Signal) or isinstance(task.target, Numbers):
         return task
     texts = turns.Spoken(pairs) if task.turns else pairs
     changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer)

@@ -46,7 +46,7 @@ def compiled(model: Seq2Seq) -> Seq2Seq:
     does not work.
     """
     try:
-        torch.compile(torch.neg, backend=BACKEND)(torch.ones(8, device=model.head.weight.device))
+        torch.compile(torch.neg, backend=BACKEND)(torch.ones(8, device=next(model.parameters()).device))
     except Exception as error:  # of many kinds: no compiler, no headers, a processor that it does not know
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         do = "install a C++ compiler and Python's headers, or leave out training.compile"

@@ -12,8 +12,9 @@ from antiphon import metrics
 from antiphon.core.config import Config, Decoding
 from antiphon.data.corpus import Pair, group_references
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.forced import LIKELIHOODS, teacher_forced
-from antiphon.inference.predictor import Predictor
+from antiphon.inference.evaluate import check_metric, said
+from antiphon.inference.forced import LIKELIHOODS, likelihoods, teacher_forced
+from antiphon.inference.predictor import Answer, Predictor
 from antiphon.inference.rerank import ranker
 from antiphon.inference.task import Task
 from antiphon.metrics import Score
@@ -58,6 +59,8 @@ class Validator:
         grouped = group_references(pairs)
         self.answered = grouped[:: math.ceil(len(grouped) / (ANSWERED if self.metrics else SHOWN))]
         self.order = sorted(range(len(self.answered)), key=lambda row: len(self.answered[row].source))
+        for metric in self.metrics.values():
+            check_metric(metric, config)
         ranker(config.decoding, None)  # what is wrong with decoding.risk is said before training, not after
         self.settings = quick(config.decoding)
         self.batches = [task.batch(rows) for rows in bunches(pairs, config.data.batch_tokens or 4096)]
@@ -70,24 +73,23 @@ class Validator:
     def __call__(self, model: Seq2Seq, poll: Callable[[], None]) -> Outcome:
         forced = teacher_forced(model, polled(self.batches, poll))
         scores = {
-            name: Score(name, value, None, likelihood.signature, likelihood.higher_is_better)
-            for name, value, likelihood in zip(FORCED, forced, LIKELIHOODS, strict=True)
+            each.name: Score(each.name, value, None, each.signature, each.higher_is_better)
+            for each, value in zip(likelihoods(model), forced, strict=False)
         }
-        answers = self._answers(model, poll)
+        found = self._answers(model, poll)
+        answers = [answer.text for answer in found]
         references = [pair.references or (pair.target,) for pair in self.answered]
         for name, metric in self.metrics.items():
-            scores[name] = metrics.corpus(metric, answers, references)
+            scores[name] = metrics.corpus(metric, [said(answer) for answer in found], references)
         shown = zip(self.answered[:SHOWN], references, answers, strict=False)
         return Outcome(forced.loss, scores, [(pair.source, refs[0], answer) for pair, refs, answer in shown])
 
-    def _answers(self, model: Seq2Seq, poll: Callable[[], None]) -> list[str]:
+    def _answers(self, model: Seq2Seq, poll: Callable[[], None]) -> list[Answer]:
         predictor = Predictor(Bundle(model, self.task, self.config, {}, Path()), processes=1)
         inputs = (self.answered[row] for row in self.order)
         found = predictor.predict(inputs, settings=self.settings, batch_size=BUNCH, window=BUNCH)
-        answers = [""] * len(self.order)
-        for row, best in zip(self.order, polled(found, poll), strict=True):
-            answers[row] = best[0].text
-        return answers
+        answers = {row: best[0] for row, best in zip(self.order, polled(found, poll), strict=True)}
+        return [answers[row] for row in range(len(self.order))]
 
 
 def quick(settings: Decoding) -> Decoding:

@@ -1,0 +1,148 @@
+"""Targets that are numbers: lines or arrays in, scaled steps `[T, F]` out, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from antiphon.core.config import Data, Side
+from antiphon.core.errors import BundleError, DataError
+from antiphon.data.arrays import read_numbers, shown
+from antiphon.data.modalities import TooLong
+from antiphon.data.report import Report
+
+NUMBERS_FILE = "numbers.json"
+SMALLEST = 1e-4
+"""Deviation below which, as a share of its level, a series is not made larger."""
+
+
+class Scale(NamedTuple):
+    """What brings features to mean 0 and deviation 1."""
+
+    mean_F: np.ndarray
+    deviation_F: np.ndarray
+
+    def to(self, values_TF: np.ndarray) -> np.ndarray:
+        """Numbers as the model reads them."""
+        scaled: np.ndarray = ((values_TF - self.mean_F) / self.deviation_F).astype(np.float32)
+        return scaled
+
+    def back(self, values_TF: np.ndarray) -> np.ndarray:
+        """Numbers as people read them."""
+        return values_TF * self.deviation_F + self.mean_F
+
+    def first(self, features: int) -> Scale:
+        """That of the first features."""
+        return Scale(self.mean_F[:features], self.deviation_F[:features])
+
+    @staticmethod
+    def of(mean_F: np.ndarray, deviation_F: np.ndarray, usual_F: np.ndarray | None = None) -> Scale:
+        """What never changes is divided by what is usual elsewhere, or by 1."""
+        floor_F = np.maximum(deviation_F, SMALLEST * np.abs(mean_F))
+        usual_F = np.ones_like(mean_F) if usual_F is None else np.where(usual_F > 0, usual_F, 1.0)
+        return Scale(mean_F, np.where(floor_F > 0, floor_F, usual_F))
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The target side where it is numbers. `features` is F; `scale` that of training. `horizon` is how many steps
+    every answer has, 0 where the model says where it ends. `own` says that a target has the scale of its source."""
+
+    side: Side
+    features: int
+    scale: Scale
+    horizon: int
+    own: bool
+    too_long: str = "truncate"
+    name: str = "target"
+
+    @property
+    def size(self) -> int:
+        """Features of a step."""
+        return self.features
+
+    def limited(self, max_length: int | None, too_long: str) -> Numbers:
+        """The same with another longest length, and what to do with what is longer."""
+        return replace(self, side=replace(self.side, max_length=max_length), too_long=too_long)
+
+    def read(self, value: str, report: Report | None = None) -> np.ndarray:
+        """A target's steps `[T, F]` as they are, never more than `max_length`; counts in `report` what was cut.
+
+        Raises `DataError` for other features than training had, `TooLong` where cutting is not allowed.
+        """
+        values, limit = read_numbers(value), self.side.max_length
+        if values.shape[1] != self.features:
+            what = f"{self.name} has {values.shape[1]} features a step, the model says {self.features}"
+            raise DataError(what, where=shown(value)[:60], do="give all targets the same features")
+        if limit is None or len(values) <= limit:
+            return values
+        what = f"{self.name} is longer than max_length={limit} steps"
+        if self.too_long != "truncate":
+            error = TooLong(what, where=shown(value)[:60], got=len(values), do="raise data.target.max_length")
+            error.skip = self.too_long == "skip"
+            raise error
+        if report is not None:
+            report.add(f"{self.name} cut to max_length={limit} steps", example=shown(value))
+        return values[:limit]
+
+    def files(self, prefix: str) -> dict[str, bytes]:
+        """What `load` needs, by file names that begin with `prefix.`."""
+        about = {"features": self.features, "mean": self.scale.mean_F.tolist(), "horizon": self.horizon,
+                 "deviation": self.scale.deviation_F.tolist()}  # fmt: skip
+        return {f"{prefix}.{NUMBERS_FILE}": json.dumps(about).encode()}
+
+    @classmethod
+    def load(cls, files: dict[str, bytes], prefix: str, data: Data) -> Numbers:
+        """Reads what `files` gave; anything else is a `BundleError`."""
+        where = f"{prefix}.{NUMBERS_FILE}"
+        if where not in files:
+            raise BundleError("there is no such file", where=where)
+        features, horizon, scale = _about(files[where], where)
+        return cls(data.target, features, scale, horizon, owning(data), data.too_long)
+
+    @classmethod
+    def learn(cls, values: Iterable[str], data: Data, *, ends: bool) -> Numbers:
+        """Learns features, scale and, where the model is not to say where it `ends`, how many steps there are; goes
+        through the targets once."""
+        count, longest, first = 0, 0, ""
+        total = squares = np.zeros(0)
+        for value in values:
+            steps = read_numbers(value)[: data.target.max_length].astype(np.float64)
+            if not count:
+                first, total, squares = value, np.zeros(steps.shape[1]), np.zeros(steps.shape[1])
+            if steps.shape[1] != len(total):
+                what = f"target has {steps.shape[1]} features a step, {shown(first)[:60]} has {len(total)}"
+                raise DataError(what, where=shown(value)[:60], do="give all targets the same features")
+            count, longest = count + len(steps), max(longest, len(steps))
+            total, squares = total + steps.sum(axis=0), squares + np.square(steps).sum(axis=0)
+        if not count:
+            raise DataError("there is no target to learn from")
+        mean = total / count
+        deviation = np.sqrt(np.maximum(0.0, squares / count - mean**2))
+        scale = Scale(np.zeros(len(mean)), np.ones(len(mean)))
+        if data.frames.normalize != "none":
+            scale = Scale.of(mean, deviation)
+        return cls(data.target, len(mean), scale, 0 if ends else longest, owning(data), data.too_long)
+
+
+def owning(data: Data) -> bool:
+    """Whether a target is brought to the scale of its own source: both are one series."""
+    return data.source.kind == "numbers" and data.frames.normalize == "each"
+
+
+def _about(content: bytes, where: str) -> tuple[int, int, Scale]:
+    try:
+        about: Any = json.loads(content)
+        features, horizon = about["features"], about["horizon"]
+        mean, deviation = (np.asarray(about[name], np.float64) for name in ("mean", "deviation"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BundleError("is not a description of numbers", where=where) from None
+    good = type(features) is int and type(horizon) is int and 0 <= horizon < 1 << 31
+    good = good and mean.shape == deviation.shape == (features,) and features > 0
+    if not good or not np.isfinite([mean, deviation]).all() or not (deviation > 0).all():
+        raise BundleError("is not a description of numbers", where=where)
+    return features, horizon, Scale(mean, deviation)

@@ -1,0 +1,133 @@
+"""The recipe for targets that are numbers: small recurrent networks, which few series do not wear out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.core.config import Data
+from antiphon.data.arrays import read_numbers
+from antiphon.data.corpus import Pair
+from antiphon.training.recipes import step_down
+from antiphon.training.sensing import Hearing
+
+OWN = 0.5
+"""Share of the spread of targets that must be in the level of their sources, for each to be scaled by its own."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What targets of numbers are like: steps of the mean and of the longest one, whether all have as many, features,
+    and how much of their spread is left once their source's level is known (1 where sources are no numbers)."""
+
+    steps: float
+    longest: int
+    even: bool
+    features: int
+    left: float = 1.0
+
+    @staticmethod
+    def of(pairs: Sequence[Pair], data: Data) -> Targets:
+        """Looks at these pairs."""
+        found = [read_numbers(pair.target) for pair in pairs]
+        lengths = [len(values) for values in found]
+        features, left = found[0].shape[1], 1.0
+        if data.source.kind == "numbers":
+            sources = [read_numbers(pair.source) for pair in pairs]
+            if all(source.shape[1] >= features for source in sources) and all(v.shape[1] == features for v in found):
+                means = np.stack([values.mean(axis=0) for values in found])
+                away = means - np.stack([source[:, :features].mean(axis=0) for source in sources])
+                left = float((away.std(axis=0) / np.maximum(means.std(axis=0), 1e-9)).max()) ** 2
+        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, left)
+
+
+class Forecasting(Hearing):
+    """The plan for targets of numbers, whatever the sources are."""
+
+    most_epochs = 200
+
+    @property
+    def numbers(self) -> Targets:
+        """What targets are like."""
+        assert self.statistics.numbers is not None
+        return self.statistics.numbers
+
+    def task(self) -> None:
+        """What the task brings, and how numbers are said."""
+        for choice in self.preset.choices:
+            self.propose(choice.key, choice.value, choice.reason)
+        self.propose("model.head", "gaussian", "a mean and a deviation for each step")
+        even = self.numbers.even
+        reason = f"all targets have {self.numbers.longest} steps" if even else "targets are of different lengths"
+        self.propose("model.ends", not even, reason)
+        if self.config.training.precision == "auto":
+            self.replace("training.precision", "fp32", "numbers have more digits than bf16")
+
+    def tokenizers(self) -> None:
+        """How sources are read, and the scale of both sides."""
+        self.propose("data.shared", False, "targets are numbers")
+        longest = max(100, 2 * self.numbers.longest)
+        self.propose("data.target.max_length", longest, "longer ones are cut, and counted")
+        own = self.config.data.source.kind == "numbers" and self.numbers.left < OWN
+        reason = "targets go on at the level of their sources" if own else "levels may say something"
+        if self.statistics.signal is None:
+            self._source_of_text()
+            self.propose("data.frames.normalize", "all", reason)
+        elif self.config.data.source.kind == "numbers":
+            self.propose("data.frames.normalize", "each" if own else "all", reason)
+            self.propose("data.source.max_length", max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
+            self.propose("model.frontend.kind", "stack", "a matrix: each step may count")
+            reduce = step_down(self.signal.frames / 200, (1, 2, 4, 8))
+            self.propose("model.frontend.reduce", reduce, f"about {self.signal.frames:,.0f} steps to read")
+        else:
+            self._frames()
+
+    def _source_of_text(self) -> None:
+        kind, reason = self._tokenizer(self.statistics.source)
+        self.propose("data.source.tokenizer", kind, reason)
+        self.propose("data.source.vocabulary", *self._size("source"))
+        self.propose("data.source.min_count", 1, "every token counts")
+        self._longest("source")
+
+    def network(self) -> None:
+        """One recurrent layer on either side."""
+        self.propose("model.knowledge.kind", "none", "no facts")
+        self.propose("model.encoder.kind", "lstm", "order matters, and series are few")
+        self.propose("model.decoder.kind", "lstm", "each step follows from the last")
+        width = step_down(self._tokens() / 1000, (32, 64, 128))
+        self.propose("model.width", width, f"about {self._tokens():,.0f} steps to learn from")
+        for side in ("encoder", "decoder"):
+            self.propose(f"model.{side}.layers", 1, "enough for a series")
+        self.propose("model.tie", "none", "numbers have no embeddings")
+        super().network()
+
+    def regularization(self) -> None:
+        """Dropout by the size of the data; nothing is hidden, smoothed or made up."""
+        self.propose("model.frontend.time_masks", 0, "each step may count")
+        self.propose("model.frontend.feature_masks", 0, "each feature may count")
+        self.propose("data.augment.speed", 0.0, "only recordings have a speed")
+        self.propose("data.augment.names", 0.0, "numbers have no names")
+        self.propose("model.dropout", 0.1, "a little keeps few series from being learned by heart")
+        self.propose("training.label_smoothing", 0.0, "numbers have no labels")
+
+    def batches(self) -> None:
+        """How much goes into a step."""
+        size = min(8192, max(512, 256 * round(self._tokens() / 50 / 256)))
+        self.propose("data.batch_tokens", size, "many steps an epoch")
+
+    def judging(self) -> None:
+        """By errors, in units that suit all series; what is rolled out is one path."""
+        own = self.config.data.frames.normalize == "each" and self.config.data.source.kind == "numbers"
+        self.propose("training.metric", "mase" if own else "mae",
+                     "series of any size count alike" if own else "judged on real answers")  # fmt: skip
+        self.propose("decoding.beam", 1, "there are no tokens to choose among")
+        self.propose("decoding.min_length", 0, "the model says where an answer ends")
+        self.propose("decoding.no_repeat", 0, "numbers may recur")
+
+    def _tokens(self) -> float:
+        """Steps read and said in one epoch, estimated."""
+        if self.statistics.signal is None:
+            return super(Hearing, self)._tokens()
+        return self.statistics.pairs * (self.signal.frames + self.numbers.steps)
