@@ -1,7 +1,6 @@
 """Sources that are no text, with no settings: strings of digits (FSDD), spelled words (AN4), actions (JHMDB).
 
-    ANTIPHON_DATA=... python bench/signals.py [--sets fsdd,an4,jhmdb] [--minutes 10] [--threads 2] [--out FOLDER]
-                                              [key=value ...]
+    ANTIPHON_DATA=... python bench/signals.py [--sets fsdd,an4,jhmdb] [--threads 2] [--out FOLDER] [key=value ...]
 
 FSDD: recordings of one speaker joined to strings of three to seven digits with pauses between, and single digits; those
 for training from the official training files, those of the test from the official test files. AN4: 948 utterances as 13
@@ -109,7 +108,7 @@ def measure(name: str, root: Path, out: Path, options: argparse.Namespace) -> di
     make, task, metrics = SETS[name]
     files = make(root, out)
     run = out / f"{name}-run"
-    words = ["train", str(files["train"]), "--task", task, "--out", str(run), f"training.minutes={options.minutes}"]
+    words = ["train", str(files["train"]), "--task", task, "--out", str(run)]
     trained = antiphon(*words, *options.settings, threads=options.threads)
     result: dict[str, Any] = {"training_cpu_seconds": round(trained.cpu_seconds)}
     for part in files.keys() - {"train"}:
@@ -123,10 +122,9 @@ def main() -> None:
     """Measure the sets asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--threads", type=int, help="cores to use; all where not given")
     parser.add_argument("--out", type=Path, help="keep the runs in this folder")
-    parser.add_argument("settings", nargs="*", help="settings of the training, such as training.ctc=0.3")
+    parser.add_argument("settings", nargs="*", help="settings of the training, such as model.ctc=false")
     options = parser.parse_args()
     if (root := data_sets()) is None:
         return

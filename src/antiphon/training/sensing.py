@@ -11,6 +11,9 @@ from antiphon.training.recipes import Plan, mean_length, step_down
 SPOKEN = 20_000
 """Pairs of a recording and its text from which pieces of words can be learned."""
 
+FRAMES = {"conv2d": 3e-5}
+"""CPU seconds of training on a frame by frontends that cost much (`bench/signals.py`)."""
+
 PICTURE = 2e-4
 """CPU seconds of training on a picture of 32 x 32 pixels (`bench/films.py`)."""
 
@@ -89,6 +92,11 @@ class Hearing(Plan):
 
     def _batch(self) -> float:
         return super()._batch() / (self.config.model.frontend.reduce or 1)
+
+    def seconds_per_token(self) -> float:
+        """Those of other models, and what frames cost before they are few."""
+        frontend = self.config.model.frontend
+        return super().seconds_per_token() + FRAMES.get(frontend.kind or "", 0.0) * (frontend.reduce or 1)
 
     def judging(self) -> None:
         """By words, where there are some."""
