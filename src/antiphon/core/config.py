@@ -66,8 +66,8 @@ class Frames:
     size: int | None = setting(None, "films: pixels of a side of a picture, which is made square")
     crop: bool = setting(True, "films: keep the middle square of a picture; without, all of it is squeezed into one")
     grey: bool = setting(False, "films: brightness alone, in place of three colours")
-    normalize: Literal["all", "each", "none"] | None = setting(
-        None, "features get mean 0 and deviation 1 over all training sources, or over each by itself"
+    normalize: Literal["all", "each", "last", "none"] | None = setting(
+        None, "mean 0 and deviation 1 over all training sources, or over each; last: as each, from its last step on"
     )
 
 
