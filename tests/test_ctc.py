@@ -285,8 +285,8 @@ def test_what_cannot_go_together_is_said() -> None:
     with pytest.raises(ConfigError, match="no probabilities to sample from"):
         search([tiny()], source, Decoding(ctc=0.3, sample=True), max_lengths=[3])
     for settings, message in (
-        ({"training.ctc": 0.3}, r"training\.ctc needs model\.ctc=true"),
-        ({"decoding.ctc": 0.3}, r"decoding\.ctc needs model\.ctc=true"),
+        ({"training.ctc": 0.3, "data.source.kind": "text"}, r"training\.ctc needs model\.ctc=true"),
+        ({"decoding.ctc": 0.3, "model.ctc": False}, r"decoding\.ctc needs model\.ctc=true"),
         ({"training.ctc": 1.5, "model.ctc": True}, r"training\.ctc must be from 0 to 1"),
         ({"model.ctc": True, "model.head": "copy"}, "cannot copy"),
         ({"model.ctc": True, "model.knowledge.kind": "graph"}, "a graph has none"),

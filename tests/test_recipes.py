@@ -223,7 +223,8 @@ SENSED = Statistics(
 def test_nothing_is_left_open_where_sources_are_no_text(kind: str, task: str, found: Statistics) -> None:
     given = {"task": task, "data.source.kind": kind}
     config, choices = propose(override(Config(), given), found)
-    of_text = {key for key in leaves() if key.startswith("data.source.")} | {"data.target.kind"}
+    of_text = {key for key in leaves() if key.startswith("data.source.")} | {"data.target.kind", "model.ends"}
+    of_text |= {"data.frames.size", "data.frames.per_second"}
     of_speech = {"data.frames.rate", "data.frames.mels"} if kind == "frames" else set()
     left = {key for key in leaves() if get(config, key) is None}
     assert left <= (OPEN_BY_CHOICE | of_text | of_speech) - {"data.source.max_length"}
