@@ -27,7 +27,7 @@ SPOKEN = 20_000
 """Pairs of a recording and its text from which pieces of words can be learned."""
 
 PICTURE = 2e-4
-"""CPU seconds of training on a picture of 32 x 32 pixels (`bench/films.py`)."""
+"""CPU seconds of training on a picture of 32 x 32 pixels: about two thirds of what `bench/films.py` takes."""
 
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
