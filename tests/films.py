@@ -26,8 +26,8 @@ SETS = (("train", 2400, 1), ("valid", 200, 2), ("test", 400, 3))
 
 SETTINGS = {
     "model.width": 64, "model.encoder.layers": 1, "model.decoder.layers": 1, "model.dropout": 0.1,
-    "training.label_smoothing": 0.0, "training.rate": 0.003, "training.steps": 1000, "training.validate_every": 200,
-    "training.metric": "exact", "training.processes": 1,
+    "training.label_smoothing": 0.0, "training.rate": 0.003, "training.steps": 2000, "training.validate_every": 400,
+    "training.metric": "exact", "training.processes": 1, "decoding.beam": 1,
 }  # fmt: skip
 """What is asked of the training besides what its recipe proposes: chosen by validation."""
 

@@ -335,7 +335,23 @@ def test_a_film_that_is_missing_is_told_with_its_line(tmp_path: Path, call: Call
     assert "a.tsv:1: there is no file" in refused(call, "train", tmp_path / "a.tsv", "--out", tmp_path / "run")
 
 
+def test_what_is_to_be_new_is_in_no_film_of_training() -> None:
+    known = list(films.stories("train", 2000, seed=1))
+    events = {event for story in known for event in story}
+    assert len(events) == 48
+    for part, new in (("valid", 6), ("test", 18)):
+        stories = list(films.stories(part, 500, seed=2))
+        assert len({event for story in stories for event in story} - events) == new
+        assert not {films.caption(story) for story in stories} & {films.caption(story) for story in known}
+        orders = {(before.colour, after.colour) for story in known for before, after in [story] * (len(story) == 2)}
+        for story in (story for story in stories if set(story) <= events):
+            assert (story[0].colour, story[1].colour) not in orders
+    pairs = {(event[first], event[second]) for event in events for first, second in ((0, 1), (0, 2), (1, 2))}
+    assert len(pairs) == 3 * 6 + 3 * 4 + 6 * 4
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_captions_of_events_and_orders_that_training_never_had(tmp_path: Path) -> None:
     found = films.learn(tmp_path)
     assert found.scores["exact"].value >= 95, found.lines()

@@ -15,7 +15,7 @@ FRAMES = {"conv2d": 3e-5}
 """CPU seconds of training on a frame by frontends that cost much (`bench/signals.py`)."""
 
 PICTURE = 2e-4
-"""CPU seconds of training on a picture of 32 x 32 pixels (`bench/films.py`)."""
+"""CPU seconds of training on a picture of 32 x 32 pixels: about two thirds of what `bench/films.py` takes."""
 
 
 class Hearing(Plan):
