@@ -86,6 +86,9 @@ def test_what_the_recipe_proposes_follows_from_the_pairs() -> None:
     assert proposed(levels).data.frames.normalize == "all"
     assert proposed(levels).training.metric == "mae"
     assert proposed([("1 2", "3,4"), ("2 3", "4,5")]).data.frames.normalize == "all"
+    walks = [(f"{n * n} {n * n + 1} {n * n + 5}", f"{n * n + 5.5} {n * n + 6}") for n in range(40)]
+    assert proposed(walks).data.frames.normalize == "last"
+    assert proposed(walks).training.metric == "mase"
     words = proposed([("go left", "1.5 2"), ("go right", "2.5 3 4")], data__source__kind="text")
     assert words.data.source.tokenizer
     assert words.data.frames.normalize == "all"

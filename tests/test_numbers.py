@@ -141,6 +141,15 @@ def test_or_that_of_training() -> None:
     np.testing.assert_allclose(raw.source, [[1], [3]])
 
 
+def test_or_that_of_its_source_from_its_last_step_on() -> None:
+    task = learned([("1,100 3,100", "4")], data__frames__normalize="last")
+    example = task.encode(next(iter(open_pairs([("1,100 3,100", "4 0")], BOTH))))
+    np.testing.assert_allclose(example.target, [[1], [-3]])
+    np.testing.assert_allclose(example.source, [[-2, 0], [0, 0]])
+    with pytest.raises(ConfigError, match=r"normalize=last is for sources of numbers"):
+        override(Config(), {"data.source.kind": "speech", "data.frames.normalize": "last"})
+
+
 def test_small_numbers_are_brought_to_scale_too() -> None:
     task = learned([("1e-6 3e-6", "2e-6")])
     np.testing.assert_allclose(

@@ -62,8 +62,8 @@ class Frames:
     mels: int | None = setting(None, "speech: bands of a frame")
     window: float = setting(25.0, "speech: milliseconds that a frame hears")
     step: float = setting(10.0, "speech: milliseconds from one frame to the next")
-    normalize: Literal["all", "each", "none"] | None = setting(
-        None, "features get mean 0 and deviation 1 over all training sources, or over each by itself"
+    normalize: Literal["all", "each", "last", "none"] | None = setting(
+        None, "mean 0 and deviation 1 over all training sources, or over each; last: as each, from its last step on"
     )
 
 

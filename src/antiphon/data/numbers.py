@@ -131,7 +131,7 @@ class Numbers:
 
 def owning(data: Data) -> bool:
     """Whether a target is brought to the scale of its own source: both are one series."""
-    return data.source.kind == "numbers" and data.frames.normalize == "each"
+    return data.source.kind == "numbers" and data.frames.normalize in ("each", "last")
 
 
 def _about(content: bytes, where: str) -> tuple[int, int, Scale]:

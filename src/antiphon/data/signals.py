@@ -119,10 +119,12 @@ class Signal:
         if self.settings.normalize == "none":
             return Scale(np.zeros(self.features), np.ones(self.features))
         mean, deviation = self.mean, self.deviation
-        if self.settings.normalize == "each":
+        if self.settings.normalize in ("each", "last"):
             mean, deviation = frames.mean(axis=0), frames.std(axis=0)
         if self.kind == "numbers":
-            return Scale.of(mean.astype(np.float64), deviation, self.deviation)
+            found = Scale.of(mean.astype(np.float64), deviation, self.deviation)
+            last = self.settings.normalize == "last"
+            return found._replace(mean_F=frames[-1].astype(np.float64)) if last else found
         return Scale(mean, np.maximum(deviation, SMALLEST))
 
     def _fit(self, frames: np.ndarray, value: str, report: Report | None) -> np.ndarray:

@@ -390,7 +390,8 @@ def _target(pairs: Iterable[Pair], config: Config, source: Text | Signal) -> Tex
         return Text.learn(Texts(pairs, ["target"]), data.target, name="target", too_long=data.too_long)
     found = Numbers.learn(Texts(pairs, ["target"]), config.data, ends=bool(config.model.ends))
     if found.own and source.size < found.features:
-        what = "data.frames.normalize=each needs sources whose first features are those of the target"
+        what = f"data.frames.normalize={data.frames.normalize} needs sources"
+        what += " whose first features are those of the target"
         raise ConfigError(what, got=f"{found.features} features", do="take data.frames.normalize=all")
     return found
 

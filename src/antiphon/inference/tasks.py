@@ -120,10 +120,7 @@ FORECASTING = Preset(
     metrics=("mase", "mae", "rmse", "crps"),
     source="numbers",
     target="numbers",
-    choices=(
-        Choice("data.frames.normalize", "each", "a series goes on at its own level"),
-        Choice("training.metric", "mase", "series of any size count alike"),
-    ),
+    choices=(Choice("training.metric", "mase", "series of any size count alike"),),
 )
 
 PRESETS = {

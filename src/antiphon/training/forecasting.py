@@ -10,36 +10,61 @@ import numpy as np
 from antiphon.core.config import Data
 from antiphon.data.arrays import read_numbers
 from antiphon.data.corpus import Pair
+from antiphon.data.numbers import Scale
 from antiphon.training.recipes import Hearing, step_down
 
-OWN = 0.5
-"""Share of the spread of targets that must be in the level of their sources, for each to be scaled by its own."""
+HOW = {
+    "all": "the level of sources says little of that of targets",
+    "each": "targets keep about the level of their sources",
+    "last": "targets go on from the last step of their sources",
+}
+"""Ways to scale, and what speaks for each."""
 
 
 @dataclass(frozen=True)
 class Targets:
     """What targets of numbers are like: steps of the mean and of the longest one, whether all have as many, features,
-    and how much of their spread is left once their source's level is known (1 where sources are no numbers)."""
+    and the scale under which they are spread least, where sources can give them theirs."""
 
     steps: float
     longest: int
     even: bool
     features: int
-    left: float = 1.0
+    scale: str = "all"
 
     @staticmethod
     def of(pairs: Sequence[Pair], data: Data) -> Targets:
         """Looks at these pairs."""
         found = [read_numbers(pair.target) for pair in pairs]
-        lengths = [len(values) for values in found]
-        features, left = found[0].shape[1], 1.0
-        if data.source.kind == "numbers":
+        lengths, features = [len(values) for values in found], found[0].shape[1]
+        scale = "all"
+        if data.source.kind == "numbers" and all(values.shape[1] == features for values in found):
             sources = [read_numbers(pair.source) for pair in pairs]
-            if all(source.shape[1] >= features for source in sources) and all(v.shape[1] == features for v in found):
-                means = np.stack([values.mean(axis=0) for values in found])
-                away = means - np.stack([source[:, :features].mean(axis=0) for source in sources])
-                left = float((away.std(axis=0) / np.maximum(means.std(axis=0), 1e-9)).max()) ** 2
-        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, left)
+            if all(source.shape[1] >= features for source in sources):
+                scale = _least_spread([source[:, :features] for source in sources], found)
+        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, scale)
+
+
+def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> str:
+    """The scale under which the numbers of targets are nearest to 0, in the mean over pairs, features and steps."""
+    read, every = np.concatenate(sources), np.concatenate(targets)
+    usual = Scale.of(read.mean(axis=0), read.std(axis=0)).deviation_F
+    spread = dict.fromkeys(HOW, 0.0)
+    for source, target in zip(sources, targets, strict=True):
+        own = Scale.of(source.mean(axis=0), source.std(axis=0), usual)
+        level = {"each": own, "last": own._replace(mean_F=source[-1]),
+                 "all": Scale.of(every.mean(axis=0), every.std(axis=0))}  # fmt: skip
+        for name, scale in level.items():
+            spread[name] += float(np.abs(scale.to(target)).clip(max=FAR).mean())
+    spread["all"] /= CLEAR
+    return min(HOW, key=lambda name: spread[name])
+
+
+CLEAR = 0.7
+"""What one scale for all must bring the spread down to: it does not provide for levels that training did not have."""
+
+FAR = 10.0
+"""Scaled numbers beyond this are no farther, so that a few series that change their level do not decide."""
 
 
 class Forecasting(Hearing):
@@ -69,13 +94,11 @@ class Forecasting(Hearing):
         self.propose("data.shared", False, "targets are numbers")
         longest = max(100, 2 * self.numbers.longest)
         self.propose("data.target.max_length", longest, "longer ones are cut, and counted")
-        own = self.config.data.source.kind == "numbers" and self.numbers.left < OWN
-        reason = "targets go on at the level of their sources" if own else "levels may say something"
         if self.statistics.signal is None:
             self._source_of_text()
-            self.propose("data.frames.normalize", "all", reason)
+            self.propose("data.frames.normalize", "all", "sources have no level")
         elif self.config.data.source.kind == "numbers":
-            self.propose("data.frames.normalize", "each" if own else "all", reason)
+            self.propose("data.frames.normalize", self.numbers.scale, HOW[self.numbers.scale])
             self.propose("data.source.max_length", max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
             self.propose("model.frontend.kind", "stack", "a matrix: each step may count")
             reduce = step_down(self.signal.frames / 200, (1, 2, 4, 8))
@@ -100,6 +123,8 @@ class Forecasting(Hearing):
         for side in ("encoder", "decoder"):
             self.propose(f"model.{side}.layers", 1, "enough for a series")
         self.propose("model.tie", "none", "numbers have no embeddings")
+        if {self.config.model.encoder.kind, self.config.model.decoder.kind} <= {"rnn", "lstm", "gru"}:
+            self.propose("model.norm", "none", "a step that is twice as large may matter twice as much")
         super().network()
 
     def regularization(self) -> None:
@@ -108,6 +133,7 @@ class Forecasting(Hearing):
         self.propose("model.frontend.feature_masks", 0, "each feature may count")
         self.propose("data.augment.speed", 0.0, "only recordings have a speed")
         self.propose("data.augment.names", 0.0, "numbers have no names")
+        self.propose("model.dropout_embedding", 0.0, "numbers are read as they are")
         self.propose("model.dropout", 0.1, "a little keeps few series from being learned by heart")
         self.propose("training.label_smoothing", 0.0, "numbers have no labels")
 
@@ -118,7 +144,7 @@ class Forecasting(Hearing):
 
     def judging(self) -> None:
         """By errors, in units that suit all series; what is rolled out is one path."""
-        own = self.config.data.frames.normalize == "each" and self.config.data.source.kind == "numbers"
+        own = self.config.data.frames.normalize in ("each", "last") and self.config.data.source.kind == "numbers"
         self.propose("training.metric", "mase" if own else "mae",
                      "series of any size count alike" if own else "judged on real answers")  # fmt: skip
         self.propose("decoding.beam", 1, "there are no tokens to choose among")
