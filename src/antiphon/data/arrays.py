@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from antiphon.data.formats import open_bytes
 
 INLINE = "data:application/x-npy;base64,"
 """How an array in a line of text begins: a data URI of the `.npy` format."""
+
+_BROKEN = (ValueError, EOFError, OSError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+"""What reading an array raises where its file is damaged, locked, or promises more than there is room for."""
 
 MEMBER = "#"
 """Between the name of an `.npz` file and that of an array in it."""
@@ -116,21 +120,22 @@ def _read_npy(path: Path, member: str) -> Any:
     try:
         with path.open("rb") as file:
             return _npy(file)
-    except (ValueError, EOFError, OSError) as error:
+    except _BROKEN as error:
         raise DataError(f"is not a whole .npy file: {_first_line(error)}", where=path) from None
 
 
 def _read_npz(path: Path, member: str) -> Any:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = archive.files
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             if not member and len(names) == 1:
                 member = names[0]
             if member not in names:
                 do = f"write {path.name}{MEMBER}NAME, such as {path.name}{MEMBER}{names[0]}" if names else ""
                 raise DataError(f"has no array {member!r}" if member else "has several arrays", where=path, do=do)
-            return archive[member]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            with archive.open(f"{member}.npy") as file:
+                return _npy(file)
+    except _BROKEN as error:
         raise DataError(f"is not a whole .npz file: {_first_line(error)}", where=path) from None
 
 
