@@ -19,7 +19,7 @@ from antiphon.data.formats import open_bytes
 INLINE = "data:application/x-npy;base64,"
 """How an array in a line of text begins: a data URI of the `.npy` format."""
 
-_BROKEN = (ValueError, EOFError, OSError, MemoryError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (ValueError, EOFError, OSError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What reading an array raises where its file is damaged, locked, or promises more than there is room for."""
 
 MEMBER = "#"
