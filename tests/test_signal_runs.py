@@ -85,6 +85,10 @@ def test_it_learns_and_the_bundle_reads_raw_files(model: Path, tmp_path: Path, c
     assert again.splitlines() == out.splitlines()[:3]
     code, typed, _ = call("predict", model, text="".join(f"{take}\n" for take in takes))
     assert typed == again
+    titled = tmp_path / "titled.tsv"
+    titled.write_text("source\ttarget\n" + "\n".join(lines[:3]) + "\n", encoding="utf-8")
+    code, titles, _ = call("predict", model, titled, "beam=3")
+    assert titles == again
     code, told, _ = call("info", model)
     assert "speech at 8,000 Hz, 20 features a frame" in told
 

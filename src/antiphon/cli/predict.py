@@ -100,6 +100,7 @@ def _lines(files: Sequence[str], signals: bool) -> Iterator[str]:
     """The inputs: the lines of one text file, or recordings, films and arrays by name, those of tables among them."""
     from antiphon.core.errors import ConfigError
     from antiphon.data.arrays import located
+    from antiphon.data.columns import SOURCES
     from antiphon.data.corpus import read_lines
     from antiphon.data.signals import kind_of
 
@@ -110,8 +111,10 @@ def _lines(files: Sequence[str], signals: bool) -> Iterator[str]:
             yield file
             continue
         folder = Path() if file == "-" else Path(file).parent
-        for line in read_lines(sys.stdin if file == "-" else file):
-            yield located(line.partition("\t")[0], folder) if signals else line
+        for number, line in enumerate(read_lines(sys.stdin if file == "-" else file)):
+            first = line.partition("\t")[0]
+            if not (signals and not number and first.lower() in SOURCES):  # which is the name of a column
+                yield located(first, folder) if signals else line
 
 
 def _typed() -> Iterator[str]:
