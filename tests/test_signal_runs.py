@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,16 @@ def _inline(samples: np.ndarray) -> str:
 def test_long_recordings_are_cut_where_they_are_quiet(model: Path, tmp_path: Path, call: Call) -> None:
     draw = np.random.default_rng(6)
     names = list(draw.choice(list(PITCHES), 20))
-    soundfile.write(tmp_path / "long.wav", say(names, draw, pause=0.12), RATE)
+    soundfile.write(tmp_path / "long.wav", say(names, draw), RATE)
     code, out, err = call("predict", model, tmp_path / "long.wav", "--jsonl")
     assert code == 0
     [answer] = json.loads(out)["answers"]
     said = answer["text"].split()
-    assert abs(len(said) - 20) <= 2
-    assert sum(a == b for a, b in zip(said, names, strict=False)) >= 15
+    assert SequenceMatcher(None, said, names).ratio() > 0.8
     assert "cut into pieces" in answer["reason"]
     assert "cut into pieces" in err
     assert [word["text"] for word in answer["words"]] == said
-    assert answer["words"][-1]["start"] > 3
+    assert answer["words"][-1]["start"] > 2
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
