@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import torch._dynamo  # noqa: F401  (an optimizer imports it; here once for all children)
 
+from antiphon.core.machine import probe
 from antiphon.training.start import fit, resume
 from runs import SMALL, outcome, words
 
@@ -136,6 +137,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=60, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    probe()  # once for all children: a run that is killed before its first save measures the machine anew
     draw, begun, results = random.Random(given.seed), time.monotonic(), []
     for family in given.families:
         folder = Path(tempfile.mkdtemp(prefix="antiphon-kill-"))
