@@ -38,13 +38,13 @@ def _light(monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
 
 
-def say(names: list[str], draw: np.random.Generator, pause: float = 0.05) -> np.ndarray:
-    """Tones one after another, with a pause after each."""
+def say(names: list[str], draw: np.random.Generator, shortest: float = 0.03) -> np.ndarray:
+    """Tones one after another, with a pause after each, of at most a fifth of a second."""
     parts = []
     for name in names:
         length = int(draw.uniform(0.08, 0.14) * RATE)
         wave = 0.3 * np.sin(2 * np.pi * PITCHES[name] * np.arange(length) / RATE)
-        parts += [wave * np.hanning(length), np.zeros(int(pause * RATE))]
+        parts += [wave * np.hanning(length), np.zeros(int(draw.uniform(shortest, 0.2) * RATE))]
     samples = np.concatenate(parts)
     return (samples + draw.normal(0, 0.003, len(samples))).astype(np.float32)
 
@@ -105,7 +105,7 @@ def test_answers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None
 
 def test_words_have_times(model: Path) -> None:
     draw = np.random.default_rng(5)
-    [[answer]] = Predictor(load(model)).predict([_inline(say(["low", "high", "middle"], draw, pause=0.1))])
+    [[answer]] = Predictor(load(model)).predict([_inline(say(["low", "high", "middle"], draw))])
     found = words(answer, "whitespace")
     assert [word.text for word in found] == ["low", "high", "middle"]
     starts = [word.start for word in found]
@@ -123,7 +123,7 @@ def _inline(samples: np.ndarray) -> str:
 def test_long_recordings_are_cut_where_they_are_quiet(model: Path, tmp_path: Path, call: Call) -> None:
     draw = np.random.default_rng(6)
     names = list(draw.choice(list(PITCHES), 20))
-    soundfile.write(tmp_path / "long.wav", say(names, draw), RATE)
+    soundfile.write(tmp_path / "long.wav", say(names, draw, shortest=0.15), RATE)
     code, out, err = call("predict", model, tmp_path / "long.wav", "--jsonl")
     assert code == 0
     [answer] = json.loads(out)["answers"]
