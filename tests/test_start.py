@@ -20,7 +20,7 @@ from antiphon.core.config import Training, override
 from antiphon.core.errors import BundleError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
-from antiphon.inference.task import LengthModel
+from antiphon.inference.lengths import LengthModel
 from antiphon.models.seq2seq import build
 from antiphon.training.finetuning import Start
 from antiphon.training.learner import Learner

@@ -13,7 +13,8 @@ from antiphon.core.config import Config, read
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.report import Report
-from antiphon.inference.task import LengthModel, Task
+from antiphon.inference.lengths import LengthModel
+from antiphon.inference.task import Task
 
 PAIRS = [Pair("red car", "rotes Auto"), Pair("blue car", "blaues Auto"), Pair("my red dog", "mein roter Hund")]
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from antiphon.core import config
 from antiphon.core.errors import ConfigError, nearest
 
 
 def assignments(words: Iterable[str], group: str = "") -> dict[str, str]:
     """`["model.width=128"]` as `{"model.width": "128"}`; within a group its name may be left out: `beam=5`."""
+    from antiphon.core import config  # a help page needs no settings
+
     found = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -28,6 +28,10 @@ def assignments(words: Iterable[str], group: str = "") -> dict[str, str]:
 
 def from_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file by their dotted names."""
+    import tomllib
+
+    from antiphon.core import config
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -13,7 +13,6 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from antiphon.cli.settings import assignments, from_file
-from antiphon.core import config as configuration
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ def train(
         raise ConfigError("the adapter has no name", where="--adapter", do="name it: --adapter NAME")
     named = {key: value for key, value in (("task", task), ("model.adapter.name", adapter)) if value}
     given = {**(from_file(config) if config else {}), **named, **assignments(settings)}
+    from antiphon.core import config as configuration
+
     configuration.override(configuration.Config(), given)
     console, made = Console(), _made(back_translate, self_train, text, way, mix)
     if show:

@@ -16,7 +16,7 @@ from torch import Tensor
 from antiphon.core.config import Config, get, leaves, read, to_dict
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.inference.files import dump_json, load_json
-from antiphon.inference.task import LengthModel, length_model
+from antiphon.inference.lengths import LengthModel, length_model
 from antiphon.inference.weights import header
 from antiphon.models.adapters import Factors, added, shapes
 

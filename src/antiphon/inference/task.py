@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -29,6 +28,7 @@ from antiphon.data.store import Example
 from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference import tasks
 from antiphon.inference.files import dump_json, load_json
+from antiphon.inference.lengths import LengthModel, length_model
 
 TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
 TAG_KEY = "\0tag"
@@ -41,49 +41,6 @@ MOST_ENTITIES = 1 << 20
 _HEX = re.compile("[0-9a-f]{16}")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LengthModel:
-    """The most target tokens to expect for a source of n: `slope * n + offset`, with a tenth and two for slack.
-
-    `longest` is the longest source that it was learned from, 0 where nobody knows.
-    """
-
-    slope: float
-    offset: float
-    longest: int = 0
-
-    def limit(self, source_length: int) -> int:
-        """Most tokens, end mark not counted."""
-        return max(1, math.ceil(1.1 * (self.slope * source_length + self.offset)) + 2)
-
-    def join(self, other: LengthModel) -> LengthModel:
-        """A line on or above both."""
-        return LengthModel(*(max(ours, theirs) for ours, theirs in zip(astuple(self), astuple(other), strict=True)))
-
-    @staticmethod
-    def learn(source_lengths: np.ndarray, target_lengths: np.ndarray) -> LengthModel:
-        """The line on or above all points that is lowest at the mean source: an edge of their upper hull."""
-        longest = np.zeros(int(source_lengths.max()) + 1, dtype=np.int64)
-        np.maximum.at(longest, source_lengths, target_lengths)
-        points = [(int(n), int(longest[n])) for n in np.unique(source_lengths)]
-        hull: list[tuple[int, int]] = []
-        for point in points:
-            while len(hull) > 1 and _left(hull[-2], hull[-1], point):
-                hull.pop()
-            hull.append(point)
-        mean = float(source_lengths.mean())
-        for (n, t), (m, u) in pairwise(hull):
-            if m >= mean and u > t:
-                slope = (u - t) / (m - n)
-                return LengthModel(slope, t - slope * n, len(longest) - 1)
-        return LengthModel(0.0, float(longest.max()), len(longest) - 1)
-
-
-def _left(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> bool:
-    """True where b is not above the line from a to c."""
-    return (b[1] - a[1]) * (c[0] - a[0]) <= (c[1] - a[1]) * (b[0] - a[0])
 
 
 @dataclass(frozen=True)
@@ -415,15 +372,6 @@ def _about(about: Any) -> dict[str, Any]:
     if not good or not all(isinstance(column, str) for column in about["context"]):
         raise BundleError("is not a task description", where=TASK_FILE)
     return {**about, "length": length_model(about["length"], TASK_FILE)}
-
-
-def length_model(about: Any, where: object) -> LengthModel:
-    """A length model from a file."""
-    read = isinstance(about, dict)
-    numbers: list[Any] = [about.get("slope"), about.get("offset"), about.get("longest", 0)] if read else []
-    if not numbers or not all(type(value) in (int, float) and abs(value) < 1e6 for value in numbers):
-        raise BundleError("is not a description of lengths", where=where)
-    return LengthModel(*numbers)
 
 
 def _tags(pair: Pair, context: Sequence[str]) -> list[str]:
