@@ -6,7 +6,10 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +31,15 @@ def antiphon(*words: str, threads: int | None = None) -> Done:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Done(done.stdout.decode(), cpu_seconds, time.monotonic() - begun)
+
+
+@contextmanager
+def kept(folder: Path | None) -> Iterator[Path]:
+    """The folder, made if need be, or one that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as temporary:
+        out = folder or Path(temporary)
+        out.mkdir(parents=True, exist_ok=True)
+        yield out
 
 
 def data_sets() -> Path | None:

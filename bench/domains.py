@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from _commands import antiphon, data_sets
+from _commands import antiphon, data_sets, kept
 
 OLD, NEW = "tatoeba_cmn_eng", "xdailydialog_zh_en"
 METRICS = "chrf,bleu"
@@ -89,9 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     if (root := data_sets()) is None:
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        out.mkdir(parents=True, exist_ok=True)
+    with kept(options.out) as out:
         files = prepared(root, out)
         if not (out / "base").exists():
             antiphon("train", files["old-train"], "--valid", files["old-dev"], "--task", "translation", "--out",

@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _commands import antiphon, data_sets
+from _commands import antiphon, data_sets, kept
 
 Row = dict[str, Any]
 SIXTH = 6
@@ -92,7 +91,6 @@ def measure(name: str, kind: str, root: Path, out: Path, settings: list[str]) ->
     """Train on one set with one reader of facts, and evaluate."""
     make, how = SETS[name]
     parts = make(root)
-    out.mkdir(parents=True, exist_ok=True)
     for part, rows in parts.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (out / f"{name}.{part}.jsonl").write_text(text, encoding="utf-8")
@@ -122,8 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     if (root := data_sets()) is None:
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
+    with kept(options.out) as out:
         result = {
             name: {kind: measure(name, kind, root, out, options.settings) for kind in options.kinds.split(",")}
             for name in options.sets.split(",")

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
-from _commands import antiphon, data_sets
+from _commands import antiphon, data_sets, kept
 
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 RATE = 8000
@@ -128,9 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     if (root := data_sets()) is None:
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        out.mkdir(parents=True, exist_ok=True)
+    with kept(options.out) as out:
         print(json.dumps({name: measure(name, root, out, options) for name in options.sets.split(",")}, indent=1))
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from _commands import antiphon, data_sets
+from _commands import antiphon, data_sets, kept
 from _judging import above, answers, scored
 
 METRICS = ("rouge1", "rouge2", "rougeL")
@@ -55,9 +54,7 @@ def main() -> None:
     lines = (data / "test.tsv").read_text(encoding="utf-8").split("\n")[:-1]
     sources, targets = zip(*(line.split("\t") for line in lines), strict=True)
     references, said, result = [[target] for target in targets], dict[str, list[str]](), dict[str, Any]()
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        out.mkdir(parents=True, exist_ok=True)
+    with kept(options.out) as out:
         trainings = {"likelihood": [*NETWORK, f"training.minutes={options.minutes}"]}
         for way in options.ways.split(","):
             trainings[way] = ["--from", str(out / "likelihood"), *MORE[way], f"training.minutes={options.more}"]

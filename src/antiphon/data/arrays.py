@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import json
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from antiphon.core import numbers
-from antiphon.core.errors import DataError, require
+from antiphon.core.errors import BundleError, DataError, require
 from antiphon.data.formats import open_bytes
 
 INLINE = "data:application/x-npy;base64,"
@@ -160,3 +162,21 @@ def _numbers(array: Any, where: object) -> np.ndarray:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:200]
+
+
+def described(content: bytes, where: str, what: str, names: Sequence[str]) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """The values of these names in a file of a bundle, and the means and deviations of its features, `[features]` each.
+
+    `BundleError` where one is missing, or no finite number.
+    """
+    try:
+        about: Any = json.loads(content)
+        values = [about[name] for name in names]
+        features = about["features"]
+        mean, deviation = (np.asarray(about[name], np.float64) for name in ("mean", "deviation"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise BundleError(f"is not a description of {what}", where=where) from None
+    good = type(features) is int and features > 0 and mean.shape == deviation.shape == (features,)
+    if not good or not np.isfinite([mean, deviation]).all():
+        raise BundleError(f"is not a description of {what}", where=where)
+    return values, mean, deviation

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from antiphon.core.config import Data, Side
 from antiphon.core.errors import BundleError, DataError
-from antiphon.data.arrays import read_numbers, shown
+from antiphon.data.arrays import described, read_numbers, shown
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
 
@@ -135,14 +135,7 @@ def owning(data: Data) -> bool:
 
 
 def _about(content: bytes, where: str) -> tuple[int, int, Scale]:
-    try:
-        about: Any = json.loads(content)
-        features, horizon = about["features"], about["horizon"]
-        mean, deviation = (np.asarray(about[name], np.float64) for name in ("mean", "deviation"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError("is not a description of numbers", where=where) from None
-    good = type(features) is int and type(horizon) is int and 0 <= horizon < 1 << 31
-    good = good and mean.shape == deviation.shape == (features,) and features > 0
-    if not good or not np.isfinite([mean, deviation]).all() or not (deviation > 0).all():
+    [horizon], mean, deviation = described(content, where, "numbers", ["horizon"])
+    if type(horizon) is not int or not 0 <= horizon < 1 << 31 or not (deviation > 0).all():
         raise BundleError("is not a description of numbers", where=where)
-    return features, horizon, Scale(mean, deviation)
+    return len(mean), horizon, Scale(mean, deviation)

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from antiphon.core.config import Frames as Settings
 from antiphon.core.errors import BundleError, DataError
 from antiphon.core.numbers import is_plain
 from antiphon.data import speech, video
-from antiphon.data.arrays import INLINE, path_of, read_array, read_numbers, shown
+from antiphon.data.arrays import INLINE, described, path_of, read_array, read_numbers, shown
 from antiphon.data.modalities import TooLong
 from antiphon.data.numbers import Scale
 from antiphon.data.report import Report
@@ -271,18 +269,7 @@ def _heard(value: str, settings: Settings, speed: float, report: Report | None) 
 
 
 def _about(content: bytes, where: str) -> tuple[str, int, np.ndarray, np.ndarray]:
-    try:
-        about: Any = json.loads(content)
-        kind, features = about["kind"], about["features"]
-        mean, deviation = (np.asarray(about[name], np.float32) for name in ("mean", "deviation"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise BundleError("is not a description of frames", where=where) from None
-    good = isinstance(kind, str) and type(features) is int and mean.shape == deviation.shape == (features,)
-    if not good or not np.isfinite([mean, deviation]).all():
+    [kind], mean, deviation = described(content, where, "frames", ["kind"])
+    if not isinstance(kind, str):
         raise BundleError("is not a description of frames", where=where)
-    return kind, features, mean, deviation
-
-
-def exists(value: str) -> bool:
-    """Whether the file that a source names is there; what holds its numbers itself needs none."""
-    return value.startswith(INLINE) or Path(path_of(value)).is_file()
+    return kind, len(mean), mean.astype(np.float32), deviation.astype(np.float32)

@@ -18,7 +18,7 @@ from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
-from antiphon.core.numbers import Forecast, spell
+from antiphon.core.numbers import spell
 from antiphon.data.arrays import as_text
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
@@ -26,6 +26,7 @@ from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
 from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
+from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import probability
 from antiphon.inference.constraints import Constraint, Phrase
@@ -49,39 +50,6 @@ SHARE = 32
 """The fewest sentences that are worth a process of their own."""
 ROUNDS = 20
 """Most attempts to find another wording for a banned phrase."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer. `tokens` have no end mark; `probabilities` are theirs, `log_probs` count the end mark in.
-
-    Tokens of facts that a graph encoder has read come after those of the source.
-    `probability` is the geometric mean of all token probabilities, end mark included; `confidence` what it says of the
-    answer's worth (`antiphon.inference.confidence`), None where the model was not calibrated. An answer that was
-    `abstained` from has no text. `weights` `[tokens, source
-    tokens + 1]` tell where the model looked (the last column is the source's end mark), `alignment` the likeliest
-    source token of each token (empty where the model has no attention). `reason` says what was unusual, else "".
-    `utility` is the mean of `decoding.risk` against all candidates, `backward` the score that a backward model gives
-    the source, where there was one. An answer of numbers has a `forecast`, whose values its text is, and no tokens.
-    """
-
-    text: str
-    score: float
-    tokens: list[str]
-    probabilities: list[float]
-    alignment: list[int]
-    weights: np.ndarray
-    source_tokens: list[str]
-    probability: float
-    confidence: float | None = None
-    abstained: bool = False
-    finished: bool = True
-    repeated: bool = False
-    reason: str = ""
-    log_probs: Sequence[float] = ()
-    utility: float | None = None
-    backward: float | None = None
-    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +99,8 @@ class Predictor:
         for other in bundles[1:]:
             seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # each of its own data
             same = replace(other.task, **seen).files() == self.task.files()
-            if not same or _reads(other.task) != _reads(self.task):
+            reads = [(each.knowledge, bool(each.turns)) for each in (self.task, other.task)]
+            if not same or reads[0] != reads[1]:
                 where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
                 raise ConfigError("models that answer together need the same vocabularies", where=where)
         if knowledge is not None:
@@ -270,7 +239,7 @@ class Predictor:
         self, jobs: list[_Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
     ) -> Iterator[tuple[_Job, list[Answer]]]:  # fmt: skip
-        answers = {job.number: [_nothing(job.reason)] for job in jobs if job.source is None}
+        answers = {job.number: [nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
         batches = list(_batches(jobs, most, self.task.limit))[::-1]
@@ -411,15 +380,6 @@ class Predictor:
             utility=ranked.utility,
             backward=ranked.backward,
         )
-
-
-def _reads(task: Task) -> tuple[str, bool]:
-    """How facts are read, and whether sources are dialogues."""
-    return task.knowledge, bool(task.turns)
-
-
-def _nothing(reason: str) -> Answer:
-    return Answer("", 0.0, [], [], [], np.zeros((0, 1), np.float32), [], 0.0, finished=False, reason=reason)
 
 
 def _batches(jobs: Sequence[_Job], most: int, limit: Callable[[int], int]) -> Iterator[list[_Job]]:

@@ -13,9 +13,9 @@ import numpy as np
 
 from antiphon.core.batch import EOS, PAD, UNK, Batch
 from antiphon.core.config import SIGNALS, Config, Side
-from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.errors import BundleError, ConfigError
 from antiphon.data import turns
-from antiphon.data.augment import REVERSED, REVERSED_KEY, Augmenter
+from antiphon.data.augment import REVERSED, Augmenter
 from antiphon.data.batching import collate
 from antiphon.data.corpus import Pair, Texts
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
@@ -29,10 +29,9 @@ from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference import tasks
 from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.lengths import LengthModel, length_model
+from antiphon.inference.tags import tag_of, tags_of
 
 TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
-TAG_KEY = "\0tag"
-"""Where a pair's context holds a tag of its own; no column can be called that."""
 MEASURED = 1000
 """Pairs that the length model is learned from at first; `Task.with_lengths` takes all of them."""
 MOST_ENTITIES = 1 << 20
@@ -114,7 +113,7 @@ class Task:
         data, kind = config.data, config.model.knowledge.kind or "none"
         find = find or Finder(data.facts)
         read = None if kind == "none" else find
-        tags = sorted({tag for pair in pairs for tag in _tags(pair, data.context)}) if data.context else []
+        tags = sorted({tag for pair in pairs for tag in tags_of(pair, data.context)}) if data.context else []
         tags += [REVERSED] if data.augment.reverse != "none" else []
         tags += [tag_of(data.mix_tag)] if data.mix_tag else []
         tags += MARKS if kind == "linear" else []
@@ -151,7 +150,7 @@ class Task:
 
         `tags` are further ones of the source. Goes through the pairs several times.
         """
-        found = sorted({tag for pair in pairs for tag in _tags(pair, self.context)}) if self.context else []
+        found = sorted({tag for pair in pairs for tag in tags_of(pair, self.context)}) if self.context else []
         marks, most = turns.survey(pairs) if tasks.get(self.name).turns else ([], 0)
         tags, most = [*found, *tags, *marks], max(most, self.turns)
         read, texts = None if self.knowledge == "none" else self.find, turns.Spoken(pairs) if most else pairs
@@ -208,7 +207,7 @@ class Task:
         return replace(found, scale=same, history=raw if signal.kind == "numbers" else None)
 
     def _read(self, side: Text, pair: Pair, seed: int | None, report: Report | None) -> Source:
-        tags = _tags(pair, self.context)
+        tags = tags_of(pair, self.context)
         if self.turns:
             tokens = turns.fit(side, pair.source, seed=seed, report=report, tags=tags)
         else:
@@ -372,30 +371,6 @@ def _about(about: Any) -> dict[str, Any]:
     if not good or not all(isinstance(column, str) for column in about["context"]):
         raise BundleError("is not a task description", where=TASK_FILE)
     return {**about, "length": length_model(about["length"], TASK_FILE)}
-
-
-def _tags(pair: Pair, context: Sequence[str]) -> list[str]:
-    """`<name:value>` for every context column; a tag is one token, whatever the tokenizer."""
-    missing = [name for name in context if name not in pair.context]
-    if missing:
-        what = f"the context column {missing[0]} is missing"
-        raise DataError(
-            what, where=repr(pair.source[:60]), do="give it with every input, in a table or as Pair.context"
-        )
-    own = [
-        tag for key, tag in ((REVERSED_KEY, REVERSED), (TAG_KEY, pair.context.get(TAG_KEY, ""))) if key in pair.context
-    ]
-    return own + [f"<{name}:{pair.context[name]}>" for name in context]
-
-
-def tag_of(name: str) -> str:
-    """A tag's token."""
-    return f"<{name}>"
-
-
-def tagged(pair: Pair, name: str) -> Pair:
-    """The pair with a tag before its source, which is as it stands in no text."""
-    return replace(pair, context={**pair.context, TAG_KEY: tag_of(name)})
 
 
 def _marks(side: Side) -> str:

@@ -20,7 +20,8 @@ from antiphon.inference import tasks
 from antiphon.inference.adapters import FREE, MOST, file_names
 from antiphon.inference.bundle import Bundle, load, tensors
 from antiphon.inference.files import is_allowed
-from antiphon.inference.task import Task, tag_of
+from antiphon.inference.tags import tag_of
+from antiphon.inference.task import Task
 from antiphon.models.adapters import adaptable, shapes
 from antiphon.training.identity import fingerprint_bundle
 

@@ -27,7 +27,8 @@ from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.store import Store, join, prepare
-from antiphon.inference.task import Task, tag_of, tagged
+from antiphon.inference.tags import tag_of, tagged
+from antiphon.inference.task import Task
 from antiphon.training import finetuning, recipes
 from antiphon.training.adapting import Base
 from antiphon.training.checkpoint import Checkpoints
