@@ -207,7 +207,7 @@ class Task:
         return replace(found, scale=same, history=raw if signal.kind == "numbers" else None)
 
     def _read(self, side: Text, pair: Pair, seed: int | None, report: Report | None) -> Source:
-        tags = tags_of(pair, self.context)
+        tags = tags_of(pair, self.context) if self.context or pair.context else []
         if self.turns:
             tokens = turns.fit(side, pair.source, seed=seed, report=report, tags=tags)
         else:
