@@ -5,8 +5,8 @@
 DailyDialog (Li et al. 2017), each utterance an answer to the one before it. Every model goes on from the same one by
 likelihood, for the same minutes, likelihood itself too; `antiphon sweep` compares all of them along temperature, since
 one decoding of each would say nothing (Caccia et al. 2020). About half an hour on two quiet cores; --share 0.05 is a
-quick look. JSON on standard output; with --out the runs, the plot (sweep.html) and its numbers are kept, and what is there already
-is not trained again.
+quick look. JSON on standard output; with --out the runs, the plot (sweep.html) and its numbers are kept, and what is
+there already is not trained again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""On a GPU, where there is one: every family learns what it learns on the CPU, and what was learned there answers here."""
+"""On a GPU, where there is one: every family learns what it learns on the CPU, and then answers alike on both."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Local:
         self.split = split or Split()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
-            # cuDNN plans attention anew for every size, and no two batches have one size. What is fp32 is not to be TF32.
+            # cuDNN plans attention anew for every size, and no two batches have one. What is fp32 is not to be TF32.
             torch.backends.cuda.enable_cudnn_sdp(False)
             torch.backends.cudnn.allow_tf32 = False
         self.twins: dict[str, Twin] = {}
