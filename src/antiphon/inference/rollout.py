@@ -16,7 +16,7 @@ from antiphon.core.batch import Memory, Padded
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.core.numbers import LEVELS, Forecast
-from antiphon.data.numbers import Scale
+from antiphon.data.numbers import Scale, Season
 from antiphon.inference.search import Hypothesis, searching
 from antiphon.models.forecasting import NumbersHead
 from antiphon.models.seq2seq import Seq2Seq
@@ -33,7 +33,7 @@ class Rolled(Hypothesis):
 
     forecast: Forecast | None = None
 
-    def scaled(self, scale: Scale | None, history_SF: np.ndarray | None) -> Forecast:
+    def scaled(self, scale: Scale | Season | None, history_SF: np.ndarray | None) -> Forecast:
         """The forecast in units of the source."""
         found = self.forecast
         assert found is not None
