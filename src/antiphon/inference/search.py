@@ -24,7 +24,7 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, Padded, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.beam import BEAM, Beams
+from antiphon.inference.beam import BEAM, Beams, Watch
 from antiphon.inference.constraints import Constraint
 from antiphon.inference.ctc import joint
 from antiphon.inference.scoring import Model, average, coverage
@@ -59,6 +59,7 @@ def search(
     context: Mapping[str, Padded] | None = None,
     constraints: Sequence[Constraint] | None = None,
     sample_ids: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """The `n_best` best hypotheses of every sentence, best first (draws in order where `settings.sample`).
 
@@ -66,6 +67,7 @@ def search(
     end mark, raised where a constraint needs more; `context` is that of the `Batch`. `sample_ids` number the sentences
     for sampling (default: their places). The tokens do not depend on what else is in the batch: a sentence with a
     decision so close that float error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
+    `watch` is called after each step with sentences by their numbers; it cannot change what is found for others.
     """
     _check(settings, len(models))
     rows, context = len(source.lengths_B), context or {}
@@ -75,14 +77,14 @@ def search(
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
     with searching(models):
         models = joint(models, settings.ctc or 0.0)
-        answers, gaps = _decode(models, source, settings, limits, context, asked, numbers)
+        answers, gaps = _decode(models, source, settings, limits, context, asked, numbers, watch)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
             read = [source, *context.values()]
             if rows == 1 and all(each.values.shape[1] == int(each.lengths_B) for each in read):
                 break  # this was the canonical form already
             index = torch.tensor([row], device=source.lengths_B.device)
             own = {name: padded.rows(index) for name, padded in context.items()}
-            one = models, source.rows(index), settings, [limits[row]], own, [asked[row]], [numbers[row]]
+            one = models, source.rows(index), settings, [limits[row]], own, [asked[row]], [numbers[row]], watch
             alone, _ = _decode(*one)
             answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
     return answers
@@ -171,10 +173,10 @@ def searching(models: Sequence[Model]) -> Iterator[None]:
 
 def _decode(
     models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], context: Mapping[str, Padded],
-    asked: list[Constraint], numbers: list[int],
+    asked: list[Constraint], numbers: list[int], watch: Watch | None,
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, context, asked, numbers)
+    beams = Beams(models, source, settings, limits, context, asked, numbers, watch)
     beams.run()
     sentences, *_ = ends = beams.ends.columns()
     gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
