@@ -3,6 +3,7 @@ said."""
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from antiphon.inference.task import Task
 if TYPE_CHECKING:
     from antiphon.inference.predictor import Answer
 
+
+_TIME = re.compile(r"\d+\.\d\ds")
 
 CUT = "recording longer than any in training, cut into pieces where it is quiet"
 
@@ -113,7 +116,7 @@ def words(answer: Answer, tokenizer: str) -> list[Word]:
     A word begins where a CTC head hears the first of its tokens, or where this one looked most, but not before the word
     that precedes it.
     """
-    times = [float(token[:-1]) for token in answer.source_tokens if token.endswith("s")]
+    times = [float(token[:-1]) for token in answer.source_tokens if _TIME.fullmatch(token)]
     if len(times) < len(answer.source_tokens) or not answer.alignment or len(times) < 2:
         return []
     step, found, before = times[1] - times[0], list[Word](), 0.0
