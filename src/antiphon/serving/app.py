@@ -53,7 +53,7 @@ def create(service: Service) -> App:
     wrapped: Any = Edge(app, service)
     if service.settings.cors:
         wrapped = CORSMiddleware(wrapped, service.settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped
 
 
 @contextlib.asynccontextmanager
@@ -298,4 +298,3 @@ def _serve_pages(app: FastAPI) -> None:
     app.add_api_route("/docs", serve(DOCS / "index.html"), include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=DOCS))
     app.mount("/page", StaticFiles(directory=PAGE, html=True, check_dir=False))
-
