@@ -81,7 +81,7 @@ def test_answers_are_those_of_predict_on_the_turns_so_far(plain: Path) -> None:
 
 def test_speakers_are_those_of_training(named: Path) -> None:
     predictor = Predictor(load(named))
-    assert speakers(predictor) == ["a", "b"]
+    assert speakers(predictor.task) == ["a", "b"]
     chat = Chat(predictor)
     assert (chat.speaker, chat.partner, chat.remembered) == ("a", "b", 3)
     assert (Chat(predictor, partner="a").speaker, Chat(predictor, speaker="b").partner) == ("b", "a")

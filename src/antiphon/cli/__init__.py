@@ -14,6 +14,7 @@ COMMANDS = {
     "synthesize": "Make training pairs of text by a model's answers.",
     "predict": "Answer lines of text with a trained model.",
     "chat": "Talk with a trained model; it remembers what was said.",
+    "serve": "Serve trained models over HTTP, with a web page.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",
     "sweep": "Draw quality against variety of models over temperatures.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from antiphon.core.config import Decoding
@@ -12,6 +12,7 @@ from antiphon.data.corpus import Pair
 from antiphon.data.signals import Signal
 from antiphon.data.turns import Turn
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.task import Task
 
 
 class Chat:
@@ -35,7 +36,7 @@ class Chat:
         self.remembered: int = max(1, predictor.task.turns)
         """The most turns that the model sees."""
         self.history: list[Turn] = []
-        self.speaker, self.partner = _roles(speakers(predictor), speaker, partner)
+        self.speaker, self.partner = _roles(speakers(predictor.task), speaker, partner)
         missing = [name for name in predictor.task.context if name not in self.context]
         if missing:
             do = f"give {', '.join(f'{name}=...' for name in missing)}"
@@ -46,12 +47,9 @@ class Chat:
 
         Raises `DataError` for a text that is blank or holds the mark that parts turns; it is then not remembered.
         """
-        text = text.strip()
-        if not text or turns.has_mark(text):
-            do = "say something" if not text else f"leave {turns.mark()} out: it is what parts turns"
-            raise DataError("this cannot be said", got=repr(text[:60]), do=do)
+        text = _sayable(text)
         said = [*self.history, Turn(text, self.speaker)]
-        pair = Pair(turns.join(said[-self.remembered :], self.partner), "", (), self.context)
+        pair = _heard(self.predictor.task, said, self.partner, self.context)
         # Each answer is drawn anew where answers are drawn.
         settings = replace(self.settings, seed=self.settings.seed + len(self.history) // 2)
         [answers] = self.predictor.predict([pair], settings=settings, window=1)
@@ -63,12 +61,33 @@ class Chat:
         self.history = []
 
 
-def speakers(predictor: Predictor) -> list[str]:
-    """The speakers that the model knows, by alphabet; none where turns are not named."""
-    if not predictor.task.turns or isinstance(predictor.task.source, Signal):
+def conversation(task: Task, texts: Sequence[str]) -> Pair:
+    """What a model reads of turns that two took in turn, the last of which it is to answer; where it knows two
+    speakers, it is the second by alphabet. Raises as `Chat` does."""
+    speaker, partner = _roles(speakers(task), "", "")
+    said = [Turn(_sayable(text), (speaker, partner)[n % 2]) for n, text in enumerate(texts[::-1])][::-1]
+    return _heard(task, said, partner, {})
+
+
+def _sayable(text: str) -> str:
+    text = text.strip()
+    if not text or turns.has_mark(text):
+        do = "say something" if not text else f"leave {turns.mark()} out: it is what parts turns"
+        raise DataError("this cannot be said", got=repr(text[:60]), do=do)
+    return text
+
+
+def _heard(task: Task, said: Sequence[Turn], partner: str, context: Mapping[str, str]) -> Pair:
+    """As many of the latest turns as the model saw in training."""
+    return Pair(turns.join(said[-max(1, task.turns) :], partner), "", (), dict(context))
+
+
+def speakers(task: Task) -> list[str]:
+    """The speakers that a model knows, by alphabet; none where turns are not named."""
+    if not task.turns or isinstance(task.source, Signal):
         return []
     begin = turns.mark("\0").partition("\0")[0]
-    found = (token for token in predictor.task.source.vocabulary.index if turns.is_mark(token))
+    found = (token for token in task.source.vocabulary.index if turns.is_mark(token))
     return sorted(token[len(begin) : -1] for token in found if token.startswith(begin))
 
 

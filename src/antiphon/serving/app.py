@@ -1,0 +1,300 @@
+"""The HTTP application: routes and what they answer. Everything a route does beside that is elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse
+
+import antiphon
+from antiphon.core.errors import AntiphonError
+from antiphon.inference.chat import conversation
+from antiphon.serving import models, schema
+from antiphon.serving.batcher import Job
+from antiphon.serving.edge import App, Edge, broken, refused
+from antiphon.serving.libretranslate import make as make_libretranslate
+from antiphon.serving.models import Served
+from antiphon.serving.refusals import BAD, GONE, MISSING, WRONG, Refusal, wrong
+from antiphon.serving.service import Service
+from antiphon.serving.streams import Events, answer
+
+T = TypeVar("T", bound=BaseModel)
+
+HERE = Path(__file__).parent
+DOCS, PAGE = HERE / "docs", HERE / "page"
+FAILURES: dict[int | str, dict[str, Any]] = {"4XX": {"model": schema.Failed}, "5XX": {"model": schema.Failed}}
+
+
+def create(service: Service) -> App:
+    """The application of a service that is started and ended by somebody else."""
+    app = FastAPI(title="Antiphon", version=antiphon.__version__, docs_url=None, redoc_url=None, lifespan=_still)
+    app.include_router(make_health(service))
+    app.include_router(make_api(service))
+    app.include_router(make_libretranslate(service, said))
+    _serve_pages(app)
+    for kind in (RequestValidationError, ValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _refused)
+    app.openapi = lambda: described(app)  # type: ignore[method-assign]
+    wrapped: Any = Edge(app, service)
+    if service.settings.cors:
+        wrapped = CORSMiddleware(wrapped, service.settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
+    return wrapped
+
+
+@contextlib.asynccontextmanager
+async def _still(app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What went wrong, in the one form of errors, without quoting the request."""
+    if isinstance(error, Refusal):
+        return refused(request.scope, error)
+    if isinstance(error, RequestValidationError | ValidationError):
+        return refused(request.scope, _invalid(error.errors()))
+    if isinstance(error, HTTPException):
+        found = Refusal(error.status_code, str(error.detail).lower(), do="see /docs", cause="http")
+        found.headers = {**(error.headers or {})}
+        return refused(request.scope, found)
+    if isinstance(error, ClientDisconnect):
+        return refused(request.scope, Refusal(GONE, "the client left", cause="left"))
+    return broken(request.scope)
+
+
+def _invalid(errors: Any) -> Refusal:
+    first = errors[0]
+    where = ".".join(str(step)[:40] for step in first["loc"] if step not in ("body", "str", "Given"))
+    unknown = first["type"] == "extra_forbidden"
+    broken = first["type"] == "json_invalid"
+    what = "unknown field" if unknown else "is not valid JSON" if broken else first["msg"][:200]
+    return Refusal(BAD if broken else WRONG, what, where=ascii(where)[1:-1], do="see /docs", cause="input")
+
+
+def reading(kind: type[T]) -> Callable[[Request], Awaitable[T]]:
+    """What reads a JSON body strictly: no NaN, no lone surrogates, bounded depth."""
+
+    async def read(request: Request) -> T:
+        return kind.model_validate_json(await request.body())
+
+    return read
+
+
+def wanting(kind: type[BaseModel], *more: str) -> dict[str, Any]:
+    """The part of the OpenAPI description that says what a body is, and which other types of content are read."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    content |= {name: {"schema": {"type": "string"}} for name in more}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description, with the bodies that routes read by themselves."""
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, routes=app.routes,
+                            description="Sequence-to-sequence models over HTTP.")  # fmt: skip
+        kinds: list[Any] = [schema.Predict, schema.Stream, schema.Explore, schema.Chat, schema.Translate]
+        _, bodies = models_json_schema([(kind, "validation") for kind in kinds],
+                                       ref_template="#/components/schemas/{model}")  # fmt: skip
+        found.setdefault("components", {}).setdefault("schemas", {}).update(bodies["$defs"])
+        app.openapi_schema = found
+    return app.openapi_schema
+
+
+def patience(request: Request, service: Service) -> float:
+    """Seconds that a request may take. Raises `Refusal`."""
+    given = request.headers.get("x-timeout", "")
+    try:
+        seconds = float(given) if given else service.settings.timeout
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise Refusal(WRONG, "is not a number of seconds", where="X-Timeout", got=ascii(given[:20]), cause="input")
+    return min(seconds, service.settings.timeout)
+
+
+async def said(request: Request, service: Service, job: Job) -> list[dict[str, Any]]:
+    """The answers to a job, booked."""
+    return booked(request, service, job, await answer(service, job, request.receive))
+
+
+def booked(request: Request, service: Service, job: Job, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers in a result, with what is told of them to metrics and log."""
+    answers: list[dict[str, Any]] = result["answers"]
+    for each, (source, target) in zip(answers, result["counts"], strict=True):
+        service.metrics.answer(job.model, each, source, target)
+    request.state.facts |= {"model": job.model, "inputs": len(job.inputs), "cost": job.cost}
+    request.state.facts |= {"tokens": [sum(column) for column in zip(*result["counts"], strict=True)]}
+    if service.settings.log_text:
+        request.state.facts |= {"sources": [row["source"] for row in job.inputs], "texts": [a["text"] for a in answers]}
+    return answers
+
+
+def reply(content: Any) -> Response:
+    """JSON, as it is."""
+    return Response(json.dumps(content, ensure_ascii=False), media_type="application/json")
+
+
+def make_health(service: Service) -> APIRouter:
+    """Whether the server lives, whether it accepts requests, and how it does."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok", "version": antiphon.__version__}
+
+    @router.get("/readyz", responses={503: {"description": "not yet, or no more"}})
+    async def readyz() -> Response:
+        """Requests are accepted: the models have answered something, and the server does not end."""
+        state = "ready" if service.ready else "draining" if service.draining else "loading"
+        body = {"status": state, "models": list(service.models), "processes": len(service.fleet.processes)}
+        return Response(json.dumps(body), 200 if service.ready else 503, media_type="application/json")
+
+    @router.get("/metrics", responses={**FAILURES, 200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+def make_api(service: Service) -> APIRouter:
+    """The API under /v1."""
+    router = APIRouter(prefix="/v1", responses=FAILURES)
+    router.include_router(_asking(service))
+    router.include_router(_looking(service))
+    return router
+
+
+def _asking(service: Service) -> APIRouter:
+    router = APIRouter(tags=["answers"])
+    lines: dict[int | str, dict[str, Any]] = {200: {"model": schema.Predicted, "content": {"text/plain": {}}}}
+
+    @router.post("/predict", openapi_extra=wanting(schema.Predict, "text/plain"), responses=lines)
+    async def predict(request: Request, model: str | None = None) -> Response:
+        """Answer inputs. As text/plain: an input a line, an answer a line, from the model that the query names."""
+        plain = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/plain"
+        body = await request.body()
+        asked = _lines(body, model) if plain else schema.Predict.model_validate_json(body)
+        served = models.find(service.models, asked.model if asked.model is not None else model)
+        job = await service.job(served, asked.inputs, asked, patience(request, service))
+        answers = await said(request, service, job)
+        if plain:
+            text = "".join(each["text"].replace("\n", " ") + "\n" for each in answers)
+            return Response(text, media_type="text/plain; charset=utf-8")
+        return reply({"model": served.name, "answers": answers})
+
+    @router.post("/stream", openapi_extra=wanting(schema.Stream),
+                 responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+    async def stream(request: Request, asked: Annotated[schema.Stream, Depends(reading(schema.Stream))]) -> Response:
+        """Answer one input as server-sent events: `partial` as the answer grows, then `answer` (or `error`)."""
+        served = models.find(service.models, asked.model)
+        job = await service.job(served, asked.inputs, asked, patience(request, service), stream=True)
+        return Events(service, job, lambda result: booked(request, service, job, result)[0])
+
+    @router.post("/chat", openapi_extra=wanting(schema.Chat), responses={200: {"model": schema.Predicted}})
+    async def chat(request: Request, asked: Annotated[schema.Chat, Depends(reading(schema.Chat))]) -> Response:
+        """Answer the last of some turns."""
+        served = models.find(service.models, asked.model)
+        try:
+            pair = conversation(served.task, asked.turns)
+        except AntiphonError as error:
+            raise wrong(error, "turns") from None
+        search = schema.Search(model=served.name)
+        job = await service.job(served, [pair.source], search, patience(request, service))
+        return reply({"model": served.name, "answers": await said(request, service, job)})
+
+    return router
+
+
+def _lines(body: bytes, model: str | None) -> schema.Predict:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refusal(WRONG, "the text is not UTF-8", where="body", do="convert it", cause="input") from None
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    return schema.Predict(inputs=list(lines), model=model)
+
+
+def _looking(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/models", tags=["models"], responses={200: {"model": schema.Models}})
+    async def list_models() -> Response:
+        """The models, and what they can do."""
+        return reply({"models": [model.about(service.settings) for model in service.models.values()]})
+
+    @router.post("/explore", tags=["answers"], openapi_extra=wanting(schema.Explore),
+                 responses={200: {"model": schema.ExploredAnswer}})  # fmt: skip
+    async def explore(request: Request, asked: Annotated[schema.Explore, Depends(reading(schema.Explore))]) -> Response:
+        """What may come next after a beginning, and where it leads."""
+        served = models.find(service.models, asked.model)
+        job = await service.exploration(served, asked, patience(request, service))
+        result = await answer(service, job, request.receive)
+        return reply(result["explored"])
+
+    @router.post("/files", tags=["answers"], responses={200: {"model": schema.Answered}})
+    async def files(
+        request: Request, file: Annotated[UploadFile, File(description="a recording, a film or an array (.npy)")],
+        model: Annotated[str | None, Form()] = None, beam: Annotated[int | None, Form(ge=1)] = None,
+        best: Annotated[int | None, Form(ge=1)] = None, details: Annotated[bool, Form()] = False,
+    ) -> Response:  # fmt: skip
+        """Answer a file; where there are times, with those of words."""
+        served, suffix = models.find(service.models, model), Path(file.filename or "").suffix.lower()
+        with tempfile.TemporaryDirectory(dir=service.folder.name) as folder:
+            path = await _kept(file, Path(folder), suffix, served, service)
+            search = schema.Search(model=served.name, beam=beam, best=best, details=details)
+            job = await service.file(served, path, search, patience(request, service))
+            return reply((await said(request, service, job))[0])
+
+    return router
+
+
+async def _kept(file: UploadFile, folder: Path, suffix: str, model: Served, service: Service) -> Path:
+    """An uploaded file in a folder, under a name that is not the client's."""
+    known = any(suffix in kinds for kinds in models.SUFFIXES.values())
+    path = folder / f"file{suffix if known else ''}"
+    size = 0
+    with path.open("wb") as target:
+        while part := await file.read(1 << 20):
+            target.write(part)
+            size += len(part)
+    if not size:
+        raise Refusal(WRONG, "the file is empty", where="file", do="send a whole one", cause="input")
+    return path
+
+
+def _serve_pages(app: FastAPI) -> None:
+    """The web page at / and /page, and the documentation at /docs; nothing is fetched from elsewhere."""
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        if not (PAGE / "index.html").is_file():
+            raise Refusal(MISSING, "this server has no page", do="see /docs", cause="http")
+        return FileResponse(PAGE / "index.html")
+
+    def serve(file: Path) -> Callable[[], Awaitable[Response]]:
+        async def get() -> Response:
+            return FileResponse(file)
+
+        return get
+
+    for file in sorted(PAGE.glob("*.*")):
+        app.add_api_route(f"/{file.name}", serve(file), include_in_schema=False)
+    app.add_api_route("/docs", serve(DOCS / "index.html"), include_in_schema=False)
+    app.mount("/docs", StaticFiles(directory=DOCS))
+    app.mount("/page", StaticFiles(directory=PAGE, html=True, check_dir=False))
