@@ -3,8 +3,8 @@
     python -m antiphon.serving.worker DESCRIPTOR
 
 The descriptor is a socket. What comes: `load` with the files of each model, then `answer` or `explore` with jobs, and
-`cancel` with the id of a job at any time. What goes: `ready` or `broken`; `alive` and `partial` while it decodes, and
-`answered`.
+`cancel` with the id of a job at any time. What goes: `ready` or `broken`; `alive`, `partial` and `early` while it decodes,
+and `answered` with what is left.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from antiphon.data.arrays import written
 from antiphon.data.corpus import Pair
 from antiphon.data.knowledge import FACTS
 from antiphon.data.modalities import Text
+from antiphon.inference.answer import Answer
 from antiphon.inference.beam import BEAM
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.explore import explore
@@ -110,22 +111,22 @@ class Worker:
 
     def _answer(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> list[tuple[str, Result]]:
         inputs = [each for job in jobs for each in job["inputs"]]
-        owners = [job for job in jobs for _ in job["inputs"]]
         prefixes, required = ([each.get(name, empty) for each in inputs] for name, empty in (("prefix", ""), ("required", [])))
+        watcher = _Watcher(self, jobs, predictor.task)
         found = predictor.predict(
             [_pair(each) for each in inputs],
             settings=Decoding(**batch["decoding"]),
             prefixes=prefixes if any(prefixes) else None,
             required=required if any(required) else None,
             banned=batch["banned"],
-            watch=self._watch(owners),
+            watcher=watcher,
         )
-        results: dict[str, Result] = {job["id"]: {"answers": [], "counts": []} for job in jobs}
-        for owner, answers in zip(owners, found, strict=True):
-            mine = results[owner["id"]]
-            mine["answers"].append(answered(answers, predictor.task, details=owner["details"]))
-            mine["counts"].append([len(answers[0].source_tokens), len(answers[0].log_probs)])
-        return list(results.items())
+        results = {job["id"]: _Result(job, predictor.task) for job in jobs}
+        places = [(job["id"], place) for job in jobs for place in range(len(job["inputs"]))]
+        for (number, place), answers in zip(places, found, strict=True):
+            if number not in watcher.done:
+                results[number].add(place, answers)
+        return [(number, result.content) for number, result in results.items() if number not in watcher.done]
 
     def _explore(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> Iterator[tuple[str, Result]]:
         for job in jobs:
@@ -133,22 +134,8 @@ class Worker:
                             width=job["width"])  # fmt: skip
             yield job["id"], {"explored": explored(found, predictor.task)}
 
-    def _watch(self, owners: Sequence[Message]) -> Callable[[Collection[int], Callable[[int], str | None]], list[int]]:
-        """Looks on after each step: says that this process lives, tells what is streamed, and hears what is cancelled."""
-        latest: dict[int, str] = {}
-
-        def watch(going: Collection[int], text: Callable[[int], str | None]) -> list[int]:
-            self._hear()
-            for number in going:
-                said = text(number) if owners[number]["stream"] else None
-                if said is not None and said != latest.get(number):
-                    latest[number] = said
-                    self.channel.send({"is": "partial", "id": owners[number]["id"], "text": said})
-            return [number for number in going if owners[number]["id"] in self.cancelled]
-
-        return watch
-
-    def _hear(self) -> None:
+    def hear(self) -> set[str]:
+        """Say that this process lives, and hear what has been cancelled."""
         while self.channel.waiting():
             message = self.channel.receive()
             if message["do"] == "cancel":
@@ -158,6 +145,51 @@ class Worker:
         if time.monotonic() - self.told > ALIVE:
             self.told = time.monotonic()
             self.channel.send({"is": "alive"})
+        return self.cancelled
+
+
+class _Result:
+    """The answers to one job, which come in any order."""
+
+    def __init__(self, job: Message, task: Task) -> None:
+        self.job, self.task, self.id = job, task, job["id"]
+        self.answers: list[Any] = [None] * len(job["inputs"])
+        self.counts: list[Any] = [None] * len(job["inputs"])
+
+    def add(self, place: int, answers: list[Answer]) -> bool:
+        """One more; true where these are all."""
+        self.answers[place] = answered(answers, self.task, details=self.job["details"])
+        self.counts[place] = [len(answers[0].source_tokens), len(answers[0].log_probs)]
+        return None not in self.answers
+
+    @property
+    def content(self) -> Result:
+        """What is sent."""
+        return {"answers": self.answers, "counts": self.counts}
+
+
+class _Watcher:
+    """Tells of what is streamed, and of jobs that are done before their batch is; gives up what is cancelled."""
+
+    def __init__(self, worker: Worker, jobs: Sequence[Message], task: Task) -> None:
+        self.worker, self.latest, self.done = worker, dict[int, str](), set[str]()
+        self.results = [(_Result(job, task), place) for job in jobs for place in range(len(job["inputs"]))]
+
+    def look(self, going: Collection[int], text: Callable[[int], str | None]) -> list[int]:
+        cancelled = self.worker.hear()
+        for number in going:
+            job = self.results[number][0].job
+            said = text(number) if job["stream"] else None
+            if said is not None and said != self.latest.get(number):
+                self.latest[number] = said
+                self.worker.channel.send({"is": "partial", "id": job["id"], "text": said})
+        return [number for number in going if self.results[number][0].id in cancelled]
+
+    def tell(self, number: int, answers: list[Answer]) -> None:
+        result, place = self.results[number]
+        if result.add(place, answers):
+            self.done.add(result.id)
+            self.worker.channel.send({"is": "early", "id": result.id, "result": result.content})
 
 
 def _pair(given: Message) -> str | Pair:
