@@ -6,7 +6,7 @@ step, then K), V vocabulary, S source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +22,7 @@ from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, qu
 BEAM = 5
 """Hypotheses kept where the settings leave it open."""
 
-Watch = Callable[[Collection[int], Callable[[int], list[int] | None]], Collection[int]]
+Look = Callable[[Collection[int], Callable[[int], list[int] | None]], Collection[int]]
 """Looks on after each step: gets the numbers of the sentences that go on, and what tells the tokens of the best answer to
 one of them so far (None where an ended one is better); gives the numbers of those to be given up, in vain if others."""
 
@@ -67,9 +67,9 @@ class Beams:
 
     def __init__(
         self, models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int],
-        context: Mapping[str, Padded], constraints: list[Constraint], numbers: list[int], watch: Watch | None = None,
+        context: Mapping[str, Padded], constraints: list[Constraint], numbers: list[int], look: Look | None = None,
     ) -> None:  # fmt: skip
-        device, rows, self.watch = source.values.device, len(limits), watch
+        device, rows, self.look = source.values.device, len(limits), look
         self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
         self.slots = settings.n_best if settings.sample else settings.beam or BEAM
         self.memories = [model.encode(source, context) for model in models]
@@ -96,12 +96,16 @@ class Beams:
         self.together = not (settings.sample or settings.groups > 1 or any(item.required for item in constraints))
         self.plain = self.together and not ruled and self.copies_AS is None
 
-    def run(self) -> None:
-        """Search every sentence to its end."""
+    def run(self) -> Iterator[list[int]]:
+        """Search every sentence to its end; after each step, the places of those that it was the last of."""
+        over = set[int]()
         while len(self.active_A):
-            self._step(len(self.steps))
+            active_A = self.active_A
+            done = set(active_A[self._step(len(self.steps))].tolist())
+            yield sorted(done - over)
+            over |= done
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> Tensor:
         steps = self._decode()
         looks = [each.weights_BTS[:, 0].float().view(*self.tokens_AR.shape, -1) for each in steps]
         weights = torch.stack(looks).mean(0) if len(looks) > 1 else looks[0]
@@ -110,9 +114,10 @@ class Beams:
         self._note(choice.gaps_A, self.active_A, step)
         self._record(choice, weights)
         done = self._close(choice, weights, step)
-        if self.watch is not None:
-            done = done | self._given_up(self.watch, done, step)
+        if self.look is not None:
+            done = done | self._given_up(self.look, done, step)
         self._go_on(choice, done)
+        return done
 
     def _decode(self) -> list[Steps]:
         """One step of every model."""
@@ -295,10 +300,10 @@ class Beams:
         self._note((nats_A / error_A).masked_fill(~open_A, INF), self.active_A, step)
         return reach_A < worst_A
 
-    def _given_up(self, watch: Watch, done_A: Tensor, step: int) -> Tensor:
+    def _given_up(self, look: Look, done_A: Tensor, step: int) -> Tensor:
         """The sentences that nobody waits for any more; their best so far are booked as unfinished."""
         places = {self.numbers[n]: place for place, n in enumerate(self.active_A.tolist()) if not done_A[place]}
-        given_up = [places[n] for n in watch(places.keys(), lambda n: self._leading(places[n], step)) if n in places]
+        given_up = [places[n] for n in look(places.keys(), lambda n: self._leading(places[n], step)) if n in places]
         best_AK = torch.zeros_like(self.totals_AR, dtype=torch.bool)
         if not given_up:
             return best_AK.any(1)

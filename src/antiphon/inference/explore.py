@@ -12,7 +12,7 @@ from antiphon.core.batch import BOS, EOS, PAD, UNK, Memory
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
-from antiphon.data.vocabulary import extended_ids
+from antiphon.data.vocabulary import SPECIAL, extended_ids
 from antiphon.inference.constraints import Constraint
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.scoring import average
@@ -52,9 +52,12 @@ def explore(
     words, source = predictor.task.words, predictor.task.read(item)
     if not (item if isinstance(item, str) else item.source).strip():
         raise DataError("the source is empty", do="give something to answer")
-    known = tuple(extended_ids(tokens, words.vocabulary, source.extra))
-    given = known if tokens else predictor.task.phrase(prefix, source.extra)
-    if UNK in given or len(given) >= predictor.longest:
+    given = tuple(extended_ids(tokens, words.vocabulary, source.extra))
+    strange = any(token != SPECIAL[UNK] for token, number in zip(tokens, given, strict=True) if number == UNK)
+    if not tokens:
+        given = predictor.task.phrase(prefix, source.extra)
+        strange = UNK in given
+    if strange or len(given) >= predictor.longest:
         raise ConfigError("the model cannot write this beginning", do="shorten it, or spell it otherwise")
     probabilities_V = _probabilities(predictor, source, given)
     best = probabilities_V.topk(min(width, len(probabilities_V)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,8 +66,18 @@ class _Job:
 
 _Find = Callable[[Sequence[_Job]], list[list[Hypothesis]]]
 
-Watch = Callable[[Collection[int], Callable[[int], str | None]], Collection[int]]
-"""As `antiphon.inference.beam.Watch`, with the numbers of inputs, and the text of the best answer so far."""
+
+class Watcher(Protocol):
+    """Looks on while inputs, told apart by their numbers, are answered with text."""
+
+    def look(self, going: Collection[int], text: Callable[[int], str | None]) -> Collection[int]:
+        """After each step: what goes on, and the text of the best answer so far (None where an ended one is better);
+        the numbers of inputs to be given up, whose answers are then what there is of them, and not `finished`."""
+        ...
+
+    def tell(self, number: int, answers: list[Answer]) -> None:
+        """The answers to an input as soon as they are certain, where that is before the others of its batch."""
+        ...
 
 
 class Predictor:
@@ -128,7 +138,7 @@ class Predictor:
         required: Iterable[Sequence[str]] | None = None,
         banned: Sequence[str] = (),
         first: int = 0,
-        watch: Watch | None = None,
+        watcher: Watcher | None = None,
     ) -> Iterator[list[Answer]]:
         """The answers to each input (a text, a `Pair`, an array), best first, in the order of the inputs.
 
@@ -137,7 +147,7 @@ class Predictor:
         along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
         `first` is the number of the first input where earlier ones were answered before: sampling depends on it.
         Recordings longer than any in training are cut where they are quiet, unless they come with prefixes or words.
-        `watch` sees answers of text grow, and may give some up: these are what there is of them, and not `finished`.
+        `watcher` sees answers of text grow, may give some up, and is told early of others.
         """
         given = prefixes, required, banned
         if isinstance(self.task.target, Numbers) and not (prefixes is None and required is None and not banned):
@@ -145,13 +155,13 @@ class Predictor:
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
         inputs = map(as_text, inputs)
         asked = pieces.cut(inputs) if pieces else inputs
-        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first, watch)
+        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first, watcher)
         yield from pieces.join(found, lambda: self.report) if pieces else found
 
     def _predict(
         self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
         prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str], first: int,
-        watch: Watch | None,
+        watcher: Watcher | None,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
@@ -162,14 +172,15 @@ class Predictor:
         window, chooser = window or batch_size * WINDOW, ranker(settings, self.backward)
         if chooser is not None:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
-        find = partial(self._find, settings=settings, chooser=chooser, watch=watch)
+        certain = not (banned or settings.abstain or chooser)  # which decide when all else is done
+        find = partial(self._find, settings=settings, chooser=chooser, watcher=watcher, early=certain)
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked, first))
         helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
         try:
             while chunk := list(itertools.islice(jobs, window)):
-                if watch is None and helpers is None and (count := self._helpers(len(chunk))) > 1:
+                if watcher is None and helpers is None and (count := self._helpers(len(chunk))) > 1:
                     helpers = Helpers(find, count)
                 answered = self._window(chunk, find, batch_size, banned, report, helpers)
                 yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in answered)
@@ -288,17 +299,18 @@ class Predictor:
         return [replace(best, text="", abstained=True, reason=reasons)]
 
     def _find(
-        self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None, watch: Watch | None
+        self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None, watcher: Watcher | None,
+        early: bool,
     ) -> list[list[Hypothesis]]:
         """What the search finds; where there is a choice to make, the best of all its candidates."""
         if chooser is None:
-            return self._search(jobs, settings, watch)
-        found = self._search(jobs, replace(settings, n_best=pool(settings)), watch)
+            return self._search(jobs, settings, watcher, early)
+        found = self._search(jobs, replace(settings, n_best=pool(settings)), watcher, early)
         ranked = chooser.rank([self._candidates(job, mine) for job, mine in zip(jobs, found, strict=True)])
         answers: list[list[Hypothesis]] = []
         for job, (best, close) in zip(jobs, ranked, strict=True):
             if close and len(jobs) > 1:
-                [again] = self._find([job], settings, chooser, watch)
+                [again] = self._find([job], settings, chooser, watcher, early)
                 answers.append([replace(hypothesis, repeated=True) for hypothesis in again])
             else:
                 answers.append(list(best))
@@ -309,7 +321,9 @@ class Predictor:
         assert job.pair is not None
         return Candidates(job.pair, found, [self.task.answer(each.tokens, job.source.extra) for each in found])
 
-    def _search(self, jobs: Sequence[_Job], settings: Decoding, watch: Watch | None) -> list[list[Hypothesis]]:
+    def _search(
+        self, jobs: Sequence[_Job], settings: Decoding, watcher: Watcher | None, early: bool
+    ) -> list[list[Hypothesis]]:
         sources = [job.source for job in jobs if job.source is not None]
         device = next(self.models[0].parameters()).device
         batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
@@ -319,22 +333,28 @@ class Predictor:
             rolled = roll_out(self.models, batch.source, settings, max_lengths=most, context=batch.context,
                               sample_ids=ids)  # fmt: skip
             return [list[Hypothesis](each) for each in rolled]
+        numbered = {job.number: job for job in jobs}
         found = search(
             self.models, batch.source, settings,
             max_lengths=[min(limit, self.longest) for limit in limits], context=batch.context,
             constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
-            watch=watch and partial(self._watched, watch, {job.number: job for job in jobs}),
+            look=watcher and partial(self._look, watcher, numbered),
+            tell=partial(self._tell, watcher, numbered) if watcher and early and self.models[0].ctc is None else None,
         )  # fmt: skip
         return heard(self.models[0], batch, found)
 
-    def _watched(
-        self, watch: Watch, jobs: dict[int, _Job], going: Collection[int], leading: Callable[[int], list[int] | None]
-    ) -> Collection[int]:
+    def _tell(self, watcher: Watcher, jobs: dict[int, _Job], number: int, found: list[Hypothesis]) -> None:
+        watcher.tell(number, [self._answer(jobs[number], each) for each in found])
+
+    def _look(
+        self, watcher: Watcher, jobs: dict[int, _Job], going: Collection[int],
+        leading: Callable[[int], list[int] | None],
+    ) -> Collection[int]:  # fmt: skip
         def text(number: int) -> str | None:
             tokens, source = leading(number), jobs[number].source
             return None if tokens is None or source is None else self.task.answer(tokens, source.extra)
 
-        return watch(going, text)
+        return watcher.look(going, text)
 
     @property
     def longest(self) -> int:

@@ -12,7 +12,7 @@ taken, or when no live hypothesis would be returned if it ended with the next st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -24,11 +24,15 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, Padded, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.beam import BEAM, Beams, Watch
+from antiphon.inference.beam import BEAM, Beams, Look
 from antiphon.inference.constraints import Constraint
 from antiphon.inference.ctc import joint
 from antiphon.inference.scoring import Model, average, coverage
 from antiphon.inference.selection import INF, MARGIN
+
+
+Tell = Callable[[int, list["Hypothesis"]], None]
+"""Gets the number of a sentence, and its answers."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def search(
     context: Mapping[str, Padded] | None = None,
     constraints: Sequence[Constraint] | None = None,
     sample_ids: Sequence[int] | None = None,
-    watch: Watch | None = None,
+    look: Look | None = None,
+    tell: Tell | None = None,
 ) -> list[list[Hypothesis]]:
     """The `n_best` best hypotheses of every sentence, best first (draws in order where `settings.sample`).
 
@@ -67,7 +72,8 @@ def search(
     end mark, raised where a constraint needs more; `context` is that of the `Batch`. `sample_ids` number the sentences
     for sampling (default: their places). The tokens do not depend on what else is in the batch: a sentence with a
     decision so close that float error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
-    `watch` is called after each step with sentences by their numbers; it cannot change what is found for others.
+    `look` is called after each step with sentences by their numbers; what it gives up cannot change what is found for
+    others. `tell` gets the answers of a sentence as soon as they are certain, if that is before the end.
     """
     _check(settings, len(models))
     rows, context = len(source.lengths_B), context or {}
@@ -77,14 +83,14 @@ def search(
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
     with searching(models):
         models = joint(models, settings.ctc or 0.0)
-        answers, gaps = _decode(models, source, settings, limits, context, asked, numbers, watch)
+        answers, gaps = _decode(models, source, settings, limits, context, asked, numbers, look, tell)
         for row in (gaps < MARGIN).nonzero().flatten().tolist():
             read = [source, *context.values()]
             if rows == 1 and all(each.values.shape[1] == int(each.lengths_B) for each in read):
                 break  # this was the canonical form already
             index = torch.tensor([row], device=source.lengths_B.device)
             own = {name: padded.rows(index) for name, padded in context.items()}
-            one = models, source.rows(index), settings, [limits[row]], own, [asked[row]], [numbers[row]], watch
+            one = models, source.rows(index), settings, [limits[row]], own, [asked[row]], [numbers[row]], look
             alone, _ = _decode(*one)
             answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
     return answers
@@ -173,19 +179,29 @@ def searching(models: Sequence[Model]) -> Iterator[None]:
 
 def _decode(
     models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], context: Mapping[str, Padded],
-    asked: list[Constraint], numbers: list[int], watch: Watch | None,
+    asked: list[Constraint], numbers: list[int], look: Look | None,
+    tell: Tell | None = None,
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, context, asked, numbers, watch)
-    beams.run()
+    beams = Beams(models, source, settings, limits, context, asked, numbers, look)
+    for done in beams.run():
+        if tell is not None and done:
+            for row, answers, gap in zip(done, *_outcome(beams, settings, done), strict=True):
+                if gap >= MARGIN:
+                    tell(numbers[row], answers)
+    return _outcome(beams, settings, range(len(limits)))
+
+
+def _outcome(beams: Beams, settings: Decoding, rows: Sequence[int]) -> tuple[list[list[Hypothesis]], Tensor]:
+    """The answers to sentences that are done, and the smallest gap of any decision that made them."""
     sentences, *_ = ends = beams.ends.columns()
-    gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
+    gaps, lengths = beams.gaps.cpu().numpy()[rows], beams.read_BS.sum(1).tolist()
     order = np.argsort(sentences, kind="stable")
-    bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
+    bounds = np.searchsorted(sentences[order], np.arange(len(lengths) + 1))
     ranked = []
-    for row, length in enumerate(lengths):
-        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, length)
-        gaps[row] = min(gaps[row], smallest)
+    for place, row in enumerate(rows):
+        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, lengths[row])
+        gaps[place] = min(gaps[place], smallest)
         ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
     flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
     answers = [[next(flat) for _ in mine] for mine in ranked]

@@ -193,10 +193,9 @@ class Batcher:
         """A decoder has done a batch, and may be `free` for another; a result is the answers, or a `Refusal`."""
         for job in jobs:
             self._forget(job)
-        kept = [job for job in jobs if not job.future.done()]
-        for job in kept:
-            _settle(job, results.get(job.id, Refusal(BROKEN, "the answer was lost", where=job.id)))
-        if len(kept) == len(jobs):  # what is given up takes less time
+        for job in jobs:
+            settle(job, results.get(job.id, Refusal(BROKEN, "the answer was lost", where=job.id)))
+        if not any(job.future.cancelled() for job in jobs):  # what is given up takes less time
             self.measured(jobs[0].model, sum(job.cost for job in jobs), seconds)
         if free:
             self.free(decoder)
@@ -222,13 +221,13 @@ class Batcher:
             self.refused[job.fingerprint] = None
             while len(self.refused) > REMEMBERED:
                 self.refused.popitem(last=False)
-            _settle(job, Refusal(BROKEN, "the model stopped over this request", where=job.id, cause="crash"))
+            settle(job, Refusal(BROKEN, "the model stopped over this request", where=job.id, cause="crash"))
         self.pump()
 
     def stop(self) -> None:
         """Refuse all that is still waiting."""
         for job in [*self.queue, *self.running]:
-            _settle(job, Refusal(UNREADY, "the server ends", do="try again soon", cause="draining", retry=1))
+            settle(job, Refusal(UNREADY, "the server ends", do="try again soon", cause="draining", retry=1))
 
 
 async def result(job: Job) -> Any:
@@ -244,7 +243,8 @@ def late() -> Refusal:
     return Refusal(LATE, "there was no answer in time", do="send less, or try again later", cause="late", retry=1)
 
 
-def _settle(job: Job, outcome: Any) -> None:
+def settle(job: Job, outcome: Any) -> None:
+    """This has become of a job, if nothing has before: its answers, or a `Refusal`."""
     if job.future.done():
         return
     if isinstance(outcome, Refusal):

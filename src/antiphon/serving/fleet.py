@@ -14,7 +14,7 @@ from typing import Any
 
 from antiphon.core.errors import BundleError
 from antiphon.core.machine import cores
-from antiphon.serving.batcher import Batcher, Job
+from antiphon.serving.batcher import Batcher, Job, settle
 from antiphon.serving.channel import Message, packed, received
 from antiphon.serving.logs import tell
 from antiphon.serving.metrics import Metrics
@@ -86,6 +86,8 @@ class Process:
                 self.heard = asyncio.get_running_loop().time()
                 if message["is"] == "partial":
                     self._partial(message)
+                elif message["is"] == "early":
+                    self._early(message)
                 elif message["is"] == "answered":
                     jobs, self.jobs = self.jobs, []
                     self.fleet.answered(self, jobs, message["results"], self.heard - self.begun)
@@ -95,6 +97,11 @@ class Process:
         for job in self.jobs:
             if job.id == message["id"] and job.partials is not None:
                 job.partials.put_nowait(message["text"])
+
+    def _early(self, message: Message) -> None:
+        for job in self.jobs:
+            if job.id == message["id"]:
+                settle(job, message["result"])
 
     def end(self, cause: str = "") -> None:
         """End it now, whatever it is at."""
@@ -163,7 +170,7 @@ class Fleet:
 
     def answered(self, process: Process, jobs: list[Job], results: dict[str, Any], seconds: float) -> None:
         """A process has done a batch."""
-        found = {job.id: _outcome(job, results.get(job.id, {"failed": "lost"})) for job in jobs}
+        found = {job.id: _outcome(job, results.get(job.id, {"failed": "lost"})) for job in jobs if not job.future.done()}
         self.metrics.batch_seconds.observe(seconds)
         if process.retired:
             process.end()
