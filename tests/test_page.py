@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -185,6 +186,7 @@ def test_the_tree_grows_and_is_answered_from(open_page: Open) -> None:
     page.click("#tab-tree")
     until(page, "document.querySelectorAll('.node').length === 13")
     assert page.inner_text("#tree-path p").startswith("eins zwei")
+    assert page.locator(".node.said .piece").all_inner_texts() == ["start", *ANSWERED.split()]
     page.locator(".node[aria-selected=true]").focus()
     for key in ("ArrowRight", "ArrowDown", " "):
         page.keyboard.press(key)
@@ -223,11 +225,10 @@ def test_every_word_can_be_read_in_both_languages(open_page: Open) -> None:
     said += "for (const l of ['en', 'zh']) { speak(l); all[l] = names.map((n) => say(n)) } return all }"
     source = page.evaluate("fetch('words.js').then((response) => response.text())")
     english, chinese = source.split("const CHINESE")
-    names = page.evaluate("([a, b]) => [a, b].map((t) => [...t.matchAll(/(?:^|, |  )\"?([a-z.]+)\"?: [\"]/gm)].map((m) => m[1]))",
-                          [english, chinese])  # fmt: skip
-    assert sorted(names[0]) == sorted(names[1])
-    assert len(names[0]) > 80
-    texts = page.evaluate(said.replace("names.map", json.dumps(names[0]) + ".map"))
+    names, same = (re.findall(r'(?:^ *|, )"?([a-z.]+)"?: "', text, flags=re.M) for text in (english, chinese))
+    assert sorted(names) == sorted(same)
+    assert len(names) > 80
+    texts = page.evaluate(said.replace("names.map", json.dumps(names) + ".map"))
     assert all(texts["en"])
     assert all(texts["zh"])
 
@@ -261,16 +262,20 @@ def test_everything_is_named_and_can_be_read(open_page: Open, scheme: str) -> No
 
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data] };
-  const light = (colour) => rgb(colour).slice(0, 3).map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const light = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
+  };
   const paper = light(getComputedStyle(document.body).backgroundColor);
   const pale = [];
   for (const each of document.querySelectorAll("body *")) {
     const written = [...each.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!written || !each.checkVisibility() || each.id === "mirror" || each.closest("#mirror, .unseen, .skip, option")) continue;
+    if (!written || !each.checkVisibility() || each.closest("#mirror, .unseen, .skip, option, noscript")) continue;
     const ink = light(getComputedStyle(each).color);
-    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    const ratio = Math.max(ink, paper) / Math.min(ink, paper);
     if (ratio < 4.5) pale.push([each.outerHTML.slice(0, 80), ratio]);
   }
   return pale;
@@ -299,7 +304,8 @@ def test_facts_are_pasted_and_sent(open_page: Open) -> None:
     page.evaluate("""() => {
       const data = new DataTransfer();
       data.setData("text/plain", "a | knows | two\\nb | knows | six");
-      document.querySelector(".fact input").dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+      const pasted = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+      document.querySelector(".fact input").dispatchEvent(pasted);
     }""")
     assert page.locator(".fact").count() == 2
     page.wait_for_selector("#answer .word, #facts-of-answer span")
@@ -328,6 +334,10 @@ def test_what_the_microphone_hears_is_answered(open_page: Open) -> None:
     page.wait_for_selector("#answer:not([aria-busy])")
     assert page.inner_text("#answer") == response.value.json()["text"]
     until(page, "document.querySelector('audio').duration > 0.2")
+    words = response.value.json()["words"]
+    page.locator("#answer .word >> nth=-1").click()
+    until(page, "!document.querySelector('audio').paused")
+    assert page.evaluate("document.querySelector('audio').currentTime") >= words[-1]["start"]
 
 
 def test_errors_are_plain_and_a_busy_server_is_asked_again(open_page: Open) -> None:
@@ -348,14 +358,17 @@ def test_errors_are_plain_and_a_busy_server_is_asked_again(open_page: Open) -> N
     assert page.is_hidden("#problem")
 
 
+CUT = """([pieces, text]) => import("./alignment.js").then(({ words }) =>
+  words(pieces, text).map((word) => [word.text, word.pieces]))"""
+
+
 def test_pieces_find_their_words(open_page: Open) -> None:
     page = open_page()
-    cut = "([pieces, text]) => import('./alignment.js').then(({ words }) => words(pieces, text).map((w) => [w.text, w.pieces]))"
-    assert page.evaluate(cut, [[" Ein", " Fahr", "rad", "."], "Ein Fahrrad."]) == [
-        ["Ein", [0]],
-        ["Fahrrad.", [1, 2, 3]],
-    ]
-    assert page.evaluate(cut, [["<s>", "秋", "風"], "秋 風"]) == [["<s>", [0]], ["秋", [1]], ["風", [2]]]
-    assert page.evaluate(cut, [["a", "b"], "AB"]) == [["A", [0]], ["B", [1]]]
-    assert page.evaluate(cut, [["a", " ", "b", "c"], "a bc"]) == [["a", [0]], ["bc", [2, 3]]]
-    assert page.evaluate(cut, [["?", "x"], "y x"]) == [["?", [0]], ["x", [1]]]
+    for pieces, text, words in (
+        ([" Ein", " Fahr", "rad", "."], "Ein Fahrrad.", [["Ein", [0]], ["Fahrrad.", [1, 2, 3]]]),
+        (["<s>", "秋", "風"], "秋 風", [["<s>", [0]], ["秋", [1]], ["風", [2]]]),
+        (["a", "b"], "AB", [["A", [0]], ["B", [1]]]),
+        (["a", " ", "b", "c"], "a bc", [["a", [0]], ["bc", [2, 3]]]),
+        (["?", "x"], "y x", [["?", [0]], ["x", [1]]]),
+    ):
+        assert page.evaluate(CUT, [pieces, text]) == words

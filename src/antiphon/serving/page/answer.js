@@ -78,8 +78,8 @@ export function finish(answer, { source, given, seconds, leads }) {
   see(answer.details ?? null, source, answer.text);
   place.replaceChildren(...(seen ? inWords(answer.text, given, leads) : [answer.text]));
   facts.replaceChildren(...told(answer, seconds));
-  find("doubt").hidden = !seen;
-  find("doubt").textContent = say(leads ? "doubt" : "doubt.heard");
+  find("doubt").hidden = !seen?.chances.length;
+  find("doubt").textContent = say(leads ? "doubt" : answer.words ? "doubt.heard" : "doubt.only");
   list(answer.alternatives, answer.text);
   find("aloud").textContent = answer.text;
 }
@@ -104,7 +104,7 @@ function inWords(text, given, leads) {
 function told(answer, seconds) {
   const parts = [];
   if (answer.confidence !== null) parts.push(say("sure", { percent: percent(answer.confidence) }));
-  else if (answer.score !== null) parts.push(`${say("score")} ${decimal(answer.score, 2)}`);
+  else if (answer.score !== null && !answer.numbers) parts.push(`${say("score")} ${decimal(answer.score, 2)}`);
   if (seconds !== null) parts.push(say("seconds", { seconds: decimal(seconds, 2) }));
   if (!answer.finished) parts.push(say("unfinished"));
   if (!answer.text) parts.unshift(say("empty"));

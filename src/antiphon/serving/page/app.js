@@ -98,8 +98,8 @@ function arrived(data, seconds) {
   answer.finish(data, { source: isText() ? state.source : "", given: leads ? state.prefix.trim() : "", seconds, leads });
   source.reflect(seen);
   chart.show(data.numbers);
-  if (data.words && !isText()) speech.timed(data.words, data.text, find("answer"));
-  find("inside").hidden = !seen;
+  if (data.words && seen) speech.timed(data.words, data.text, seen.targets, find("answer"));
+  find("inside").hidden = !(leads ? seen : seen?.looks);
   look();
 }
 
@@ -166,7 +166,7 @@ function look(view = state.view) {
   if (told) toAddress();
   if (find("inside").hidden) return;
   if (now === "attention") heat.show();
-  else tree.show(state.prefix.trim());
+  else tree.show(state.prefix.trim(), [last.data, ...last.data.alternatives].map(({ text }) => text), last.data.details.target);
 }
 
 /** Puts a model and all that is asked of it on the page. */
@@ -264,7 +264,7 @@ function turn(change) {
 
 async function main() {
   const told = fromAddress();
-  answer.begin((word) => offer(word, last.data.text, { explore, from }));
+  answer.begin((word) => (word.dataset.start ? speech.play(word) : offer(word, last.data.text, { explore, from })));
   source.begin();
   lines.begin();
   heat.begin();

@@ -18,10 +18,12 @@ export function tell(problem, again) {
     make("p", {}, `${where}${problem.what}.`),
     ...(problem.got ? [make("p", {}, say("problem.got", { got: problem.got }))] : []),
     ...(problem.do ? [make("p", {}, say("problem.do", { do: problem.do }))] : []),
-    problem.status === LOCKED ? locked(again) : make("div", { class: "row" }, retry),
+    problem.status === LOCKED ? locked(again) : make("div", { class: "row" }, retry, close()),
   );
   place.hidden = false;
 }
+
+const close = () => make("button", { type: "button", class: "plain", onclick: clear }, say("close"));
 
 function locked(again) {
   const field = make("input", { type: "password", "aria-label": say("key"), placeholder: say("key"), autocomplete: "off" });

@@ -90,31 +90,35 @@ async function take(file) {
   send(file);
 }
 
-/** The words of an answer with their times: they light up as they are said, and can be played from. */
-export function timed(words, text, into) {
-  const parts = [];
+/** Gives the words of an answer on the page their times: they light up as they are said, and can be played. */
+export function timed(words, text, targets, into) {
   let at = 0;
   for (const word of words) {
     const from = text.indexOf(word.text, at);
     if (from < 0) continue;
-    const play = () => playFrom(word.start);
-    const label = say("play.word", { word: word.text });
-    const made = make("span", { class: "timed", role: "button", tabindex: 0, "aria-label": label, "data-start": word.start, "data-end": word.end,
-      onclick: play, onkeydown: (event) => event.key === "Enter" && play() }, word.text); // prettier-ignore
-    parts.push(text.slice(at, from), made);
     at = from + word.text.length;
+    for (const made of into.querySelectorAll(".word")) {
+      const target = targets[Number(made.dataset.target)];
+      if (target.from >= from && target.from < at) time(made, word);
+    }
   }
-  into.replaceChildren(...parts, text.slice(at));
 }
 
-function playFrom(seconds) {
+function time(made, { text, start, end }) {
+  Object.assign(made.dataset, { start, end });
+  made.setAttribute("role", "button");
+  made.setAttribute("aria-label", say("play.word", { word: text }));
+}
+
+/** Plays the recording from a word. */
+export function play(word) {
   if (!player) return;
-  player.currentTime = seconds;
+  player.currentTime = Number(word.dataset.start);
   player.play();
 }
 
 function follow() {
-  for (const word of document.querySelectorAll(".timed")) {
+  for (const word of document.querySelectorAll(".word[data-start]")) {
     const { start, end } = word.dataset;
     word.classList.toggle("now", player.currentTime >= Number(start) && player.currentTime < Number(end));
   }

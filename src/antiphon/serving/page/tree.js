@@ -6,6 +6,8 @@ import { percent, say } from "./words.js";
 
 const WIDTH = 4;
 const OPENED = 3;
+// Where words are tokens, this mark says that one stands close to the word before.
+const JOINED = "\uffed";
 
 const panel = find("tree");
 const all = new Map();
@@ -15,6 +17,8 @@ let chosen = null;
 let calls = { explore: async () => null, from: () => {} };
 let stage = null;
 let width = WIDTH;
+let answers = [];
+let apart = false;
 
 /** `explore({prefix, pieces, width})` asks the server; `from(prefix)` has the answer begun so. */
 export const begin = (given) => (calls = given);
@@ -30,9 +34,15 @@ export function write() {
   pick(chosen);
 }
 
-/** Grows the tree from a beginning, unless it stands already. */
-export async function show(prefix) {
+/** Grows the tree from a beginning, unless it stands already. `texts` are the answers, the best first, `pieces` those of the best. */
+export async function show(prefix, texts, pieces) {
   if (root?.prefix === prefix) return;
+  answers = texts;
+  apart = !pieces.some((piece) => /\s/.test(piece)) && pieces.join("") !== texts[0];
+  await grow(prefix);
+}
+
+async function grow(prefix) {
   root = null;
   const mine = await opened({ pieces: null, prefix, text: prefix || say("tree.start"), chance: 1, parent: null, end: false });
   if (!mine) return;
@@ -41,7 +51,7 @@ export async function show(prefix) {
   setUp();
   pick(root);
   for (let depth = 1; depth < OPENED; depth++) {
-    const node = chosen.ways?.[0];
+    const node = chosen.ways?.find((way) => says(way, answers[0])) ?? chosen.ways?.[0];
     if (!node || node.end || !(await opened(node)) || root !== mine) break;
     pick(node);
   }
@@ -74,7 +84,13 @@ function widen(event) {
   width = Math.min(12, Math.max(2, Number(event.target.value) || WIDTH));
   const { prefix } = root;
   forget();
-  show(prefix);
+  grow(prefix);
+}
+
+/** Whether an answer goes this way. */
+function says(node, text) {
+  const way = written(node);
+  return node.end ? text === way : text.startsWith(way);
 }
 
 /** Opens or closes a node, and chooses it. */
@@ -118,7 +134,9 @@ function describe() {
 /** What is said up to a node, as well as it is known: the server says it of those that were opened. */
 function written(node) {
   if (node.path !== undefined && node.path !== null) return node.path;
-  return node.end ? written(node.parent) : written(node.parent) + (node.parent.path === "" ? node.text.trimStart() : node.text);
+  const before = written(node.parent);
+  if (node.end || !before) return before + node.text.trimStart();
+  return before + (apart && !node.pieces.at(-1).startsWith(JOINED) ? " " : "") + node.text;
 }
 
 async function follow(node) {
@@ -170,6 +188,8 @@ function dress(node) {
   made.setAttribute("aria-selected", node === chosen);
   if (!node.end) made.setAttribute("aria-expanded", node.open);
   made.classList.toggle("on", line(chosen).includes(node));
+  made.classList.toggle("said", says(node, answers[0]));
+  made.classList.toggle("held", answers.slice(1).some((text) => says(node, text)));
   made.classList.toggle("opened", node.open);
   made.classList.toggle("passed", Boolean(node.parent?.ways.some((way) => way.open)));
   made.tabIndex = node === chosen ? 0 : -1;
