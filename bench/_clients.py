@@ -75,16 +75,19 @@ class Server(NamedTuple):
 
     def workers(self) -> list[int]:
         """Its decoding processes."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        return [worker for nursery in _children(self.process.pid) for worker in _children(nursery)]
 
     def memory(self) -> float:
         """Resident megabytes of all its processes, what they share counted once (PSS)."""
-        return sum(_pss(pid) for pid in (self.process.pid, *self.workers()))
+        return sum(map(_pss, (self.process.pid, *_children(self.process.pid), *self.workers())))
 
     def cpu(self) -> tuple[float, float]:
         """CPU seconds of the server process, and of its decoding processes."""
         return _cpu(self.process.pid), sum(map(_cpu, self.workers()))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _pss(pid: int) -> float:

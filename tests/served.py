@@ -93,13 +93,19 @@ class Served:
         return [answer["text"] for answer in reply.json()["answers"]]
 
     def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        return [worker for nursery in children(self.process.pid) for worker in children(nursery)]
 
     def end(self) -> int:
         """Tell it to end, and wait; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+def children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from antiphon.inference.confidence import probability
 from antiphon.inference.constraints import Constraint, Phrase
 from antiphon.inference.ctc import heard
 from antiphon.inference.helpers import Helpers, possible
-from antiphon.inference.recordings import Pieces
+from antiphon.inference.recordings import Pieces, Whole
 from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
 from antiphon.inference.rollout import Rolled, roll_out
 from antiphon.inference.search import Hypothesis, search
@@ -153,6 +153,7 @@ class Predictor:
         if isinstance(self.task.target, Numbers) and not (prefixes is None and required is None and not banned):
             raise ConfigError("prefixes, required and banned words are for answers of text", where="predict")
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
+        watcher = Whole(watcher, pieces.owners) if pieces and watcher else watcher
         inputs = map(as_text, inputs)
         asked = pieces.cut(inputs) if pieces else inputs
         found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first, watcher)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from antiphon.inference.confidence import probability
 from antiphon.inference.task import Task
 
 if TYPE_CHECKING:
-    from antiphon.inference.predictor import Answer
+    from antiphon.inference.predictor import Answer, Watcher
 
 
 _TIME = re.compile(r"\d+\.\d\ds")
@@ -35,6 +35,8 @@ class Pieces:
         self.signal, self.longest = signal, longest
         self.starts: deque[list[float]] = deque()
         """Of each recording that is on its way: the seconds at which its pieces begin."""
+        self.owners: list[int] = []
+        """Of each piece the number of its recording."""
 
     @staticmethod
     def wanted(task: Task) -> Pieces | None:
@@ -46,16 +48,18 @@ class Pieces:
 
     def cut(self, inputs: Iterable[str | Pair]) -> Iterator[str | Pair]:
         """The recordings, long ones in pieces."""
-        for item in inputs:
+        for number, item in enumerate(inputs):
             value, rate = item if isinstance(item, str) else item.source, self.signal.settings.rate or RATE
             if not value.strip() or speech.heading(value, rate).seconds <= self.longest:
                 self.starts.append([0.0])
+                self.owners.append(number)
                 yield item
                 continue
             recording = speech.record(value, rate)
             samples = speech.at_rate(recording, rate)
             found = speech.pieces(speech.Recording(samples, rate), self.longest - 2 * self.signal.settings.step / 1000)
             self.starts.append([piece.start / rate for piece in found])
+            self.owners += [number] * len(found)
             for piece in found:
                 part = written(samples[piece])
                 yield part if isinstance(item, str) else replace(item, source=part)
@@ -100,6 +104,23 @@ class Pieces:
             repeated=any(part.repeated for part in parts),
             reason="; ".join(dict.fromkeys([CUT, *filter(None, (part.reason for part in parts))])),
         )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Stands between a watcher of recordings and their pieces: what it gives up is given up in all its pieces. It is
+    shown no text, which would be that of a piece."""
+
+    watcher: Watcher
+    owners: list[int]
+
+    def look(self, going: Collection[int], text: Callable[[int], str | None]) -> list[int]:
+        """After each step."""
+        given_up = self.watcher.look(sorted({self.owners[piece] for piece in going}), lambda number: None)
+        return [piece for piece in going if self.owners[piece] in given_up]
+
+    def tell(self, number: int, answers: list[Answer]) -> None:
+        """An answer to a piece, which is none to its recording."""
 
 
 class Word(NamedTuple):

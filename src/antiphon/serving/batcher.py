@@ -86,7 +86,8 @@ class Pace:
 
 @dataclass
 class Batcher:
-    """The one queue. Decoders that have nothing to do are `idle`; `decoders` tells how many there are in all.
+    """The one queue, which is `open` once the models have answered something. Decoders that have nothing to do are
+    `idle`; `decoders` tells how many there are in all: none for a while, where the last one is being replaced.
 
     `waiting` is what the queue costs, `pending` that with what is running, by model.
     """
@@ -99,6 +100,7 @@ class Batcher:
     idle: list[Decoder] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)
     refused: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    open: bool = False
     waiting: int = 0
     pending: Counter[str] = field(default_factory=Counter)
     timer: asyncio.TimerHandle | None = None
@@ -107,7 +109,7 @@ class Batcher:
         """Accept a request, or raise a `Refusal`."""
         if self.refused and job.fingerprint in self.refused:
             raise Refusal(WRONG, "this request has stopped the model before", do="change it", cause="quarantine")
-        if not self.decoders():
+        if not self.open:
             raise Refusal(UNREADY, "no model is ready", do="try again soon", cause="unready", retry=1)
         seconds, patience = self.expected(), SHARE * (job.deadline - _now())
         if self.queue and (self.waiting + job.cost > self.settings.queue or seconds > patience):
@@ -225,7 +227,8 @@ class Batcher:
         self.pump()
 
     def stop(self) -> None:
-        """Refuse all that is still waiting."""
+        """Refuse all that is still waiting, and all that comes."""
+        self.open = False
         for job in [*self.queue, *self.running]:
             settle(job, Refusal(UNREADY, "the server ends", do="try again soon", cause="draining", retry=1))
 

@@ -7,8 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from antiphon.serving.channel import Message, packed, received
 from antiphon.serving.logs import tell
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.models import Served
+from antiphon.serving.nursery import Nursery
 from antiphon.serving.refusals import BROKEN, Refusal, wrong
 from antiphon.serving.settings import Settings
 
@@ -37,19 +36,15 @@ class Process:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.jobs, self.begun, self.heard = fleet, list[Job](), 0.0, 0.0
-        self.retired, self.cause = False, "died"
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "antiphon.serving.worker", str(theirs.fileno())]
-        # A session of its own: what a terminal sends to the server is not for it, and it ends when the socket closes.
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                                        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
-        theirs.close()
-        ours.setblocking(False)
-        self.socket = ours
+        self.listening: asyncio.Task[None] | None = None
+        self.retired, self.cause, self.number = False, "died", 0
 
     async def start(self, models: Models) -> dict[str, tuple[float, float]]:
         """Wait until it has loaded and tried all models; how fast each was. Raises `BundleError`."""
-        self.reader, self.writer = await asyncio.open_connection(sock=self.socket)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.reader, self.writer = await asyncio.open_connection(sock=ours)
+            self.number = await self.fleet.nursery.bear(theirs)
         self.send({"do": "load", "models": {name: list(model.copies) for name, model in models.items()}})
         try:
             message = await asyncio.wait_for(received(self.reader), LOADING)
@@ -91,6 +86,7 @@ class Process:
                 elif message["is"] == "answered":
                     jobs, self.jobs = self.jobs, []
                     self.fleet.answered(self, jobs, message["results"], self.heard - self.begun)
+        self.close()
         self.fleet.died(self)
 
     def _partial(self, message: Message) -> None:
@@ -106,13 +102,14 @@ class Process:
     def end(self, cause: str = "") -> None:
         """End it now, whatever it is at."""
         self.cause = cause or self.cause
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
+        if self.number:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.number, signal.SIGKILL)
 
-    async def buried(self) -> None:
-        """Wait until it has gone."""
+    def close(self) -> None:
+        """It has gone, or is to go: its number may be that of another process from now on."""
+        self.number = 0
         self.writer.close()
-        await asyncio.to_thread(self.process.wait)
 
 
 class Fleet:
@@ -122,6 +119,7 @@ class Fleet:
         self.settings, self.metrics = settings, metrics
         self.size = settings.processes or cores(os.environ)
         self.models: Models = {}
+        self.nursery = Nursery()
         self.processes: list[Process] = []
         self.everybody: set[Process] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -139,7 +137,7 @@ class Fleet:
                 if isinstance(each, Process):
                     self._retire(each)
             raise broken[0]
-        before, self.models = self.processes, models
+        before, self.models, self.batcher.open = self.processes, models, True
         self.processes = [each for each in started if isinstance(each, Process)]
         for process in before:
             self._retire(process)
@@ -154,7 +152,7 @@ class Fleet:
         except BaseException:
             self.everybody.discard(process)
             process.end()
-            await process.buried()
+            process.close()
             raise
         for name, (cost, seconds) in paces.items():
             self.batcher.measured(name, cost, seconds)
@@ -179,7 +177,6 @@ class Fleet:
     def died(self, process: Process) -> None:
         """A process has gone, wanted or not."""
         self.everybody.discard(process)
-        self._spawn(process.buried())
         if process in self.batcher.idle:
             self.batcher.idle.remove(process)
         if not (process.retired or self.ending):
@@ -222,15 +219,14 @@ class Fleet:
         self.batcher.stop()
         for task in list(self.tasks):
             task.cancel()
-        for process in list(self.everybody):
-            process.end()
-        everybody = [asyncio.to_thread(process.process.wait) for process in self.everybody]
-        await asyncio.gather(*everybody)
+        self.kill()
+        await asyncio.gather(*(process.listening for process in list(self.everybody) if process.listening))
 
     def kill(self) -> None:
-        """The same at once, without waiting."""
+        """The same without waiting."""
         for process in self.everybody:
             process.end()
+        self.nursery.kill()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -29,13 +29,17 @@ LAST = 5
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket on this address. Raises `ConfigError`."""
+    if not 0 <= port < 1 << 16:  # which the system would take for another one
+        raise ConfigError("there is no such port", where="--port", got=port, do="choose one from 1 to 65535")
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-    except (OSError, OverflowError) as error:
-        what, do = getattr(error, "strerror", None) or str(error), "choose another --host or --port"
+        with contextlib.ExitStack() as closing:
+            made = closing.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            closing.pop_all()
+    except OSError as error:
+        what, do = error.strerror or str(error), "choose another --host or --port"
         raise ConfigError(f"cannot listen: {what.lower()}", where=f"{host}:{port}", do=do) from None
     return made
 
@@ -46,12 +50,12 @@ def serve(words: Sequence[str], host: str, port: int, settings: Settings) -> int
     Raises `AntiphonError` where a model cannot be served, or the address is taken.
     """
     paths = models.named(words)
-    listener = bound(host, port)
-    service = Service(paths, settings)
-    logs.capture()
-    name = f"[{host}]" if ":" in host else host
-    logs.tell("listening", url=f"http://{name}:{listener.getsockname()[1]}", models=list(paths))
-    return asyncio.run(_Main(service, listener).run())
+    with bound(host, port) as listener:
+        service = Service(paths, settings)
+        logs.capture()
+        name = f"[{host}]" if ":" in host else host
+        logs.tell("listening", url=f"http://{name}:{listener.getsockname()[1]}", models=list(paths))
+        return asyncio.run(_Main(service, listener).run())
 
 
 class _Main:

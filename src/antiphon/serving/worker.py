@@ -1,8 +1,6 @@
 """A decoding process: loads models, warms them up, answers batches, and ends when the server does.
 
-    python -m antiphon.serving.worker DESCRIPTOR
-
-The descriptor is a socket. What comes: `load` with the files of each model, then `answer` or `explore` with jobs, and
+What comes through its socket: `load` with the files of each model, then `answer` or `explore` with jobs, and
 `cancel` with the id of a job at any time. What goes: `ready` or `broken`; `alive`, `partial` and `early` while it decodes,
 and `answered` with what is left.
 """
@@ -10,7 +8,6 @@ and `answered` with what is left.
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -220,13 +217,6 @@ def tags(task: Task) -> dict[str, list[str]]:
     }
 
 
-def main() -> None:
-    """Serve the socket of this descriptor until it is closed."""
-    try:
-        Worker(Channel(socket.socket(fileno=int(sys.argv[1])))).run()
-    except (EOFError, ConnectionError):
-        sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()
+def serve(descriptor: int) -> None:
+    """Serve the socket of this descriptor; `EOFError` once it is closed."""
+    Worker(Channel(socket.socket(fileno=descriptor))).run()
