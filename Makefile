@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= auto
 FILES ?= $(wildcard bench/[a-z]*.py)
 
-.PHONY: help install demo test bench check fix lock docs clean
+.PHONY: help install demo test browser bench check fix lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -29,6 +29,9 @@ demo: .venv/.installed  ## learn to pronounce English, then show it
 
 test: .venv/.installed  ## run the tests (ARGS="-m slow" for the long ones)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+browser:  ## install Chromium, for the tests of the web page (Debian and its kin)
+	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-install-recommends chromium fonts-noto-cjk
 
 bench: .venv/.installed  ## measure speed and memory: hours (FILES=bench/limits.py ARGS="--models t128" for one)
 	@for file in $(FILES); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done

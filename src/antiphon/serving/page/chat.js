@@ -1,0 +1,82 @@
+// A conversation: what was said stands above, what is said now is written below.
+
+import { find, make } from "./dom.js";
+import { say } from "./words.js";
+
+const place = find("talking");
+
+let turns = [];
+let answered = async () => "";
+let told = () => {};
+let going = null;
+
+/** `answer(turns, signal)` gives the next turn; `changed(turns)` hears of each. */
+export function begin(answer, changed) {
+  answered = answer;
+  told = changed;
+}
+
+/** Shows a conversation. */
+export function show(said) {
+  going?.abort();
+  turns = [...said];
+  const input = make("input", { type: "text", id: "saying", dir: "auto", autocomplete: "off", "aria-label": say("talk.hint"), placeholder: say("talk.hint") });
+  const form = make("form", { class: "saying", onsubmit: speak }, input,
+    make("button", { class: "strong", id: "send" }, say("send")),
+    make("button", { type: "button", class: "plain fresh", onclick: fresh }, say("fresh"))); // prettier-ignore
+  place.replaceChildren(make("div", { class: "turns", role: "log", "aria-live": "polite", "aria-label": say("said") }), form);
+  paint();
+}
+
+function paint() {
+  const log = place.querySelector(".turns");
+  const nothing = make("p", { class: "nothing" }, say("talk.empty"));
+  log.replaceChildren(...(turns.length ? turns.map((text, number) => turn(text, number % 2 === 0)) : [nothing]));
+}
+
+function turn(content, mine) {
+  const sign = make("span", { class: mine ? "versicle" : "responsory", "aria-hidden": "true" }, mine ? "V" : "R");
+  const who = make("span", { class: "unseen" }, `${say(mine ? "you" : "it")}: `);
+  return make("div", { class: mine ? "turn mine" : "turn" }, sign, make("p", { dir: "auto" }, who, content));
+}
+
+function dots() {
+  return make("span", { class: "dots" }, make("i"), make("i"), make("i"), make("span", { class: "unseen" }, say("thinking")));
+}
+
+async function speak(event) {
+  event.preventDefault();
+  const input = find("saying");
+  const text = input.value.trim();
+  if (!text || going) return;
+  going = new AbortController();
+  const mine = going;
+  input.value = "";
+  const asked = [...turns, text];
+  const log = place.querySelector(".turns");
+  if (!turns.length) log.replaceChildren();
+  log.append(turn(text, true), turn(dots(), false));
+  input.scrollIntoView({ block: "nearest" });
+  const answer = await answered(asked, going.signal);
+  if (going !== mine || !place.contains(input)) return;
+  going = null;
+  if (answer === null) {
+    input.value = text;
+    paint();
+  } else {
+    turns = [...asked, answer];
+    log.lastChild.replaceWith(turn(answer, false));
+    told(turns);
+  }
+  input.scrollIntoView({ block: "nearest" });
+  input.focus();
+}
+
+function fresh() {
+  going?.abort();
+  going = null;
+  turns = [];
+  told(turns);
+  paint();
+  find("saying").focus();
+}
