@@ -41,7 +41,9 @@ class Client:
     async def post(self, path: str, content: Any) -> Reply:
         """Ask with JSON."""
         body = json.dumps(content).encode()
-        return await self._ask(f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        return await self._ask(
+            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        )
 
     async def _ask(self, request: bytes) -> Reply:
         begun = time.perf_counter()

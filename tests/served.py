@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import soundfile
 import torch
 
 from antiphon.core.config import read
@@ -25,6 +27,7 @@ from antiphon.inference.task import Task
 from antiphon.models.seq2seq import build
 
 WORDS = ["ba", "du", "ki", "lo", "me", "ra", "so", "tu"]
+RATE = 8000
 DRAW = random.Random(1)
 SOURCES = [" ".join(DRAW.choices(WORDS, k=1 + n % 7)) for n in range(40)]
 
@@ -32,17 +35,38 @@ SOURCES = [" ".join(DRAW.choices(WORDS, k=1 + n % 7)) for n in range(40)]
 def model(path: Path, *, seed: int = 1, least: int = 4) -> Path:
     """A bundle of letters to words, whose weights are sharpened so that it has opinions; answers have at least so many
     tokens, which makes it as slow as a test needs."""
-    sides = {"source": {"tokenizer": "char"}, "target": {"tokenizer": "whitespace"}}
+    pairs = [Pair(text, " ".join(reversed(text.split()))) for text in SOURCES]
+    return _saved(path, pairs, {"tokenizer": "char"}, {"beam": 3, "min_length": least, "max_length": least + 6}, seed)
+
+
+def listener(path: Path) -> Path:
+    """The same for recordings of a third of a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pairs = []
+    for n, source in enumerate(SOURCES[:8]):
+        file = path.parent / f"{n}.wav"
+        soundfile.write(file, tones(1 / 3, n), RATE)
+        pairs.append(Pair(str(file), source))
+    return _saved(path, pairs, {"kind": "speech"}, {"beam": 2, "min_length": 3, "max_length": 6}, 1)
+
+
+def tones(seconds: float, pitch: int = 0) -> np.ndarray:
+    """What is heard."""
+    return 0.3 * np.sin(2 * np.pi * (300 + 40 * pitch) * np.arange(int(seconds * RATE)) / RATE)
+
+
+def _saved(path: Path, pairs: list[Pair], source: dict[str, Any], decoding: dict[str, Any], seed: int) -> Path:
+    sides = {"source": source, "target": {"tokenizer": "whitespace"}, "frames": {"rate": RATE, "mels": 16}}
+    heard = source.get("kind") == "speech"
+    frontend = {"frontend": {"kind": "stack", "reduce": 4, "time_masks": 0, "feature_masks": 0}} if heard else {}
     network = {
-        "encoder": {"kind": "gru", "layers": 1}, "decoder": {"kind": "gru", "layers": 1}, "width": 16,
+        **frontend, "encoder": {"kind": "gru", "layers": 1}, "decoder": {"kind": "gru", "layers": 1}, "width": 16,
         "feedforward": 32, "attention": "dot", "positions": "none", "norm": "pre", "residual": True, "tie": "none",
         "dropout": 0.1, "head": "vocabulary", "heads": 2, "activation": "relu",
     }  # fmt: skip
-    decoding = {"beam": 3, "min_length": least, "max_length": least + 6}
     config = read({"data": sides, "model": network, "decoding": decoding})
-    pairs = [Pair(text, " ".join(reversed(text.split()))) for text in SOURCES]
     task = Task.learn(pairs, config)
-    made = build(config.model, len(task.source.vocabulary), len(task.target.vocabulary), seed=seed)
+    made = build(config.model, task.source.size, len(task.target.vocabulary), seed=seed)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             parameter.mul_(6 if name == "head.weight" else 2)

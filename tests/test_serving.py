@@ -10,11 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+import soundfile
 
 from antiphon import Predictor, load
 from antiphon.core.config import override
 from antiphon.inference.explore import explore
-from served import SOURCES, Served, model, served
+from served import RATE, SOURCES, Served, listener, model, served, tones
 
 CANARY = "xylophonecanary"
 SLOW = 600
@@ -32,7 +33,8 @@ def server(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     limits += ["--work", "100000", "--watch", "0"]
     folder = tmp_path_factory.mktemp("log")
     slow = model(folder / "slow", least=SLOW)
-    with served(f"en-de={path}", f"other={path}", slow, *limits, folder=folder) as found:
+    heard = listener(folder / "heard")
+    with served(f"en-de={path}", f"other={path}", slow, heard, *limits, folder=folder) as found:
         yield found
 
 
@@ -134,7 +136,7 @@ def test_exploring_goes_where_the_model_would(server: Served, predictor: Predict
 
 
 def test_models_say_what_they_are(server: Served) -> None:
-    first, other, _ = server.client.get("/v1/models").json()["models"]
+    first, other, *_ = server.client.get("/v1/models").json()["models"]
     assert (first["name"], other["name"]) == ("en-de", "other")
     assert (first["source"], first["target"], first["beam"], first["chat"]) == ("text", "text", 3, False)
     assert first["limits"] == {"characters": 3000, "batch": 40, "tokens": 2800, "hypotheses": 32}
@@ -163,6 +165,29 @@ def test_it_translates_as_libretranslate_does(server: Served) -> None:
         reply = post("/translate", json={"q": "ba", **both, **wrong})
         assert reply.status_code == 400
         assert isinstance(reply.json()["error"], str)
+
+
+def test_a_recording_is_sent_as_a_file(server: Served, tmp_path: Path) -> None:
+    def send(seconds: float, **fields: object) -> httpx.Response:
+        soundfile.write(tmp_path / "own name.wav", tones(seconds), RATE)
+        with (tmp_path / "own name.wav").open("rb") as file:
+            return server.client.post("/v1/files", data={"model": "heard", **fields}, files={"file": file})
+
+    guesser = Predictor(load(server.file.parent / "heard"), processes=1)
+    for seconds in (0.3, 1.0):  # the second is longer than any in training, and cut
+        reply = send(seconds)
+        assert reply.status_code == 200, reply.text
+        [[wanted]] = guesser.predict([str(tmp_path / "own name.wav")])
+        assert (reply.json()["text"], reply.json()["reason"]) == (wanted.text, wanted.reason)
+        assert [word["text"] for word in reply.json()["words"]] == wanted.text.split()
+    assert "at most 2,800 tokens" in error(send(120.0), 422)["what"]
+    assert "beam is at most" in error(send(0.3, beam=99), 422)["what"]
+    assert error(server.ask(str(tmp_path / "own name.wav"), model="heard"), 422)["do"] == "POST a file to /v1/files"
+    (tmp_path / "no.wav").write_bytes(b"RIFF" + b"x" * 50)
+    with (tmp_path / "no.wav").open("rb") as file:
+        reply = server.client.post("/v1/files", data={"model": "heard"}, files={"file": file})
+    assert "no recording that can be read" in error(reply, 422)["what"]
+    assert not list(Path(server.file.parent).glob("**/file.wav"))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +268,9 @@ def test_documentation_comes_from_here_alone(server: Served) -> None:
 
 def test_an_answer_that_takes_too_long_is_given_up(server: Served) -> None:
     for seconds in (0.05, 0.3):
-        reply = server.client.post("/v1/predict", json={"inputs": ["ba"], "model": "slow"}, headers={"X-Timeout": str(seconds)})
+        reply = server.client.post(
+            "/v1/predict", json={"inputs": ["ba"], "model": "slow"}, headers={"X-Timeout": str(seconds)}
+        )
         assert "no answer in time" in error(reply, 504)["what"]
         assert seconds <= reply.elapsed.total_seconds() < seconds + 0.4
     assert server.client.post("/v1/predict", json={"inputs": ["ba"]}, headers={"X-Timeout": "3"}).status_code == 200

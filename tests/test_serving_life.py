@@ -152,7 +152,9 @@ def _change(server: Served, models: Path, changing: Path, before: list[str]) -> 
 
 def _end(server: Served, pool: ThreadPoolExecutor) -> None:
     """What was accepted is answered, what comes then is not accepted, and the process ends with 0."""
-    works = [pool.submit(server.ask, source, *SOURCES[:3], model="slow", beam=30) for source in ["lo", "me", "so", "tu"]]
+    works = [
+        pool.submit(server.ask, source, *SOURCES[:3], model="slow", beam=30) for source in ["lo", "me", "so", "tu"]
+    ]
     server.until(lambda: busy(server))
     time.sleep(0.3)
     kept = httpx.Client(base_url=server.url)

@@ -11,7 +11,9 @@ from antiphon.serving.settings import Settings
 
 def serve(
     *models: str,
-    host: Annotated[str, Parameter(help="the address to listen on; 0.0.0.0 is every one of this machine")] = "127.0.0.1",
+    host: Annotated[
+        str, Parameter(help="the address to listen on; 0.0.0.0 is every one of this machine")
+    ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="the port to listen on")] = 8000,
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),  # noqa: B008
 ) -> int:

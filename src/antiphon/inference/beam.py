@@ -23,8 +23,8 @@ BEAM = 5
 """Hypotheses kept where the settings leave it open."""
 
 Look = Callable[[Collection[int], Callable[[int], list[int] | None]], Collection[int]]
-"""Looks on after each step: gets the numbers of the sentences that go on, and what tells the tokens of the best answer to
-one of them so far (None where an ended one is better); gives the numbers of those to be given up, in vain if others."""
+"""Looks on after each step: gets the numbers of the sentences that go on, and what tells the tokens of the best answer
+to one of them so far (None where an ended one is better); gives the numbers of those among them to be given up."""
 
 
 @dataclass

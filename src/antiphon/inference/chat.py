@@ -62,8 +62,8 @@ class Chat:
 
 
 def conversation(task: Task, texts: Sequence[str]) -> Pair:
-    """What a model reads of turns that two took in turn, the last of which it is to answer; where it knows two speakers,
-    it is the second by alphabet. Raises as `Chat` does."""
+    """What a model reads of turns that two took in turn, the last of which it is to answer; where it knows two
+    speakers, it is the second by alphabet. Raises as `Chat` does."""
     speaker, partner = _roles(speakers(task), "", "")
     said = [Turn(_sayable(text), (speaker, partner)[n % 2]) for n, text in enumerate(texts[::-1])][::-1]
     return _heard(task, said, partner, {})
@@ -79,7 +79,7 @@ def _sayable(text: str) -> str:
 
 def _heard(task: Task, said: Sequence[Turn], partner: str, context: Mapping[str, str]) -> Pair:
     """As many of the latest turns as the model saw in training."""
-    return Pair(turns.join(said[-max(1, task.turns) :], partner), "", (), context)
+    return Pair(turns.join(said[-max(1, task.turns) :], partner), "", (), dict(context))
 
 
 def speakers(task: Task) -> list[str]:

@@ -60,7 +60,7 @@ def explore(
     if strange or len(given) >= predictor.longest:
         raise ConfigError("the model cannot write this beginning", do="shorten it, or spell it otherwise")
     probabilities_V = _probabilities(predictor, source, given)
-    best = probabilities_V.topk(min(width, len(probabilities_V)))
+    best = probabilities_V.topk(min(width, len(probabilities_V) - 2))  # without the two marks that are no token
     ways = [(*given, choice) for choice in best.indices.tolist()]
     ahead = _ahead(predictor, source, [way for way in ways if way[-1] != EOS])
     following = [
@@ -82,7 +82,7 @@ def _probabilities(predictor: Predictor, source: Source, given: Sequence[int]) -
             steps, _ = model.decode(said, memory, model.start(memory))
             parts.append(model.log_probs(steps, memory)[:, -1])
         probabilities_V = average(parts)[0].exp()
-        probabilities_V[[PAD, BOS]] = 0.0
+        probabilities_V[[PAD, BOS]] = -1.0
         return probabilities_V.double().cpu()
 
 

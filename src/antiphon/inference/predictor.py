@@ -300,7 +300,11 @@ class Predictor:
         return [replace(best, text="", abstained=True, reason=reasons)]
 
     def _find(
-        self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None, watcher: Watcher | None,
+        self,
+        jobs: Sequence[_Job],
+        settings: Decoding,
+        chooser: Ranker | None,
+        watcher: Watcher | None,
         early: bool,
     ) -> list[list[Hypothesis]]:
         """What the search finds; where there is a choice to make, the best of all its candidates."""
@@ -339,7 +343,7 @@ class Predictor:
             self.models, batch.source, settings,
             max_lengths=[min(limit, self.longest) for limit in limits], context=batch.context,
             constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
-            look=watcher and partial(self._look, watcher, numbered),
+            look=partial(self._look, watcher, numbered) if watcher else None,
             tell=partial(self._tell, watcher, numbered) if watcher and early and self.models[0].ctc is None else None,
         )  # fmt: skip
         return heard(self.models[0], batch, found)

@@ -30,7 +30,6 @@ from antiphon.inference.ctc import joint
 from antiphon.inference.scoring import Model, average, coverage
 from antiphon.inference.selection import INF, MARGIN
 
-
 Tell = Callable[[int, list["Hypothesis"]], None]
 """Gets the number of a sentence, and its answers."""
 

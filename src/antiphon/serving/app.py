@@ -18,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 
 import antiphon
@@ -28,7 +29,7 @@ from antiphon.serving.batcher import Job
 from antiphon.serving.edge import App, Edge, broken, refused
 from antiphon.serving.libretranslate import make as make_libretranslate
 from antiphon.serving.models import Served
-from antiphon.serving.refusals import BAD, MISSING, WRONG, Refusal, wrong
+from antiphon.serving.refusals import BAD, GONE, MISSING, WRONG, Refusal, wrong
 from antiphon.serving.service import Service
 from antiphon.serving.streams import Events, answer
 
@@ -46,13 +47,13 @@ def create(service: Service) -> App:
     app.include_router(make_api(service))
     app.include_router(make_libretranslate(service, said))
     _serve_pages(app)
-    for kind in (RequestValidationError, ValidationError, HTTPException, Exception):
+    for kind in (RequestValidationError, ValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refused)
     app.openapi = lambda: described(app)  # type: ignore[method-assign]
     wrapped: Any = Edge(app, service)
     if service.settings.cors:
         wrapped = CORSMiddleware(wrapped, service.settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped
 
 
 @contextlib.asynccontextmanager
@@ -70,6 +71,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         found = Refusal(error.status_code, str(error.detail).lower(), do="see /docs", cause="http")
         found.headers = {**(error.headers or {})}
         return refused(request.scope, found)
+    if isinstance(error, ClientDisconnect):
+        return refused(request.scope, Refusal(GONE, "the client left", cause="left"))
     return broken(request.scope)
 
 
@@ -179,9 +182,9 @@ def make_api(service: Service) -> APIRouter:
 
 def _asking(service: Service) -> APIRouter:
     router = APIRouter(tags=["answers"])
-    extra = wanting(schema.Predict, "text/plain")
+    lines: dict[int | str, dict[str, Any]] = {200: {"model": schema.Predicted, "content": {"text/plain": {}}}}
 
-    @router.post("/predict", openapi_extra=extra, responses={200: {"model": schema.Predicted}})
+    @router.post("/predict", openapi_extra=wanting(schema.Predict, "text/plain"), responses=lines)
     async def predict(request: Request, model: str | None = None) -> Response:
         """Answer inputs. As text/plain: an input a line, an answer a line, from the model that the query names."""
         plain = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/plain"
@@ -295,4 +298,3 @@ def _serve_pages(app: FastAPI) -> None:
     app.add_api_route("/docs", serve(DOCS / "index.html"), include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=DOCS))
     app.mount("/page", StaticFiles(directory=PAGE, html=True, check_dir=False))
-

@@ -163,7 +163,10 @@ class Batcher:
         gone, now = set(batch), _now()
         self.queue = deque(job for job in self.queue if job not in gone)
         self.waiting -= sum(job.cost for job in batch)
-        batch = [job for job in batch if job.deadline > now or self._forget(job)]
+        for job in batch:
+            if job.deadline <= now:
+                self._forget(job)
+        batch = [job for job in batch if job.deadline > now]
         if not batch:
             return
         decoder = self.idle.pop()

@@ -168,7 +168,9 @@ class Fleet:
 
     def answered(self, process: Process, jobs: list[Job], results: dict[str, Any], seconds: float) -> None:
         """A process has done a batch."""
-        found = {job.id: _outcome(job, results.get(job.id, {"failed": "lost"})) for job in jobs if not job.future.done()}
+        found = {
+            job.id: _outcome(job, results.get(job.id, {"failed": "lost"})) for job in jobs if not job.future.done()
+        }
         self.metrics.batch_seconds.observe(seconds)
         if process.retired:
             process.end()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import HELD, SIGNALS, Config
+from antiphon.core.config import HELD, Config
 from antiphon.core.config import read as read_config
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError, nearest
 from antiphon.data import speech, video
@@ -17,12 +17,11 @@ from antiphon.data.arrays import INLINE
 from antiphon.data.corpus import Pair
 from antiphon.data.formats import fault
 from antiphon.data.knowledge import FACTS, Fact, dump
-from antiphon.data.modalities import Text
 from antiphon.data.signals import Overview, Signal
 from antiphon.inference import bundle
 from antiphon.inference.beam import BEAM
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
-from antiphon.inference.files import MANIFEST, load_json
+from antiphon.inference.files import load_json
 from antiphon.inference.task import Task
 from antiphon.inference.weights import header
 from antiphon.serving.refusals import WRONG, Refusal, wrong
@@ -67,24 +66,31 @@ class Served:
         return self.config.decoding.beam or (1 if self.config.data.target.kind == "numbers" else BEAM)
 
     def pair(
-        self, source: str, context: Mapping[str, str], facts: Sequence[tuple[str, str, str]], settings: Settings, where: str
+        self, source: str, context: Mapping[str, str], facts: Sequence[tuple[str, str, str]], settings: Settings,
+        where: str,
     ) -> Pair:  # fmt: skip
         """An input as the model reads it. Raises `Refusal`."""
         if isinstance(self.task.source, Signal) and (self.task.source.kind not in HELD or source.startswith(INLINE)):
             what = f"the model reads {self.task.source.kind}, and this is text"
             raise Refusal(WRONG, what, where=where, do="POST a file to /v1/files", cause="input")
         if unknown := sorted(set(context) - set(self.task.context)):
-            raise Refusal(WRONG, "the model has no such context", where=where, got=ascii(unknown[0][:40]), cause="input")
+            raise Refusal(
+                WRONG, "the model has no such context", where=where, got=ascii(unknown[0][:40]), cause="input"
+            )
         if facts and self.task.knowledge == "none":
             raise Refusal(WRONG, "the model reads no facts", where=where, do="leave them out", cause="input")
-        given = dict(context) | ({FACTS: dump([Fact(*fact) for fact in facts])} if self.task.knowledge != "none" else {})
+        given = dict(context) | (
+            {FACTS: dump([Fact(*fact) for fact in facts])} if self.task.knowledge != "none" else {}
+        )
         size = sum(map(len, (source, *given.values())))
         if size > settings.characters:
             what = f"an input has at most {settings.characters:,} characters"
             raise Refusal(WRONG, what, where=where, got=f"{size:,}", do="send less", cause="too-long")
         for text in (source, *context.values()):
             if problem := fault(text):
-                raise Refusal(WRONG, f"the text {problem.partition(' (')[0]}", where=where, do="repair it", cause="input")
+                raise Refusal(
+                    WRONG, f"the text {problem.partition(' (')[0]}", where=where, do="repair it", cause="input"
+                )
         return Pair(source, "", (), given)
 
     def count(self, pair: Pair, settings: Settings, where: str) -> int:

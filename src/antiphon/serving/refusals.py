@@ -18,7 +18,8 @@ class Refusal(HTTPException):
     attempt, `cause` a word for the metrics."""
 
     def __init__(
-        self, status: int, what: str, *, where: str = "", got: object = "", do: str = "", cause: str = "", retry: float = 0
+        self, status: int, what: str, *, where: str = "", got: object = "", do: str = "", cause: str = "",
+        retry: float = 0,
     ) -> None:  # fmt: skip
         headers = {"Retry-After": str(math.ceil(retry))} if retry else {}
         headers |= {"WWW-Authenticate": "Bearer"} if status == UNKNOWN_KEY else {}

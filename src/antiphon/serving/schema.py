@@ -20,26 +20,28 @@ class Given(Strict):
     """An input with what stands beside it."""
 
     source: str
-    context: dict[str, str] = Field({}, max_length=32, description="values of the columns that the model was trained with")
+    context: dict[str, str] = Field(
+        default={}, max_length=32, description="values of the columns that the model was trained with"
+    )
     facts: list[Annotated[list[str], Field(min_length=3, max_length=3)]] = Field(
-        [], max_length=100, description="facts, as subject, relation and object"
+        default=[], max_length=100, description="facts, as subject, relation and object"
     )
 
 
 class Search(Strict):
     """Which model answers, and how it searches."""
 
-    model: str | None = Field(None, description="a name from /v1/models; the first where it is left out")
-    adapter: str | None = Field(None, description="one of the model's adapters")
-    beam: int | None = Field(None, ge=1, le=1024, description="hypotheses kept")
-    best: int | None = Field(None, ge=1, le=1024, description="answers given")
-    sample: bool = Field(False, description="draw answers at random")
-    temperature: float | None = Field(None, gt=0, le=100, description="of what is drawn")
-    seed: int | None = Field(None, ge=0, lt=1 << 63, description="the same seed draws the same answers")
-    prefix: str | None = Field(None, max_length=2000, description="what answers begin with")
-    required: list[Phrase] = Field([], max_length=8, description="words that answers hold")
-    banned: list[Phrase] = Field([], max_length=16, description="words that answers do not hold")
-    details: bool = Field(False, description="pieces, their scores, and where the model looked")
+    model: str | None = Field(default=None, description="a name from /v1/models; the first where it is left out")
+    adapter: str | None = Field(default=None, description="one of the model's adapters")
+    beam: int | None = Field(default=None, ge=1, le=1024, description="hypotheses kept")
+    best: int | None = Field(default=None, ge=1, le=1024, description="answers given")
+    sample: bool = Field(default=False, description="draw answers at random")
+    temperature: float | None = Field(default=None, gt=0, le=100, description="of what is drawn")
+    seed: int | None = Field(default=None, ge=0, lt=1 << 63, description="the same seed draws the same answers")
+    prefix: str | None = Field(default=None, max_length=2000, description="what answers begin with")
+    required: list[Phrase] = Field(default=[], max_length=8, description="words that answers hold")
+    banned: list[Phrase] = Field(default=[], max_length=16, description="words that answers do not hold")
+    details: bool = Field(default=False, description="pieces, their scores, and where the model looked")
 
 
 class Predict(Search):
@@ -60,9 +62,9 @@ class Explore(Strict):
     model: str | None = None
     adapter: str | None = None
     source: str | Given
-    prefix: str = Field("", max_length=2000)
-    pieces: list[Token] = Field([], max_length=512)
-    width: int = Field(5, ge=1, le=50)
+    prefix: str = Field(default="", max_length=2000)
+    pieces: list[Token] = Field(default=[], max_length=512)
+    width: int = Field(default=5, ge=1, le=50)
 
 
 class Chat(Strict):
@@ -79,7 +81,7 @@ class Translate(Strict):
     source: str
     target: str
     format: str = "text"
-    alternatives: int = Field(0, ge=0, le=100)
+    alternatives: int = Field(default=0, ge=0, le=100)
     api_key: str | None = None
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import uvicorn
@@ -119,7 +119,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def protocol(patience: float) -> Callable[..., asyncio.Protocol]:
+def protocol(patience: float) -> type[asyncio.Protocol]:
     """Uvicorn's protocol, but a connection whose request has not begun within so many seconds is closed."""
 
     class Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

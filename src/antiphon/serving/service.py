@@ -211,20 +211,21 @@ def searching(model: Served, asked: Search, settings: Settings) -> Decoding:
             what = f"{name} is at most {settings.hypotheses:,}"
             raise Refusal(WRONG, what, where=name, got=value, do="ask for less", cause="too-many")
     own = model.config.decoding
-    seed, temperature = asked.seed, asked.temperature
-    drawn = {"sample": asked.sample or own.sample, "seed": own.seed if seed is None else seed,
-             "temperature": temperature or own.temperature}  # fmt: skip
+    drawn = replace(own, sample=asked.sample or own.sample, seed=own.seed if asked.seed is None else asked.seed,
+                    temperature=asked.temperature or own.temperature)  # fmt: skip
     if model.config.data.target.kind == "numbers":
         if asked.prefix or asked.required or asked.banned or (asked.beam or 1) > 1 or (asked.best or 1) > 1:
-            what = "beam, best, prefix, required and banned are for answers of text, and those of this model are numbers"
+            what = (
+                "beam, best, prefix, required and banned are for answers of text, and those of this model are numbers"
+            )
             raise Refusal(WRONG, what, where="model", do="leave them out", cause="input")
-        return replace(own, **drawn)
+        return drawn
     best = asked.best or own.n_best
     beam = asked.beam or max(model.beam, best)
     if best > beam and not asked.sample:
         do = "widen the beam, or ask for fewer answers"
         raise Refusal(WRONG, "best is larger than beam", where="best", got=f"{best} and {beam}", do=do, cause="input")
-    return replace(own, beam=beam, n_best=best, **drawn)
+    return replace(drawn, beam=beam, n_best=best)
 
 
 def _keys(file: str | None) -> list[bytes]:

@@ -1,8 +1,8 @@
 """A decoding process: loads models, warms them up, answers batches, and ends when the server does.
 
 What comes through its socket: `load` with the files of each model, then `answer` or `explore` with jobs, and
-`cancel` with the id of a job at any time. What goes: `ready` or `broken`; `alive`, `partial` and `early` while it decodes,
-and `answered` with what is left.
+`cancel` with the id of a job at any time. What goes: `ready` or `broken`; `alive`, `partial` and `early` while it
+decodes, and `answered` with what is left.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class Worker:
 
     def _answer(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> list[tuple[str, Result]]:
         inputs = [each for job in jobs for each in job["inputs"]]
-        prefixes, required = ([each.get(name, empty) for each in inputs] for name, empty in (("prefix", ""), ("required", [])))
+        prefixes, required = (
+            [each.get(name, empty) for each in inputs] for name, empty in (("prefix", ""), ("required", []))
+        )
         watcher = _Watcher(self, jobs, predictor.task)
         found = predictor.predict(
             [_pair(each) for each in inputs],
@@ -119,10 +121,10 @@ class Worker:
             watcher=watcher,
         )
         results = {job["id"]: _Result(job, predictor.task) for job in jobs}
-        places = [(job["id"], place) for job in jobs for place in range(len(job["inputs"]))]
-        for (number, place), answers in zip(places, found, strict=True):
+        places = [(job["id"], at) for job in jobs for at in range(len(job["inputs"]))]
+        for (number, at), answers in zip(places, found, strict=True):
             if number not in watcher.done:
-                results[number].add(place, answers)
+                results[number].add(at, answers)
         return [(number, result.content) for number, result in results.items() if number not in watcher.done]
 
     def _explore(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> Iterator[tuple[str, Result]]:
