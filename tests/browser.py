@@ -8,15 +8,31 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 
 from antiphon import Seq2Seq
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="type: pip install playwright")
+pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
+pytest.importorskip("soundfile", reason="type: pip install '.[speech]'")
+Page = Any
+Open = Callable[..., Page]
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "media-src blob:; require-trusted-types-for 'script'"
+)
+FLAGS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-gpu"]
+BAD, REFUSED = ("error", "warning"), "responded with a status of 4"
+"""What browsers say of every answer that refuses is no mistake."""
 
 QUICK = {
     "training.steps": 150, "training.threads": 1, "training.processes": 1, "training.rate": 0.01, "model.width": 32,
@@ -96,3 +112,61 @@ def serving(models: dict[str, Path]) -> Iterator[str]:
         process.terminate()
         process.wait(20)
         process.stderr.close()
+
+
+def until(page: Page, true: str) -> None:
+    """Waits until an expression is true; Playwright's own way to wait would need `eval`, which the policy forbids."""
+    end = time.monotonic() + 10
+    while not page.evaluate(true):
+        assert time.monotonic() < end, true
+        page.wait_for_timeout(20)
+
+
+@pytest.fixture(name="address", scope="module")
+def addressing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    chromium()
+    with serving(make_models(tmp_path_factory.mktemp("page"))) as found:
+        yield found
+
+
+@pytest.fixture(name="browser", scope="module")
+def browsing() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, chromium_sandbox=False)
+        yield made
+        made.close()
+
+
+@pytest.fixture(name="open_page")
+def opening(browser: Any, address: str) -> Iterator[Open]:
+    """Opens the page under a strict policy; in the end nothing must have gone wrong, or to another machine."""
+    wrong: list[str] = []
+    contexts = []
+
+    def strictly(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, headers={**response.headers, "content-security-policy": POLICY})
+
+    def watched(request: Any) -> None:
+        if urlparse(request.url).hostname not in ("127.0.0.1", None):
+            wrong.append(f"asked elsewhere: {request.url}")
+
+    def open_it(hash: str = "", **settings: Any) -> Page:
+        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1200, "height": 800}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.route(address, strictly)
+        page.on("request", watched)
+        page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
+        page.on(
+            "console", lambda said: wrong.append(said.text) if said.type in BAD and REFUSED not in said.text else None
+        )
+        page.goto(address + hash)
+        until(page, "document.querySelector('#model').value")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert not wrong

@@ -4,114 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
-from urllib.parse import urlparse
 
 import pytest
 
-from browser import TURNED, chromium, make_models, serving, waves
+from browser import TURNED, Open, Page, addressing, browsing, opening, until, waves  # noqa: F401
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="type: pip install playwright")
-pytest.importorskip("fastapi", reason="type: pip install '.[serve]'")
-pytest.importorskip("soundfile", reason="type: pip install '.[speech]'")
-Page = Any
-Open = Callable[..., Page]
-
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "media-src blob:; require-trusted-types-for 'script'"
-)
-FLAGS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-gpu"]
-BAD, REFUSED = ("error", "warning"), "responded with a status of 4"
-"""What browsers say of every answer that refuses is no mistake."""
 ASKED = "one two three"
 ANSWERED = " ".join(TURNED[word] for word in ASKED.split())
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    chromium()
-    with serving(make_models(tmp_path_factory.mktemp("page"))) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium(), args=FLAGS, chromium_sandbox=False)
-        yield made
-        made.close()
-
-
-@pytest.fixture(name="open_page")
-def opening(browser: Any, address: str) -> Iterator[Open]:
-    """Opens the page under a strict policy; in the end nothing must have gone wrong, or to another machine."""
-    wrong: list[str] = []
-    contexts = []
-
-    def strictly(route: Any) -> None:
-        response = route.fetch()
-        route.fulfill(response=response, headers={**response.headers, "content-security-policy": POLICY})
-
-    def watched(request: Any) -> None:
-        if urlparse(request.url).hostname not in ("127.0.0.1", None):
-            wrong.append(f"asked elsewhere: {request.url}")
-
-    def open_it(hash: str = "", **settings: Any) -> Page:
-        context = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1200, "height": 800}, **settings})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.route(address, strictly)
-        page.on("request", watched)
-        page.on("pageerror", lambda error: wrong.append(f"thrown: {error}"))
-        page.on(
-            "console", lambda said: wrong.append(said.text) if said.type in BAD and REFUSED not in said.text else None
-        )
-        page.goto(address + hash)
-        until(page, "document.querySelector('#model').value")
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert not wrong
-
-
-def until(page: Page, true: str) -> None:
-    """Waits until an expression is true; Playwright's own way to wait would need `eval`, which the policy forbids."""
-    end = time.monotonic() + 10
-    while not page.evaluate(true):
-        assert time.monotonic() < end, true
-        page.wait_for_timeout(20)
-
-
 def ask(page: Page, text: str = ASKED) -> None:
-    """Types, and waits for the words of the answer."""
-    page.fill("#source", "")
-    page.type("#source", text)
+    """Writes, and waits for the words of the answer."""
+    page.fill("#source", text)
     page.wait_for_selector("#answer:not([aria-busy]) .word")
 
 
 def test_an_answer_comes_as_it_is_typed(open_page: Open, address: str) -> None:
     page = open_page()
-    partials = page.evaluate_handle(
-        "() => { const seen = []; new MutationObserver(() => seen.push(document.querySelector('#answer').textContent))"
-        ".observe(document.querySelector('#answer'), {childList: true, subtree: true}); return seen }"
-    )
-    ask(page)
+    page.type("#source", ASKED)
+    until(page, f"document.querySelector('#aloud').textContent === '{ANSWERED}'")
     body = json.dumps({"inputs": [ASKED], "best": 3}).encode()
     request = urllib.request.Request(address + "v1/predict", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as response:
         [expected] = json.load(response)["answers"]
     assert page.inner_text("#answer") == expected["text"] == ANSWERED
-    assert page.inner_text("#aloud") == ANSWERED
-    grown = [text for text in partials.json_value() if text and ANSWERED.startswith(text)]
-    assert len(set(grown)) > 1, "it came at once"
-    assert grown == sorted(grown, key=len)
     others = page.locator("#alternatives .text").all_inner_texts()
     assert others == [each["text"] for each in expected["alternatives"]]
     assert f"{abs(expected['score']):.2f}" in page.inner_text("#facts-of-answer")
@@ -119,6 +36,38 @@ def test_an_answer_comes_as_it_is_typed(open_page: Open, address: str) -> None:
     again = open_page(page.evaluate("location.hash"))
     again.wait_for_selector("#answer .word")
     assert again.input_value("#source") == ASKED
+
+
+STREAMED = """async (text) => {
+  const { stream } = await import("./api.js");
+  const texts = [];
+  for await (const { data } of stream("v1/stream", { inputs: [text] })) texts.push(data.text);
+  return texts;
+}"""
+GROWN = """async (texts) => {
+  const answer = document.querySelector("#answer");
+  const { waiting, growing } = await import("./answer.js");
+  const seen = [];
+  waiting();
+  for (const text of texts) {
+    growing(text);
+    await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    seen.push([answer.textContent, answer.querySelector(".come:last-child").textContent]);
+  }
+  return seen;
+}"""
+
+
+def test_an_answer_grows_and_only_what_is_new_comes_in(open_page: Open) -> None:
+    page = open_page()
+    partials = page.evaluate(STREAMED, ASKED)
+    assert len(partials) > 2
+    assert partials[-1] == ANSWERED
+    assert partials == sorted(partials, key=len)
+    texts = ["eins", "eins zwei", "eins drei vier", "eins drei vier fünf"]
+    new = ["eins", " zwei", "drei vier", " fünf"]
+    assert page.evaluate(GROWN, texts) == [list(each) for each in zip(texts, new, strict=True)]
 
 
 TYPED = """(texts) => texts.forEach((text) => {
@@ -242,7 +191,7 @@ def test_every_word_can_be_read_in_both_languages(open_page: Open) -> None:
     said += "for (const l of ['en', 'zh']) { speak(l); all[l] = names.map((n) => say(n)) } return all }"
     source = page.evaluate("fetch('words.js').then((response) => response.text())")
     english, chinese = source.split("const CHINESE")
-    names, same = (re.findall(r'(?:^ *|, )"?([a-z.]+)"?: "', text, flags=re.M) for text in (english, chinese))
+    names, same = (re.findall(r'(?:^ *|, )"?([a-z.]+)"?:\s+"', text, flags=re.M) for text in (english, chinese))
     assert sorted(names) == sorted(same)
     assert len(names) > 80
     texts = page.evaluate(said.replace("names.map", json.dumps(names) + ".map"))

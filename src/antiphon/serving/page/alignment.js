@@ -1,6 +1,7 @@
 // Pieces that a model reads and writes, put back into the text that people read, and gathered into words.
 
-const CJK = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u;
+/** Letters that stand upright and without spaces. */
+export const CJK = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]/u;
 const AHEAD = 24;
 
 /** Where each piece stands in the text: [from, to], or null where it is not found (a mark, an unknown letter). */
@@ -62,7 +63,7 @@ export function difference(text, other) {
   const [mine, theirs] = [cut(text), cut(other)];
   const longest = table(mine, theirs);
   const parts = [];
-  for (let i = 0, j = 0; i < mine.length; ) {
+  for (let i = 0, j = 0; i < mine.length;) {
     const same = j < theirs.length && mine[i] === theirs[j];
     if (!same && j < theirs.length && longest[i][j + 1] >= longest[i + 1][j]) j += 1;
     else {

@@ -90,10 +90,16 @@ function inWords(text, given, leads) {
   let at = 0;
   seen.targets.forEach((word, number) => {
     if (word.from === null) return;
-    const span = make("span", {
-      class: word.from < given.length && text.startsWith(given) ? "word given" : "word",
-      tabindex: at ? -1 : 0, "data-target": number, ...pressed,
-    }, text.slice(word.from, word.to)); // prettier-ignore
+    const span = make(
+      "span",
+      {
+        class: word.from < given.length && text.startsWith(given) ? "word given" : "word",
+        tabindex: at ? -1 : 0,
+        "data-target": number,
+        ...pressed,
+      },
+      text.slice(word.from, word.to),
+    );
     span.style.setProperty("--doubt", (1 - seen.chances[number]).toFixed(3));
     parts.push(text.slice(at, word.from), span);
     at = word.to;
@@ -108,7 +114,11 @@ function told(answer, seconds) {
   if (seconds !== null) parts.push(say("seconds", { seconds: decimal(seconds, 2) }));
   if (!answer.finished) parts.push(say("unfinished"));
   if (!answer.text) parts.unshift(say("empty"));
-  const copy = make("button", { type: "button", class: "plain", onclick: () => copied(copy, answer.text) }, say("copy"));
+  const copy = make(
+    "button",
+    { type: "button", class: "plain", onclick: () => copied(copy, answer.text) },
+    say("copy"),
+  );
   return [...parts.map((part) => make("span", {}, part)), copy];
 }
 
@@ -119,10 +129,12 @@ async function copied(button, text) {
 
 function list(alternatives, best) {
   others.hidden = !alternatives.length;
-  others.replaceChildren(...alternatives.map((each) => {
-    const parts = difference(each.text, best).map(({ text, fresh }) => (fresh ? make("b", {}, text) : text));
-    return make("li", {}, make("span", { class: "text", dir: "auto" }, ...parts), score(each.score));
-  })); // prettier-ignore
+  others.replaceChildren(
+    ...alternatives.map((each) => {
+      const parts = difference(each.text, best).map(({ text, fresh }) => (fresh ? make("b", {}, text) : text));
+      return make("li", {}, make("span", { class: "text", dir: "auto" }, ...parts), score(each.score));
+    }),
+  );
 }
 
 function score(value) {

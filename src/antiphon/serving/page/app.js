@@ -95,7 +95,12 @@ function given() {
 function arrived(data, seconds) {
   last = { data, seconds };
   const leads = isText() && model.target === "text";
-  answer.finish(data, { source: isText() ? state.source : "", given: leads ? state.prefix.trim() : "", seconds, leads });
+  answer.finish(data, {
+    source: isText() ? state.source : "",
+    given: leads ? state.prefix.trim() : "",
+    seconds,
+    leads,
+  });
   source.reflect(seen);
   chart.show(data.numbers);
   if (data.words && seen) speech.timed(data.words, data.text, seen.targets, find("answer"));
@@ -166,7 +171,12 @@ function look(view = state.view) {
   if (told) toAddress();
   if (find("inside").hidden) return;
   if (now === "attention") heat.show();
-  else tree.show(state.prefix.trim(), [last.data, ...last.data.alternatives].map(({ text }) => text), last.data.details.target);
+  else
+    tree.show(
+      state.prefix.trim(),
+      [last.data, ...last.data.alternatives].map(({ text }) => text),
+      last.data.details.target,
+    );
 }
 
 /** Puts a model and all that is asked of it on the page. */
@@ -178,7 +188,11 @@ function set() {
   find("asking").hidden = state.talk;
   find("talking").hidden = !state.talk;
   if (state.talk) find("inside").hidden = true;
-  for (const [id, on] of [["mode-ask", !state.talk], ["mode-talk", state.talk]]) find(id).setAttribute("aria-pressed", on);
+  for (const [id, on] of [
+    ["mode-ask", !state.talk],
+    ["mode-talk", state.talk],
+  ])
+    find(id).setAttribute("aria-pressed", on);
   const [text, words] = [isText(), model.target !== "numbers"];
   find("written").hidden = !text;
   find("spoken").hidden = text;
@@ -216,7 +230,11 @@ function offerRecent() {
     asking.now();
   };
   find("recent").hidden = !found.length || state.source !== "";
-  find("recent").replaceChildren(...found.map((text) => make("li", {}, make("button", { type: "button", dir: "auto", onclick: () => take(text) }, text))));
+  find("recent").replaceChildren(
+    ...found.map((text) =>
+      make("li", {}, make("button", { type: "button", dir: "auto", onclick: () => take(text) }, text)),
+    ),
+  );
 }
 
 function listen() {
@@ -225,22 +243,29 @@ function listen() {
     offerRecent();
     asking();
   });
-  field.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && asking.now());
+  field.addEventListener(
+    "keydown",
+    (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && asking.now(),
+  );
   find("prefix").addEventListener("input", (event) => {
     state.prefix = event.target.value;
     find("prefix-clear").hidden = !state.prefix;
     asking();
   });
   find("prefix-clear").addEventListener("click", () => from(""));
-  find("model").addEventListener("change", (event) => turn({ model: event.target.value, prefix: "", adapter: "", context: {}, turns: [] }));
+  find("model").addEventListener("change", (event) =>
+    turn({ model: event.target.value, prefix: "", adapter: "", context: {}, turns: [] }),
+  );
   find("mode-ask").addEventListener("click", () => turn({ talk: false }));
   find("mode-talk").addEventListener("click", () => turn({ talk: true }));
   for (const name of ["attention", "tree"]) find(`tab-${name}`).addEventListener("click", () => look(name));
-  find("inside").querySelector(".tabs").addEventListener("keydown", (event) => {
-    if (!["ArrowLeft", "ArrowRight"].includes(event.key) || find("tab-tree").hidden) return;
-    look(state.view === "tree" ? "attention" : "tree");
-    find(`tab-${state.view}`).focus();
-  });
+  find("inside")
+    .querySelector(".tabs")
+    .addEventListener("keydown", (event) => {
+      if (!["ArrowLeft", "ArrowRight"].includes(event.key) || find("tab-tree").hidden) return;
+      look(state.view === "tree" ? "attention" : "tree");
+      find(`tab-${state.view}`).focus();
+    });
   addEventListener("hashchange", () => {
     fromAddress();
     set();

@@ -15,7 +15,12 @@ export function show(numbers) {
   const all = [numbers.values, low ?? [], high ?? []].flat(2).filter((value) => value !== null);
   const [least, most] = [Math.min(...all), Math.max(...all)];
   const scale = { least, span: most - least || 1, steps: Math.max(1, numbers.values.length - 1) };
-  const drawing = draw("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+  const drawing = draw("svg", {
+    class: "chart",
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    preserveAspectRatio: "none",
+    role: "img",
+  });
   numbers.values[0]?.forEach((_, feature) => {
     if (low && high) drawing.append(band(low, high, feature, scale));
     drawing.append(draw("path", { class: "middle", d: line(numbers.values, feature, scale) }));
@@ -26,7 +31,10 @@ export function show(numbers) {
 }
 
 function points(rows, feature, { least, span, steps }) {
-  return rows.map((row, at) => `${((at / steps) * WIDTH).toFixed(1)},${(HEIGHT - ((row[feature] - least) / span) * HEIGHT).toFixed(1)}`);
+  return rows.map(
+    (row, at) =>
+      `${((at / steps) * WIDTH).toFixed(1)},${(HEIGHT - ((row[feature] - least) / span) * HEIGHT).toFixed(1)}`,
+  );
 }
 
 const line = (rows, feature, scale) => `M${points(rows, feature, scale).join("L")}`;

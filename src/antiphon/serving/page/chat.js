@@ -20,11 +20,25 @@ export function begin(answer, changed) {
 export function show(said) {
   going?.abort();
   turns = [...said];
-  const input = make("input", { type: "text", id: "saying", dir: "auto", autocomplete: "off", "aria-label": say("talk.hint"), placeholder: say("talk.hint") });
-  const form = make("form", { class: "saying", onsubmit: speak }, input,
+  const input = make("input", {
+    type: "text",
+    id: "saying",
+    dir: "auto",
+    autocomplete: "off",
+    "aria-label": say("talk.hint"),
+    placeholder: say("talk.hint"),
+  });
+  const form = make(
+    "form",
+    { class: "saying", onsubmit: speak },
+    input,
     make("button", { class: "strong", id: "send" }, say("send")),
-    make("button", { type: "button", class: "plain fresh", onclick: fresh }, say("fresh"))); // prettier-ignore
-  place.replaceChildren(make("div", { class: "turns", role: "log", "aria-live": "polite", "aria-label": say("said") }), form);
+    make("button", { type: "button", class: "plain fresh", onclick: fresh }, say("fresh")),
+  );
+  place.replaceChildren(
+    make("div", { class: "turns", role: "log", "aria-live": "polite", "aria-label": say("said") }),
+    form,
+  );
   paint();
 }
 
@@ -41,7 +55,14 @@ function turn(content, mine) {
 }
 
 function dots() {
-  return make("span", { class: "dots" }, make("i"), make("i"), make("i"), make("span", { class: "unseen" }, say("thinking")));
+  return make(
+    "span",
+    { class: "dots" },
+    make("i"),
+    make("i"),
+    make("i"),
+    make("span", { class: "unseen" }, say("thinking")),
+  );
 }
 
 async function speak(event) {

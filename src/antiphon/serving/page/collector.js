@@ -1,4 +1,4 @@
-// Runs beside the page, in the thread of the sound: hands over what the microphone hears, a twentieth of a second at a time.
+// Runs in the thread of the sound: hands over what the microphone hears, a twentieth of a second at a time.
 
 class Collector extends AudioWorkletProcessor {
   constructor() {

@@ -22,7 +22,9 @@ export function show(facts, told = changed) {
 function paint() {
   place.replaceChildren(
     make("h2", {}, say("facts")),
-    ...rows.map((row, number) => make("div", { class: "fact" }, ...PARTS.map((part, at) => field(row, number, part, at)), removal(number))),
+    ...rows.map((row, number) =>
+      make("div", { class: "fact" }, ...PARTS.map((part, at) => field(row, number, part, at)), removal(number)),
+    ),
     make("button", { type: "button", onclick: () => add() }, say("fact.add")),
     make("p", { class: "small" }, say("fact.hint")),
   );
@@ -34,8 +36,15 @@ function field(row, number, part, at) {
     changed();
   };
   const label = `${say(part)} ${number + 1}`;
-  const made = make("input", { type: "text", dir: "auto", "aria-label": label, placeholder: say(part), oninput: write,
-    onpaste: (event) => paste(event, number), onkeydown: (event) => event.key === "Enter" && add() }); // prettier-ignore
+  const made = make("input", {
+    type: "text",
+    dir: "auto",
+    "aria-label": label,
+    placeholder: say(part),
+    oninput: write,
+    onpaste: (event) => paste(event, number),
+    onkeydown: (event) => event.key === "Enter" && add(),
+  });
   made.value = row[at];
   return made;
 }
@@ -46,7 +55,11 @@ function removal(number) {
     show(rows);
     changed();
   };
-  return make("button", { type: "button", class: "plain", "aria-label": say("fact.remove", { number: number + 1 }), onclick: remove }, "×");
+  return make(
+    "button",
+    { type: "button", class: "plain", "aria-label": say("fact.remove", { number: number + 1 }), onclick: remove },
+    "×",
+  );
 }
 
 function add() {
@@ -58,7 +71,9 @@ function add() {
 /** Lines with bars or tabs are facts, wherever they are pasted. */
 function paste(event, number) {
   const lines = event.clipboardData.getData("text/plain").split(/\n| && /);
-  const facts = lines.map((line) => line.split(/\s*[|\t]\s*/).map((part) => part.trim())).filter((fact) => fact.length === 3);
+  const facts = lines
+    .map((line) => line.split(/\s*[|\t]\s*/).map((part) => part.trim()))
+    .filter((fact) => fact.length === 3);
   if (!facts.length) return;
   event.preventDefault();
   const empty = rows[number].every((part) => !part);

@@ -1,5 +1,6 @@
 // Attention as a table: a row a word of the answer, a column a word of the source.
 
+import { CJK } from "./alignment.js";
 import { find, make } from "./dom.js";
 import { focus, seen, watch } from "./look.js";
 import { percent, say } from "./words.js";
@@ -18,9 +19,14 @@ export function show() {
     return;
   }
   const [targets, sources] = [seen.targets.slice(0, MOST), seen.sources.slice(0, MOST)];
-  const head = make("tr", {}, make("td"), ...sources.map((word) => make("th", { scope: "col" }, make("span", {}, word.text))));
+  const head = make("tr", {}, make("td"), ...sources.map(column));
   const body = targets.map((word, row) => line(word, sources, row));
-  const table = make("table", { class: "heat", onkeydown: walk, onpointerover: point, onpointerleave: () => focus({}) }, head, ...body);
+  const table = make(
+    "table",
+    { class: "heat", onkeydown: walk, onpointerover: point, onpointerleave: () => focus({}) },
+    head,
+    ...body,
+  );
   const cut = Math.max(seen.targets.length, seen.sources.length) > MOST;
   panel.replaceChildren(
     make("p", { class: "small" }, say("heat.help"), cut ? ` ${say("heat.long", { count: MOST })}` : ""),
@@ -29,12 +35,21 @@ export function show() {
   );
 }
 
+const column = ({ text }) =>
+  make("th", { scope: "col" }, make("span", { class: CJK.test(text) ? "upright" : null }, text));
+
 function line(word, sources, row) {
   const squares = sources.map((source, column) => {
     const weight = seen.weights[row][column];
     const label = say("heat.cell", { target: word.text, source: source.text, percent: percent(weight) });
     const first = !row && !column;
-    const cell = make("td", { tabindex: first ? 0 : -1, "aria-label": label, "data-row": row, "data-column": column, onfocus: look });
+    const cell = make("td", {
+      tabindex: first ? 0 : -1,
+      "aria-label": label,
+      "data-row": row,
+      "data-column": column,
+      onfocus: look,
+    });
     cell.style.setProperty("--heat", Math.sqrt(Math.min(1, Math.max(0, weight))).toFixed(3));
     return cell;
   });
@@ -72,6 +87,7 @@ function walk(event) {
 /** Marks the row of the word that is looked at. */
 export function begin() {
   watch(({ target }) => {
-    for (const row of panel.querySelectorAll("tr[data-row]")) row.classList.toggle("lit", Number(row.dataset.row) === target);
+    for (const row of panel.querySelectorAll("tr[data-row]"))
+      row.classList.toggle("lit", Number(row.dataset.row) === target);
   });
 }

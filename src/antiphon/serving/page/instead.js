@@ -21,7 +21,9 @@ export async function offer(word, text, { explore, from }) {
   box.showPopover();
   beside(word);
   box.querySelector("button:enabled")?.focus();
-  box.addEventListener("toggle", (event) => event.newState === "closed" && word.isConnected && word.focus(), { once: true });
+  box.addEventListener("toggle", (event) => event.newState === "closed" && word.isConnected && word.focus(), {
+    once: true,
+  });
 }
 
 function row(way, found, explore, from) {
@@ -29,9 +31,12 @@ function row(way, found, explore, from) {
   const text = way.end ? `∎ ${say("ends")}` : way.text.trim();
   const bar = make("i", { "aria-hidden": "true" });
   bar.style.setProperty("--share", way.probability ?? 0);
-  return make("button", { type: "button", disabled: way.end, onclick: () => choose(way, found, explore, from) },
+  return make(
+    "button",
+    { type: "button", disabled: way.end, onclick: () => choose(way, found, explore, from) },
     make("span", { class: "way", dir: "auto" }, text, make("span", { class: "ahead" }, rest)),
-    make("span", { class: "score" }, bar, make("span", { class: "figure" }, percent(way.probability ?? 0)))); // prettier-ignore
+    make("span", { class: "score" }, bar, make("span", { class: "figure" }, percent(way.probability ?? 0))),
+  );
 }
 
 async function choose(way, found, explore, from) {

@@ -10,12 +10,16 @@ const place = find("knobs");
 export function show(model, changed) {
   const text = model.target !== "numbers";
   place.replaceChildren(
-    ...(text ? [number("beam", { min: 1, max: model.limits.hypotheses, hint: `${say("usual")} (${model.beam})` }, changed)] : []),
+    ...(text
+      ? [number("beam", { min: 1, max: model.limits.hypotheses, hint: `${say("usual")} (${model.beam})` }, changed)]
+      : []),
     ...(text ? [number("best", { min: 1, max: Math.min(10, model.limits.hypotheses), hint: "" }, changed)] : []),
     check("sample", changed),
     number("temperature", { min: 0.1, max: 5, step: 0.1, hint: "" }, changed),
     ...(text ? [list("required", changed), list("banned", changed)] : []),
-    ...(model.adapters.length ? [choice(say("adapter"), adapters(model), state.adapter, (value) => (state.adapter = value), changed)] : []),
+    ...(model.adapters.length
+      ? [choice(say("adapter"), adapters(model), state.adapter, (value) => (state.adapter = value), changed)]
+      : []),
     ...Object.entries(model.context).map(([name, values]) => context(name, values, changed)),
   );
 }
@@ -36,7 +40,12 @@ function check(name, changed) {
     state[name] = event.target.checked;
     changed();
   };
-  return make("label", { class: "row" }, make("input", { type: "checkbox", checked: state[name], onchange: take }), say(name));
+  return make(
+    "label",
+    { class: "row" },
+    make("input", { type: "checkbox", checked: state[name], onchange: take }),
+    say(name),
+  );
 }
 
 function list(name, changed) {
@@ -44,7 +53,13 @@ function list(name, changed) {
     state[name] = event.target.value;
     changed();
   };
-  const made = make("input", { type: "text", id: `knob-${name}`, dir: "auto", placeholder: say("words.hint"), oninput: take });
+  const made = make("input", {
+    type: "text",
+    id: `knob-${name}`,
+    dir: "auto",
+    placeholder: say("words.hint"),
+    oninput: take,
+  });
   made.value = state[name];
   return make("label", {}, say(name), made);
 }
@@ -56,15 +71,26 @@ function choice(label, options, now, put, changed) {
     put(event.target.value);
     changed();
   };
-  const made = make("select", { onchange: take }, ...options.map(([value, text]) => make("option", { value, selected: value === now }, text)));
+  const made = make(
+    "select",
+    { onchange: take },
+    ...options.map(([value, text]) => make("option", { value, selected: value === now }, text)),
+  );
   return make("label", {}, label, made);
 }
 
-/** A column that stands beside the source. The model wants one of the values it knows, so the first is there at once. */
+/** A column that stands beside the source. The model wants one that it knows, so the first is there at once. */
 function context(name, values, changed) {
   const put = (value) => (state.context = { ...state.context, [name]: value });
   if (!(name in state.context)) put(values[0] ?? "");
-  if (values.length) return choice(name, values.map((value) => [value, value]), state.context[name], put, changed);
+  if (values.length)
+    return choice(
+      name,
+      values.map((value) => [value, value]),
+      state.context[name],
+      put,
+      changed,
+    );
   const take = (event) => {
     put(event.target.value);
     changed();
@@ -75,4 +101,8 @@ function context(name, values, changed) {
 }
 
 /** The words of a list with commas between. */
-export const cut = (text) => text.split(/[,，、]/).map((word) => word.trim()).filter(Boolean);
+export const cut = (text) =>
+  text
+    .split(/[,，、]/)
+    .map((word) => word.trim())
+    .filter(Boolean);

@@ -11,27 +11,43 @@ const MOST = 5;
 const drawing = find("lines");
 
 /** Draws the lines whenever a word is looked at. */
-export const begin = () => watch(({ target, source }) => {
-  drawing.replaceChildren();
-  const pairs = target >= 0 ? ends(lookedAt(target), (other) => [other, target])
-    : source >= 0 ? ends(lookers(source), (other) => [source, other]) : []; // prettier-ignore
-  pairs.forEach(({ pair, weight }, rank) => {
-    const [from, to] = [boxOf(pair[0]), wordOf(pair[1])?.getBoundingClientRect()];
-    if (from && to) drawing.append(line(from, to, weight, rank));
+export const begin = () =>
+  watch(({ target, source }) => {
+    drawing.replaceChildren();
+    const pairs =
+      target >= 0
+        ? ends(lookedAt(target), (other) => [other, target])
+        : source >= 0
+          ? ends(lookers(source), (other) => [source, other])
+          : [];
+    pairs.forEach(({ pair, weight }, rank) => {
+      const [from, to] = [boxOf(pair[0]), wordOf(pair[1])?.getBoundingClientRect()];
+      if (from && to) drawing.append(line(from, to, weight, rank));
+    });
   });
-}); // prettier-ignore
 
 function ends(weights, pair) {
   const found = weights.map((weight, other) => ({ pair: pair(other), weight }));
-  return found.filter(({ weight }) => weight >= LEAST).sort((a, b) => b.weight - a.weight).slice(0, MOST);
+  return found
+    .filter(({ weight }) => weight >= LEAST)
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, MOST);
 }
 
 function line(from, to, weight, rank) {
   const frame = drawing.getBoundingClientRect();
-  const [a, b] = [from, to].map((box) => ({ x: box.left + box.width / 2 - frame.left, low: box.bottom - frame.top, high: box.top - frame.top }));
+  const [a, b] = [from, to].map((box) => ({
+    x: box.left + box.width / 2 - frame.left,
+    low: box.bottom - frame.top,
+    high: box.top - frame.top,
+  }));
   const [left, right] = gutter(frame);
   const path = left < right ? across(a, b, left, right, 2 * rank) : along(a, b);
-  return draw("path", { d: path, "stroke-width": (0.8 + 2.4 * weight).toFixed(2), opacity: (0.3 + 0.6 * weight).toFixed(2) });
+  return draw("path", {
+    d: path,
+    "stroke-width": (0.8 + 2.4 * weight).toFixed(2),
+    opacity: (0.3 + 0.6 * weight).toFixed(2),
+  });
 }
 
 /** The free strip between the two voices; empty where one stands below the other. */

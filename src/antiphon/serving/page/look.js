@@ -31,7 +31,10 @@ function known(details, source, answer) {
 function gathered(frames) {
   const size = Math.ceil(frames.length / MOST);
   const starts = frames.filter((_, number) => number % size === 0);
-  return starts.map((first, at) => ({ ...first, pieces: frames.slice(at * size, (at + 1) * size).flatMap(({ pieces }) => pieces) }));
+  return starts.map((first, at) => ({
+    ...first,
+    pieces: frames.slice(at * size, (at + 1) * size).flatMap(({ pieces }) => pieces),
+  }));
 }
 
 /** Looks at a word of the answer, or of the source; -1 at none. */

@@ -35,7 +35,8 @@ function colour(theme) {
   else document.documentElement.dataset.theme = theme;
 }
 
-const SUN = "M12 2v2.5M12 19.5V22M2 12h2.500M19.500 12H22M5 5l1.700 1.700M17.300 17.300L19 19M19 5l-1.700 1.700M6.700 17.300L5 19";
+const SUN =
+  "M12 2v2.5M12 19.5V22M2 12h2.500M19.500 12H22M5 5l1.700 1.700M17.300 17.300L19 19M19 5l-1.700 1.700M6.700 17.300L5 19";
 
 function name() {
   const label = say("theme", { theme: say(`theme.${now()}`) });

@@ -8,11 +8,12 @@ const LOCKED = 401;
 
 const place = find("problem");
 
-/** Shows a problem; `again()` tries once more. What was given up is no problem; what is a mistake of the page is thrown. */
+/** Shows a problem; `again()` tries once more. What was given up is none; a mistake of the page itself is thrown. */
 export function tell(problem, again) {
   if (problem.name === "AbortError") return;
   if (problem.what === undefined) throw problem;
-  const where = problem.where ? `${problem.where}: ` : "";
+  // Here there is but one input, and everybody knows which.
+  const where = problem.where && !problem.where.startsWith("inputs") ? `${problem.where}: ` : "";
   const retry = make("button", { type: "button", onclick: again }, say("again"));
   place.replaceChildren(
     make("p", {}, `${where}${problem.what}.`),
@@ -26,7 +27,12 @@ export function tell(problem, again) {
 const close = () => make("button", { type: "button", class: "plain", onclick: clear }, say("close"));
 
 function locked(again) {
-  const field = make("input", { type: "password", "aria-label": say("key"), placeholder: say("key"), autocomplete: "off" });
+  const field = make("input", {
+    type: "password",
+    "aria-label": say("key"),
+    placeholder: say("key"),
+    autocomplete: "off",
+  });
   const use = (event) => {
     event.preventDefault();
     useKey(field.value);

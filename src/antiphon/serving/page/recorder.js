@@ -26,13 +26,20 @@ export async function record(level) {
 export function wav(parts, rate) {
   const count = parts.reduce((sum, part) => sum + part.length, 0);
   const view = new DataView(new ArrayBuffer(44 + 2 * count));
-  const text = (at, letters) => [...letters].forEach((letter, place) => view.setUint8(at + place, letter.charCodeAt(0)));
+  const text = (at, letters) =>
+    [...letters].forEach((letter, place) => view.setUint8(at + place, letter.charCodeAt(0)));
   text(0, "RIFF");
   view.setUint32(4, 36 + 2 * count, true);
   text(8, "WAVEfmt ");
-  [[16, 16, 4], [20, 1, 2], [22, 1, 2], [24, rate, 4], [28, 2 * rate, 4], [32, 2, 2], [34, 16, 2]].forEach(([at, value, bytes]) =>
-    bytes === 4 ? view.setUint32(at, value, true) : view.setUint16(at, value, true),
-  ); // prettier-ignore
+  [
+    [16, 16, 4],
+    [20, 1, 2],
+    [22, 1, 2],
+    [24, rate, 4],
+    [28, 2 * rate, 4],
+    [32, 2, 2],
+    [34, 16, 2],
+  ].forEach(([at, value, bytes]) => (bytes === 4 ? view.setUint32(at, value, true) : view.setUint16(at, value, true)));
   text(36, "data");
   view.setUint32(40, 2 * count, true);
   let at = 44;

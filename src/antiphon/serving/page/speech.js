@@ -18,11 +18,24 @@ let address = "";
 /** Shows what is there for this kind of source; `sending(file)` is called with each file. */
 export function show(kind, sending) {
   send = sending;
-  const input = make("input", { type: "file", accept: KINDS[kind] ?? "", class: "unseen", tabindex: -1, "aria-hidden": "true", onchange: chosen });
+  const input = make("input", {
+    type: "file",
+    accept: KINDS[kind] ?? "",
+    class: "unseen",
+    tabindex: -1,
+    "aria-hidden": "true",
+    onchange: chosen,
+  });
   const choose = make("button", { type: "button", onclick: () => input.click() }, say("choose"));
   const mic = make("button", { type: "button", id: "record", class: "strong", onclick: press }, say("record"));
-  const drop = make("div", { class: "drop", ondragover: over, ondragleave: leave, ondrop: dropped },
-    ...(kind === "speech" ? [mic] : []), choose, input, make("span", {}, say("choose.or"))); // prettier-ignore
+  const drop = make(
+    "div",
+    { class: "drop", ondragover: over, ondragleave: leave, ondrop: dropped },
+    ...(kind === "speech" ? [mic] : []),
+    choose,
+    input,
+    make("span", {}, say("choose.or")),
+  );
   place.replaceChildren(drop, make("div", { id: "heard" }));
 }
 
@@ -58,7 +71,9 @@ async function press() {
     count();
   } catch {
     const secure = globalThis.isSecureContext;
-    find("heard").replaceChildren(make("p", { role: "alert" }, `${say("record.no")}: ${say(secure ? "record.do" : "record.secure")}`));
+    find("heard").replaceChildren(
+      make("p", { role: "alert" }, `${say("record.no")}: ${say(secure ? "record.do" : "record.secure")}`),
+    );
   }
 }
 
@@ -77,16 +92,26 @@ function wave(values) {
     const height = Math.max(0.6, 38 * Math.sqrt(value));
     return draw("rect", { x: at * 4, y: 20 - height / 2, width: 2, height, rx: 1, fill: "currentColor" });
   });
-  return draw("svg", { class: "wave", viewBox: `0 0 ${BARS * 4} 40`, preserveAspectRatio: "xMinYMid meet", "aria-hidden": "true" }, ...bars);
+  return draw(
+    "svg",
+    { class: "wave", viewBox: `0 0 ${BARS * 4} 40`, preserveAspectRatio: "xMinYMid meet", "aria-hidden": "true" },
+    ...bars,
+  );
 }
 
 /** Takes a file: it can be heard, and is sent. */
 async function take(file) {
   URL.revokeObjectURL(address);
   address = URL.createObjectURL(file);
-  player = file.name.endsWith(".npy") ? null : make("audio", { controls: true, src: address, "aria-label": file.name, ontimeupdate: follow });
+  player = file.name.endsWith(".npy")
+    ? null
+    : make("audio", { controls: true, src: address, "aria-label": file.name, ontimeupdate: follow });
   const name = make("p", { class: "small" }, file.name);
-  find("heard").replaceChildren(...(levels.length && file.name === "recording.wav" ? [wave(levels)] : []), name, ...(player ? [player] : []));
+  find("heard").replaceChildren(
+    ...(levels.length && file.name === "recording.wav" ? [wave(levels)] : []),
+    name,
+    ...(player ? [player] : []),
+  );
   send(file);
 }
 

@@ -6,8 +6,21 @@ const LONGEST = 6000;
 
 /** What is asked. */
 export const state = {
-  model: "", adapter: "", source: "", prefix: "", facts: [], context: {}, turns: [], view: "attention", talk: false,
-  beam: 0, best: 3, sample: false, temperature: 1, required: "", banned: "",
+  model: "",
+  adapter: "",
+  source: "",
+  prefix: "",
+  facts: [],
+  context: {},
+  turns: [],
+  view: "attention",
+  talk: false,
+  beam: 0,
+  best: 3,
+  sample: false,
+  temperature: 1,
+  required: "",
+  banned: "",
 };
 
 const START = structuredClone(state);
@@ -34,7 +47,8 @@ function taken(usual, text) {
 
 function fits(value, usual) {
   if (value === null || typeof value !== typeof usual || Array.isArray(value) !== Array.isArray(usual)) return false;
-  if (usual === START.facts) return value.every((fact) => Array.isArray(fact) && fact.length === 3 && fact.every(isText));
+  if (usual === START.facts)
+    return value.every((fact) => Array.isArray(fact) && fact.length === 3 && fact.every(isText));
   return typeof value !== "object" || Object.values(value).every(isText);
 }
 

@@ -34,7 +34,7 @@ export function write() {
   pick(chosen);
 }
 
-/** Grows the tree from a beginning, unless it stands already. `texts` are the answers, the best first, `pieces` those of the best. */
+/** Grows the tree from a beginning, unless it stands. `texts` are the answers, `pieces` those of the first. */
 export async function show(prefix, texts, pieces) {
   if (root?.prefix === prefix) return;
   answers = texts;
@@ -44,7 +44,14 @@ export async function show(prefix, texts, pieces) {
 
 async function grow(prefix) {
   root = null;
-  const mine = await opened({ pieces: null, prefix, text: prefix || say("tree.start"), chance: 1, parent: null, end: false });
+  const mine = await opened({
+    pieces: null,
+    prefix,
+    text: prefix || say("tree.start"),
+    chance: 1,
+    parent: null,
+    end: false,
+  });
   if (!mine) return;
   root = mine;
   all.clear();
@@ -63,9 +70,16 @@ async function opened(node) {
   if (!found) return null;
   Object.assign(node, { pieces: found.pieces, path: found.prefix, open: true });
   node.ways = found.next.map((way) => ({
-    pieces: [...found.pieces, way.piece], text: way.text, chance: way.probability ?? 0, end: way.end, ahead: way.ahead,
-    parent: node, ways: null, open: false, path: null,
-  })); // prettier-ignore
+    pieces: [...found.pieces, way.piece],
+    text: way.text,
+    chance: way.probability ?? 0,
+    end: way.end,
+    ahead: way.ahead,
+    parent: node,
+    ways: null,
+    open: false,
+    path: null,
+  }));
   return node;
 }
 
@@ -73,7 +87,12 @@ function setUp() {
   const ways = make("input", { type: "number", min: 2, max: 12, value: width, onchange: widen });
   stage = make("div", { class: "stage", role: "tree", "aria-label": say("tree"), onkeydown: walk });
   panel.replaceChildren(
-    make("div", { class: "bar" }, make("p", { class: "small" }, say("tree.help")), make("label", { class: "small" }, say("tree.width"), ways)),
+    make(
+      "div",
+      { class: "bar" },
+      make("p", { class: "small" }, say("tree.help")),
+      make("label", { class: "small" }, say("tree.width"), ways),
+    ),
     make("div", { id: "tree-path", class: "path" }),
     make("div", { class: "scroll" }, stage),
   );
@@ -87,10 +106,14 @@ function widen(event) {
   grow(prefix);
 }
 
-/** Whether an answer goes this way. */
+/** Whether an answer goes this way: of "a" and "an", "another" goes the longer. */
 function says(node, text) {
   const way = written(node);
-  return node.end ? text === way : text.startsWith(way);
+  if (node.end) return text === way;
+  const longer = node.parent?.ways.some(
+    (other) => !other.end && written(other).length > way.length && text.startsWith(written(other)),
+  );
+  return text.startsWith(way) && !longer;
 }
 
 /** Opens or closes a node, and chooses it. */
@@ -108,7 +131,8 @@ function pick(node) {
   chosen = node;
   paint();
   const frame = stage.parentElement;
-  const far = Math.max(...(node.open ? node.ways : [node]).map((way) => way.x + all.get(way).offsetWidth)) - frame.clientWidth;
+  const far =
+    Math.max(...(node.open ? node.ways : [node]).map((way) => way.x + all.get(way).offsetWidth)) - frame.clientWidth;
   const left = Math.max(Math.min(frame.scrollLeft, node.x), Math.min(far + 20, node.x));
   frame.scrollTo({ left, behavior: still() ? "auto" : "smooth" });
 }
@@ -122,7 +146,11 @@ function describe() {
   const way = line(chosen);
   const chance = way.reduce((product, node) => product * node.chance, 1);
   const text = written(chosen);
-  const from = make("button", { type: "button", class: "strong", disabled: !text, onclick: () => follow(chosen) }, say("tree.from"));
+  const from = make(
+    "button",
+    { type: "button", class: "strong", disabled: !text, onclick: () => follow(chosen) },
+    say("tree.from"),
+  );
   const ahead = chosen.end ? ` ∎ ${say("ends.long")}` : (chosen.ahead ?? "");
   find("tree-path").replaceChildren(
     make("p", { dir: "auto" }, text || say("tree.empty"), make("span", { class: "ahead" }, ahead)),
@@ -163,7 +191,13 @@ function paint() {
   stage.style.width = `${size.width}px`;
   stage.style.height = `${size.height}px`;
   stage.querySelector("svg")?.remove();
-  stage.prepend(draw("svg", { "aria-hidden": "true", width: size.width, height: size.height }, ...nodes.filter((n) => n.parent).map(branch)));
+  stage.prepend(
+    draw(
+      "svg",
+      { "aria-hidden": "true", width: size.width, height: size.height },
+      ...nodes.filter((n) => n.parent).map(branch),
+    ),
+  );
   describe();
 }
 
@@ -176,8 +210,13 @@ function button(node) {
   const label = node.end ? "∎" : node.text.trim() || "␣";
   const ahead = !node.end && node.ahead ? make("span", { class: "ahead", "aria-hidden": "true" }, node.ahead) : "";
   const chance = node.parent ? make("span", { class: "chance" }, percent(node.chance)) : "";
-  return make("div", { class: "node", role: "treeitem", tabindex: -1, onclick: () => toggle(node) },
-    make("span", { class: "piece", dir: "auto" }, label), chance, ahead); // prettier-ignore
+  return make(
+    "div",
+    { class: "node", role: "treeitem", tabindex: -1, onclick: () => toggle(node) },
+    make("span", { class: "piece", dir: "auto" }, label),
+    chance,
+    ahead,
+  );
 }
 
 function dress(node) {
@@ -189,7 +228,10 @@ function dress(node) {
   if (!node.end) made.setAttribute("aria-expanded", node.open);
   made.classList.toggle("on", line(chosen).includes(node));
   made.classList.toggle("said", says(node, answers[0]));
-  made.classList.toggle("held", answers.slice(1).some((text) => says(node, text)));
+  made.classList.toggle(
+    "held",
+    answers.slice(1).some((text) => says(node, text)),
+  );
   made.classList.toggle("opened", node.open);
   made.classList.toggle("passed", Boolean(node.parent?.ways.some((way) => way.open)));
   made.tabIndex = node === chosen ? 0 : -1;
@@ -197,7 +239,9 @@ function dress(node) {
 }
 
 function branch(node) {
-  const [x, y, z, w] = [node.parent.x + all.get(node.parent).offsetWidth, node.parent.y, node.x, node.y].map(Math.round);
+  const [x, y, z, w] = [node.parent.x + all.get(node.parent).offsetWidth, node.parent.y, node.x, node.y].map(
+    Math.round,
+  );
   const path = draw("path", { d: `M${x},${y + 16} C${(x + z) / 2},${y + 16} ${(x + z) / 2},${w + 16} ${z},${w + 16}` });
   path.setAttribute("stroke-width", (0.75 + 5 * node.chance).toFixed(2));
   if (line(chosen).includes(node)) path.setAttribute("class", "on");
