@@ -1,0 +1,110 @@
+"""A model as ONNX graphs: `encoder.onnx` reads a source, `step.onnx` says the next token, `shared.onnx` has the weights
+that are in both. A graph is loaded as its file with that of the shared weights behind it: such is the format."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.core.errors import ConfigError, require
+from antiphon.export.graphs import FACTS, EncoderGraph, StepGraph, example, exportable, most, plainly
+from antiphon.inference.bundle import Bundle
+from antiphon.models.heads import CopyHead, VocabularyHead
+from antiphon.models.positions import Learned
+from antiphon.models.seq2seq import Seq2Seq
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 17
+STEP = ("tokens", "parents", "living", "ranks", "mask")
+COPIES = ("copies", "more")
+SAID = ("values", "ids", "weights", "log_probs")
+READ = ("source", "lengths")
+
+
+def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> dict[str, bytes]:
+    """The files of a model, by their names within a bundle; `ConfigError` where it cannot work.
+
+    With int8 the matrices are integers with a scale for each row, and what they are multiplied with is rounded likewise
+    for each hypothesis by itself, so that none changes what is said of another.
+    """
+    model = bundle.model
+    _refuse(model)
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise require("onnx", "onnx") from None
+    from antiphon.export.rewriting import integers, shared, tidy
+
+    graphs = traced(exportable(model))
+    for graph in graphs:
+        tidy(graph)
+        if quantize == "int8":
+            integers(graph)
+    both = shared(graphs)
+    names = ("encoder", "step", "shared")
+    files = {f"onnx/{name}.onnx": each.SerializeToString() for name, each in zip(names, (*graphs, both), strict=True)}
+    return {**files, "onnx/about.json": about(model, quantize)}
+
+
+def _refuse(model: Seq2Seq) -> None:
+    """What no graph is made of, by name."""
+    if not isinstance(model.head, VocabularyHead):
+        raise ConfigError("there is no ONNX export of answers that are numbers", got=f"model.head={model.config.head}")
+
+
+def about(model: Seq2Seq, quantize: str) -> bytes:
+    """What an engine must know besides the graphs."""
+    tables = [module.table.num_embeddings for module in model.modules() if isinstance(module, Learned)]
+    told = {
+        "format": 1, "quantize": quantize, "vocabulary": model.target_size, "candidates": most(exportable(model)),
+        "copies": isinstance(model.head, CopyHead), "facts": model.graph is not None,
+        "positions": min(tables, default=0),
+    }  # fmt: skip
+    return (json.dumps(told, indent=1, sort_keys=True) + "\n").encode()
+
+
+def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
+    """Both graphs of an exportable model; every size that differs between two examples is free in them."""
+    with plainly():
+        names = list(_names(model))
+        first, second = example(model, 3, 7, 2, 4), example(model, 2, 10, 4, 6)
+        moving = [name for name in names if not name.startswith("memory.")]
+        copying = COPIES if isinstance(model.head, CopyHead) else ()
+        read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *names]
+        say = [*STEP, *copying, *names], [*SAID, *(f"{name}.after" for name in moving)]
+        encoder = _trace(EncoderGraph(model), first[0], second[0], *read)
+        return encoder, _trace(StepGraph(model, names), first[1], second[1], *say)
+
+
+def _names(model: Seq2Seq) -> Sequence[str]:
+    from antiphon.core.batch import Padded
+
+    features = () if hasattr(model.source, "embedding") else (model.source_size,)
+    source = torch.zeros(1, 2, *features) if features else torch.zeros(1, 2, dtype=torch.long)
+    return list(model.start(model.encode(Padded(source, torch.tensor([2])))))
+
+
+def _trace(
+    graph: nn.Module, first: Sequence[Tensor], second: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str]
+) -> Any:
+    import onnx
+
+    pairs = [*zip(inputs, first, second, strict=True), *zip(outputs, graph(*first), graph(*second), strict=True)]
+    free = {name: {axis: f"{name}_{axis}" for axis, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b}
+            for name, x, y in pairs}  # fmt: skip
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what other sizes would change; `verify` tries these
+        torch.onnx.export(
+            graph, tuple(first), stream, dynamo=False, input_names=list(inputs), output_names=list(outputs),
+            dynamic_axes=free, opset_version=OPSET, do_constant_folding=False,
+        )  # fmt: skip
+    return onnx.load_from_string(stream.getvalue())
