@@ -15,13 +15,10 @@ from torch import Tensor
 
 from antiphon.core.batch import BOS, EOS, PAD, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
-from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.constraints import Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint
 from antiphon.inference.scoring import Model, Referee, average, coverage
-from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
-
-BEAM = 5
-"""Hypotheses kept where the settings leave it open."""
-
+from antiphon.inference.selection import INF, Choice, grouped, plain, quick, sampled, uniform
 
 @dataclass
 class Ends:
