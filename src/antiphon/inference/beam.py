@@ -55,7 +55,7 @@ _BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A"]
 class Beams:
     """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome.
 
-    `read_BS` is true at the real positions of the memory.
+    `read_BS` is true at the real positions of the memory; `columns` are what a step's record has of each sentence.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Beams:
         device, rows = source.values.device, len(limits)
         self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
         self.slots = settings.n_best if settings.sample else settings.beam or BEAM
+        self.columns = self.slots
         self.memories = [model.encode(source, context) for model in models]
         self.states = [model.start(memory) for model, memory in zip(models, self.memories, strict=True)]
         self.active_A = torch.arange(rows, device=device)

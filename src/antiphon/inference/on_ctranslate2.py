@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 FOLDER, EXTRA, PACKAGE = "ctranslate2", "fast", "ctranslate2"
 BATCH = 32
 """Sentences that a worker takes at once: fewer leave products small, with more they fall out of the cache."""
+NOWHERE = np.zeros((0, 0), np.float32)
+"""The weights of a hypothesis that nobody asked for."""
 TINY = 1e-30
 """A length penalty that is none; with 0 its search would end when the first hypothesis of its beam has."""
+
+
+_Given = tuple["Asked", Hypothesis]
 
 
 def present() -> bool:
@@ -102,7 +107,7 @@ class CTranslate2:
     ) -> list[list[Hypothesis]]:
         """The `n_best` best hypotheses of each input, best first."""
         check(settings)
-        call = _Call(settings.beam or BEAM, settings.length_penalty, details)
+        call = _Call(settings.beam or BEAM, settings.length_penalty)
         told = self._told(asked, call, max(each.limit for each in asked))
         again = defaultdict(list)
         for place, (each, mine) in enumerate(zip(asked, told, strict=True)):
@@ -123,7 +128,7 @@ class CTranslate2:
             [self._spelled(each.constraint.prefix) for each in asked] if prefixed else None,
             beam_size=call.beam, num_hypotheses=call.beam, length_penalty=call.length_penalty or TINY,
             max_batch_size=BATCH, max_input_length=0, min_decoding_length=0, max_decoding_length=limit + 1,
-            return_scores=True, return_end_token=True, return_attention=call.details, use_vmap=self.shortlist,
+            return_scores=True, return_end_token=True, use_vmap=self.shortlist,
             suppress_sequences=[[str(PAD)], [str(BOS)]] if call.suppress else None,
         )  # fmt: skip
         return [_read(result) for result in results]
@@ -134,33 +139,55 @@ class CTranslate2:
     def _ranked(
         self, asked: Sequence[Asked], told: list[list[_Told]], settings: Decoding, details: bool
     ) -> list[list[Hypothesis]]:
-        """Finished hypotheses before others, each once, by score; that of one that was cut, or that begins with a prefix,
-        and with `details` the log probabilities of all, from a pass of their own."""
-        found = [[one.cut(each.limit, settings.length_penalty) for one in mine] for each, mine in
-                 zip(asked, told, strict=True)]  # fmt: skip
-        found = [list({(tuple(one.tokens), one.finished): one for one in mine[::-1]}.values())[::-1] for mine in found]
+        """Finished hypotheses before others, each once, by score. What was cut, or begins with a prefix, gets its score
+        from a pass of its own, and with `details` all that are returned get their log probabilities and weights."""
+        found = [_distinct(mine, each.limit, settings.length_penalty) for each, mine in zip(asked, told, strict=True)]
         unsure = [
-            (row, place)
-            for row, (each, mine) in enumerate(zip(asked, found, strict=True))
+            (each, mine, place)
+            for each, mine in zip(asked, found, strict=True)
             for place, one in enumerate(mine)
-            if details or not one.finished or each.constraint.prefix
+            if not one.finished or each.constraint.prefix
         ]
-        sources = [asked[row] for row, _ in unsure]
-        log_probs = self._log_probs(sources, [found[row][place].tokens for row, place in unsure])
-        for (row, place), values in zip(unsure, log_probs, strict=True):
-            found[row][place] = _scored(found[row][place], values, settings, details)
-        order = [sorted(mine, key=lambda one: (-one.finished, -one.score)) for mine in found]
-        return [mine[: settings.n_best] for mine in order]
+        log_probs = self._log_probs([(each, mine[place]) for each, mine, place in unsure])
+        for (_, mine, place), values in zip(unsure, log_probs, strict=True):
+            score = sum(values) / max(1, len(values)) ** settings.length_penalty
+            mine[place] = replace(mine[place], score=score, total=sum(values))
+        found = [sorted(mine, key=lambda one: (-one.finished, -one.score))[: settings.n_best] for mine in found]
+        return self._detailed(asked, found) if details else found
 
-    def _log_probs(self, asked: Sequence[Asked], answers: Sequence[list[int]]) -> list[list[float]]:
-        """Of the tokens of each answer and of the end mark after them."""
-        if not asked:
+    def _detailed(self, asked: Sequence[Asked], found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The same, with the log probability of each token and where it looked."""
+        flat = [(each, one) for each, mine in zip(asked, found, strict=True) for one in mine]
+        told = iter([replace(one, log_probs=log_probs, weights=weights, total=None) for (_, one), log_probs, weights in
+                     zip(flat, self._log_probs(flat), self._weights(flat), strict=True)])  # fmt: skip
+        return [[next(told) for _ in mine] for mine in found]
+
+    def _log_probs(self, given: Sequence[_Given]) -> list[list[float]]:
+        """Of the tokens of each answer, and of the end mark where it has one."""
+        if not given:
             return []
         results = self.translator.score_batch(
-            [self._spelled(each.source.ids) for each in asked], [self._spelled(answer) for answer in answers],
-            max_batch_size=BATCH, max_input_length=0,
+            *self._both(given), max_batch_size=BATCH, max_input_length=0
         )  # fmt: skip
-        return [result.log_probs for result in results]
+        return [result.log_probs[: len(one.tokens) + one.finished]
+                for (_, one), result in zip(given, results, strict=True)]  # fmt: skip
+
+    def _weights(self, given: Sequence[_Given]) -> list[np.ndarray]:
+        """Where each answer looked, `[T, S]`, from saying it again: what comes out of the search is wrong at the first
+        step of a beam, where it has the weights of another sentence."""
+        if not given:
+            return []
+        results = self.translator.translate_batch(
+            *self._both(given), beam_size=1, max_batch_size=BATCH, max_input_length=0, min_decoding_length=0,
+            max_decoding_length=max(len(one.tokens) for _, one in given) + 1, return_end_token=True,
+            return_attention=True,
+        )  # fmt: skip
+        return [np.array(result.attention[0][: len(one.tokens) + one.finished], np.float32).reshape(-1, len(each.source.ids))
+                for (each, one), result in zip(given, results, strict=True)]  # fmt: skip
+
+    def _both(self, given: Sequence[_Given]) -> tuple[list[list[str]], list[list[str]]]:
+        """Sources and answers as CTranslate2 wants them."""
+        return [self._spelled(each.source.ids) for each, _ in given], [self._spelled(one.tokens) for _, one in given]
 
 
 @dataclass(frozen=True)
@@ -169,7 +196,6 @@ class _Call:
 
     beam: int
     length_penalty: float
-    details: bool
     suppress: bool = False
 
 
@@ -179,29 +205,19 @@ class _Told:
 
     tokens: list[int]
     score: float
-    weights: np.ndarray
 
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
         """Without the end mark; where there is none, without what goes over the limit."""
         finished = self.tokens[-1:] == [EOS]
         total = self.score * len(self.tokens) ** length_penalty
-        tokens = self.tokens[:-1] if finished else self.tokens[:limit]
-        weights = self.weights[: len(tokens) + finished]
-        return Hypothesis(tokens, self.score, [], weights, finished, total=total)
+        return Hypothesis(self.tokens[:-1] if finished else self.tokens[:limit], self.score, [], NOWHERE, finished, total=total)
 
 
 def _read(result: Any) -> list[_Told]:
-    attention, scores, none = result.attention or (), result.scores, np.zeros((0, 0), np.float32)
-    return [
-        _Told(list(map(int, words)), scores[place], np.array(attention[place], np.float32) if attention else none)
-        for place, words in enumerate(result.hypotheses)
-    ]
+    return [_Told(list(map(int, words)), score) for words, score in zip(result.hypotheses, result.scores, strict=True)]
 
 
-def _scored(found: Hypothesis, values: list[float], settings: Decoding, details: bool) -> Hypothesis:
-    """With these log probabilities, the last one that of the end mark."""
-    values = values if found.finished else values[:-1]
-    score = sum(values) / max(1, len(values)) ** settings.length_penalty
-    if details:
-        return replace(found, score=score, log_probs=values, total=None)
-    return replace(found, score=score, total=sum(values))
+def _distinct(told: Sequence[_Told], limit: int, length_penalty: float) -> list[Hypothesis]:
+    """Those that are still different where they were cut."""
+    cut = [one.cut(limit, length_penalty) for one in told]
+    return list({(tuple(one.tokens), one.finished): one for one in cut[::-1]}.values())[::-1]

@@ -7,7 +7,8 @@ The score of a hypothesis is its log probability in nats divided by length ** le
 the end mark, plus the coverage penalty of Wu et al. (2016). With `decoding.ctc` what a CTC head hears is a share of
 the log probability (`antiphon.inference.ctc`). Finished hypotheses rank before unfinished ones.
 A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
-taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit.
+taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit. With
+`decoding.refill` a beam of more than one stays full instead (`antiphon.inference.refill`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.inference.beam import Beams
 from antiphon.inference.ctc import joint
-from antiphon.inference.hypothesis import MARGIN, Constraint, Hypothesis, check
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, check
+from antiphon.inference.refill import Refilled
 from antiphon.inference.scoring import Model, average, coverage
 from antiphon.inference.selection import INF
 
@@ -138,7 +140,9 @@ def _decode(
     asked: list[Constraint], numbers: list[int],
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, context, asked, numbers)
+    special = settings.sample or settings.groups > 1 or any(item.required for item in asked)
+    kind = Refilled if settings.refill and not special and (settings.beam or BEAM) > 1 else Beams
+    beams = kind(models, source, settings, limits, context, asked, numbers)
     beams.run()
     sentences, *_ = ends = beams.ends.columns()
     gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
@@ -146,7 +150,7 @@ def _decode(
     bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
     ranked = []
     for row, length in enumerate(lengths):
-        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, length)
+        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.columns, length)
         gaps[row] = min(gaps[row], smallest)
         ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
     flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
