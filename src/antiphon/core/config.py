@@ -293,6 +293,9 @@ class Decoding:
     ctc: float | None = setting(None, "share of a CTC head in the score, beside that of the decoder; 0.3 is usual")
     n_best: int = setting(1, "hypotheses returned")
     thorough: bool = setting(False, "search on until no hypothesis can win, not only until none would if it ended now")
+    refill: bool = setting(
+        False, "what has ended makes room in the beam, and as many end as it is wide; plain beams, as CTranslate2 does"
+    )
     groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")
     diversity: float = setting(0.5, "penalty on a token that an earlier group chose at this step")
     sample: bool = setting(False, "draw tokens at random instead of searching")

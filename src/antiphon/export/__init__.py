@@ -1,1 +1,1 @@
-"""Models in the formats of other engines."""
+"""Export: the same model for engines that answer faster than PyTorch."""

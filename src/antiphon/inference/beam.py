@@ -15,13 +15,10 @@ from torch import Tensor
 
 from antiphon.core.batch import BOS, EOS, PAD, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
-from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.constraints import Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint
 from antiphon.inference.scoring import Model, Referee, average, coverage
-from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
-
-BEAM = 5
-"""Hypotheses kept where the settings leave it open."""
-
+from antiphon.inference.selection import INF, Choice, grouped, plain, quick, sampled, uniform
 
 @dataclass
 class Ends:
@@ -58,7 +55,7 @@ _BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A"]
 class Beams:
     """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome.
 
-    `read_BS` is true at the real positions of the memory.
+    `read_BS` is true at the real positions of the memory; `columns` are what a step's record has of each sentence.
     """
 
     def __init__(
@@ -68,6 +65,7 @@ class Beams:
         device, rows = source.values.device, len(limits)
         self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
         self.slots = settings.n_best if settings.sample else settings.beam or BEAM
+        self.columns = self.slots
         self.memories = [model.encode(source, context) for model in models]
         self.states = [model.start(memory) for model, memory in zip(models, self.memories, strict=True)]
         self.active_A = torch.arange(rows, device=device)

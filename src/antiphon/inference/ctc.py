@@ -22,7 +22,7 @@ from antiphon.models.ctc import CTCHead, align
 from antiphon.models.seq2seq import Seq2Seq
 
 if TYPE_CHECKING:
-    from antiphon.inference.search import Hypothesis
+    from antiphon.inference.hypothesis import Hypothesis
 
 NEVER = -1e5
 """The log probability of what a source has no room for: finite, so that hypotheses can still be compared."""

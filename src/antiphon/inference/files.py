@@ -35,6 +35,7 @@ _NAME = re.compile(
     r"config\.json|task\.json|entities\.json|confidence\.json|model\.safetensors"
     r"|(?:source|target|shared)(?:\.[a-z0-9_]{1,32}){1,3}"
     r"|adapters/[a-z0-9][a-z0-9_-]{0,40}\.(?:json|safetensors)"
+    r"|(?:ctranslate2|onnx)/[a-z][a-z0-9_]{0,40}\.(?:bin|json|onnx|txt)"
     r"|training/[a-z][a-z0-9_]{0,40}\.(?:json|safetensors)",
     re.ASCII,
 )

@@ -8,19 +8,17 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
-from antiphon.core.numbers import spell
+from antiphon.core.marks import UNK
 from antiphon.data.arrays import as_text
-from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
@@ -28,22 +26,17 @@ from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.confidence import probability
-from antiphon.inference.constraints import Constraint, Phrase
-from antiphon.inference.ctc import heard
+from antiphon.inference.engines import Asked, Engine, divided, open_engine
 from antiphon.inference.helpers import Helpers, possible
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
+from antiphon.inference.jobs import Job, answered, batched
 from antiphon.inference.recordings import Pieces
-from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
-from antiphon.inference.rollout import Rolled, roll_out
-from antiphon.inference.search import Hypothesis, search
-from antiphon.inference.selection import MARGIN
 from antiphon.inference.task import Source, Task
-from antiphon.models.seq2seq import Seq2Seq
 
-BATCH_TOKENS = 16_384
-"""Most source tokens of a batch, padding included."""
-LOOKS = 1 << 24
-"""Most source tokens of a batch times steps to be expected: where each step looked is kept to the end."""
+if TYPE_CHECKING:
+    from antiphon.inference.rerank import Candidates, Ranker
+    from antiphon.models.seq2seq import Seq2Seq
+
 WINDOW = 8
 """Batches that are sorted by length together."""
 SHARE = 32
@@ -52,19 +45,7 @@ ROUNDS = 20
 """Most attempts to find another wording for a banned phrase."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One input on its way: its number, what the model reads (None: `reason` says why nothing), constraints, and
-    the `pair` as it was given."""
-
-    number: int
-    source: Source | None
-    constraint: Constraint
-    reason: str = ""
-    pair: Pair | None = None
-
-
-_Find = Callable[[Sequence[_Job]], list[list[Hypothesis]]]
+_Find = Callable[[Sequence[Job]], list[list[Hypothesis]]]
 
 
 class Predictor:
@@ -77,6 +58,9 @@ class Predictor:
     inputs that were cut, answers without an end, sentences decoded twice because of a near tie. `knowledge` is a file
     of facts for a model that reads some; `facts` counts what was odd in it. On a CPU, batches are
     decoded by `processes` side by side; unless told, one a core, where there is enough to do and this is Linux.
+
+    An exported model is answered for by the fastest `engine` there is. What that one cannot do, PyTorch does, and
+    `report` says so; or it is refused, where the model was exported without PyTorch's weights.
     """
 
     def __init__(
@@ -89,13 +73,13 @@ class Predictor:
             raise ConfigError("there is no model to predict with")
         if processes is not None and processes < 1:
             raise ConfigError("processes must be at least 1", got=processes)
-        self.models: list[Seq2Seq] = [bundle.model for bundle in bundles]
-        self.processes = processes or cores(os.environ)
+        self.bundles, self.processes, self.backward = bundles, processes or cores(os.environ), backward
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
-        self.backward = backward
-        self.calibration = bundles[0].confidence if len(bundles) == 1 else None
+        exported = open_engine(bundles[0], self.processes) if len(bundles) == 1 else None
+        self.engine: Engine = exported or self._pytorch
         self.report, self.facts = Report(), Report()
+        self.calibration = bundles[0].confidence if len(bundles) == 1 else None
         for other in bundles[1:]:
             seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # each of its own data
             same = replace(other.task, **seen).files() == self.task.files()
@@ -107,6 +91,18 @@ class Predictor:
             self.task = replace(self.task, find=self._found(knowledge))
         if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
             raise ConfigError("the backward model wants context that the model does not", got=", ".join(missing))
+
+    @cached_property
+    def _pytorch(self) -> Engine:
+        """PyTorch with the networks, which are built for it. `BundleError` where one was exported without."""
+        from antiphon.inference.on_pytorch import PyTorch
+
+        return PyTorch([bundle.model for bundle in self.bundles], self.task)
+
+    @property
+    def models(self) -> list[Seq2Seq]:
+        """The networks in PyTorch, where it is these that answer."""
+        return [bundle.model for bundle in self.bundles] if self.engine.name == "PyTorch" else []
 
     def _found(self, path: Path | str) -> Finder:
         if self.task.knowledge == "none":
@@ -125,6 +121,7 @@ class Predictor:
         required: Iterable[Sequence[str]] | None = None,
         banned: Sequence[str] = (),
         first: int = 0,
+        details: bool = True,
     ) -> Iterator[list[Answer]]:
         """The answers to each input (a text, a `Pair`, an array), best first, in the order of the inputs.
 
@@ -132,6 +129,8 @@ class Predictor:
         not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
         along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
         `first` is the number of the first input where earlier ones were answered before: sampling depends on it.
+        Without `details` an exported model need not find out what it takes time to find out: answers then have no
+        probabilities of tokens, weights or alignment.
         Recordings longer than any in training are cut where they are quiet, unless they come with prefixes or words.
         """
         given = prefixes, required, banned
@@ -140,41 +139,64 @@ class Predictor:
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
         inputs = map(as_text, inputs)
         asked = pieces.cut(inputs) if pieces else inputs
-        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first)
+        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first, details)
         yield from pieces.join(found, lambda: self.report) if pieces else found
 
     def _predict(
         self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
         prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str], first: int,
+        details: bool,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
         if settings.abstain and self.calibration is None:
-            what = "an ensemble has no confidence" if len(self.models) > 1 else "this model has no confidence yet"
+            what = "an ensemble has no confidence" if len(self.bundles) > 1 else "this model has no confidence yet"
             do = "type: antiphon calibrate MODEL VALID, or leave out decoding.abstain"
             raise ConfigError(what, where="decoding.abstain", got=settings.abstain, do=do)
-        window, chooser = window or batch_size * WINDOW, ranker(settings, self.backward)
+        window, chooser = window or batch_size * WINDOW, self._ranker(settings)
         if chooser is not None:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
-        find = partial(self._find, settings=settings, chooser=chooser)
+        details = details or chooser is not None or self.calibration is not None
+        find = partial(self._find, settings=settings, chooser=chooser, batch_size=batch_size, details=details)
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked, first))
-        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
+        jobs = (self._able(job, settings, report) for job in jobs)
+        helpers: Helpers[list[Job], list[list[Hypothesis]]] | None = None
         try:
             while chunk := list(itertools.islice(jobs, window)):
                 if helpers is None and (count := self._helpers(len(chunk))) > 1:
                     helpers = Helpers(find, count)
-                answered = self._window(chunk, find, batch_size, banned, report, helpers)
-                yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in answered)
+                windowed = self._window(chunk, find, batch_size, banned, report, helpers)
+                yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in windowed)
         finally:
             if helpers is not None:
                 helpers.close()
             if helpers is not None and helpers.lost:
                 report.add("a helping process ended, and its sentences were answered here", times=helpers.lost)
 
+    def _ranker(self, settings: Decoding) -> Ranker | None:
+        """What chooses among candidates, where something does."""
+        if not settings.risk and self.backward is None:
+            return None
+        from antiphon.inference.rerank import ranker
+
+        return ranker(settings, self.backward)
+
+    def _able(self, job: Job, settings: Decoding, report: Report) -> Job:
+        """The job, once somebody is known who can do it."""
+        lack = "" if job.source is None else self.engine.lacks(settings, self._asked(job, settings))
+        if lack and not self.bundles[0].complete:
+            do = "leave it out, or export the model again with --keep"
+            raise ConfigError(f"{self.engine.name} cannot do this, and PyTorch's weights are not here", got=lack, do=do)
+        if lack:
+            report.add(f"answered by PyTorch, since {self.engine.name} cannot do {lack}", f"input {job.number + 1}")
+        return job
+
     def _helpers(self, sentences: int) -> int:
         """Processes that are worth their making."""
+        if self.engine.whole:
+            return 1
         models = [*self.models, *([self.backward.model] if self.backward else [])]
         on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
         return min(self.processes, sentences // SHARE) if on_cpu and possible() else 1
@@ -193,12 +215,12 @@ class Predictor:
 
     def _job(
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
-    ) -> _Job:
+    ) -> Job:
         item = self.task.completed(item)
         text, place = item if isinstance(item, str) else item.source, f"input {number + 1}"
         if not text.strip():
             report.add("empty input, answered with nothing", place)
-            return _Job(number, None, Constraint(), "empty input")
+            return Job(number, None, Constraint(), "empty input")
         odd = Report()
         try:
             source = self.task.read(item, report=odd)
@@ -206,7 +228,7 @@ class Predictor:
             if not error.skip:
                 raise
             report.add(f"not answered: {error.what}", place)
-            return _Job(number, None, Constraint(), error.what)
+            return Job(number, None, Constraint(), error.what)
         except DataError as error:
             if error.where:
                 raise
@@ -219,7 +241,7 @@ class Predictor:
         if unknown and not self.task.copy:
             report.add("unknown token in the input", place, text, times=unknown)
         pair = Pair(item, "") if isinstance(item, str) else Pair(item.source, "", (), item.context)
-        return _Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts), pair)
+        return Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts), pair)
 
     def _constraint(self, prefix: str, required: Sequence[str], banned: Sequence[str], source: Source) -> Constraint:
         def known(text: str) -> Phrase:
@@ -236,20 +258,21 @@ class Predictor:
         )
 
     def _window(
-        self, jobs: list[_Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
-        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
-    ) -> Iterator[tuple[_Job, list[Answer]]]:  # fmt: skip
+        self, jobs: list[Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
+        helpers: Helpers[list[Job], list[list[Hypothesis]]] | None,
+    ) -> Iterator[tuple[Job, list[Answer]]]:  # fmt: skip
         answers = {job.number: [nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
-        batches = list(_batches(jobs, most, self.task.limit))[::-1]
+        batches = list(batched(jobs, most, self.task.limit))[::-1]
+        batches = [sum(batches, [])] if self.engine.whole and batches else batches
         each = helpers.map(batches) if helpers else ((n, find(b)) for n, b in enumerate(batches))
-        for number, answered in each:
-            for job, found in zip(batches[number], answered, strict=True):
+        for number, hypotheses in each:
+            for job, found in zip(batches[number], hypotheses, strict=True):
                 found = self._reword(job, found, find, banned, report)
                 if isinstance(found[0], Ranked) and found[0].reason:
                     report.add(found[0].reason, f"input {job.number + 1}")
-                answers[job.number] = [self._answer(job, hypothesis) for hypothesis in found]
+                answers[job.number] = [answered(job, hypothesis, self.task, self.calibration) for hypothesis in found]
         for job in jobs:
             mine = answers[job.number]
             if not mine[0].finished and job.source is not None:
@@ -259,7 +282,7 @@ class Predictor:
             yield job, mine
 
     def _surely(
-        self, job: _Job, mine: list[Answer], least: float, find: _Find, banned: Sequence[str], report: Report
+        self, job: Job, mine: list[Answer], least: float, find: _Find, banned: Sequence[str], report: Report
     ) -> list[Answer]:
         """The answers, or an empty one where confidence in the best is below the least; where the error of floating
         point could decide that, it is that of the sentence decoded alone."""
@@ -268,7 +291,7 @@ class Predictor:
             return mine
         if abs(best.confidence - least) <= calibration.slack(MARGIN, len(best.tokens) + 1):
             [found] = find([job])
-            mine = [self._answer(job, each) for each in self._reword(job, found, find, banned, report)]
+            mine = [answered(job, each, self.task, self.calibration) for each in self._reword(job, found, find, banned, report)]
             best = mine[0]
         assert best.confidence is not None
         if best.confidence >= least:
@@ -278,51 +301,44 @@ class Predictor:
         reasons = "; ".join(filter(None, [best.reason, reason]))
         return [replace(best, text="", abstained=True, reason=reasons)]
 
-    def _find(self, jobs: Sequence[_Job], settings: Decoding, chooser: Ranker | None) -> list[list[Hypothesis]]:
+    def _find(
+        self, jobs: Sequence[Job], settings: Decoding, chooser: Ranker | None, batch_size: int, details: bool
+    ) -> list[list[Hypothesis]]:
         """What the search finds; where there is a choice to make, the best of all its candidates."""
         if chooser is None:
-            return self._search(jobs, settings)
-        found = self._search(jobs, replace(settings, n_best=pool(settings)))
+            return self._search(jobs, settings, batch_size, details)
+        found = self._search(jobs, replace(settings, n_best=pool(settings)), batch_size, details)
         ranked = chooser.rank([self._candidates(job, mine) for job, mine in zip(jobs, found, strict=True)])
         answers: list[list[Hypothesis]] = []
         for job, (best, close) in zip(jobs, ranked, strict=True):
             if close and len(jobs) > 1:
-                [again] = self._find([job], settings, chooser)
+                [again] = self._find([job], settings, chooser, batch_size, details)
                 answers.append([replace(hypothesis, repeated=True) for hypothesis in again])
             else:
                 answers.append(list(best))
         return answers
 
-    def _candidates(self, job: _Job, found: list[Hypothesis]) -> Candidates:
+    def _candidates(self, job: Job, found: list[Hypothesis]) -> Candidates:
+        from antiphon.inference.rerank import Candidates
+
         assert job.source is not None
         assert job.pair is not None
         return Candidates(job.pair, found, [self.task.answer(each.tokens, job.source.extra) for each in found])
 
-    def _search(self, jobs: Sequence[_Job], settings: Decoding) -> list[list[Hypothesis]]:
-        sources = [job.source for job in jobs if job.source is not None]
-        device = next(self.models[0].parameters()).device
-        batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
-        limits = [settings.max_length or self.task.limit(source.length) for source in sources]
-        if isinstance(self.task.target, Numbers):
-            most, ids = [min(limit, self._longest) for limit in limits], [job.number for job in jobs]
-            rolled = roll_out(self.models, batch.source, settings, max_lengths=most, context=batch.context,
-                              sample_ids=ids)  # fmt: skip
-            return [list[Hypothesis](each) for each in rolled]
-        found = search(
-            self.models, batch.source, settings,
-            max_lengths=[min(limit, self._longest) for limit in limits], context=batch.context,
-            constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
-        )  # fmt: skip
-        return heard(self.models[0], batch, found)
+    def _asked(self, job: Job, settings: Decoding) -> Asked:
+        assert job.source is not None
+        limit = settings.max_length or self.task.limit(job.source.length)
+        return Asked(job.source, job.constraint, max(1, limit, job.constraint.needed), job.number)
 
-    @property
-    def _longest(self) -> int:
-        """Learned positions end somewhere."""
-        ends = [model.config.max_positions - 1 for model in self.models if model.config.positions == "learned"]
-        return min(ends, default=1 << 20)
+    def _search(
+        self, jobs: Sequence[Job], settings: Decoding, batch_size: int, details: bool
+    ) -> list[list[Hypothesis]]:
+        """By the engine, and by PyTorch where that one cannot."""
+        asked = [self._asked(job, settings) for job in jobs]
+        return divided(self.engine, lambda: self._pytorch, asked, settings, batch_size=batch_size, details=details)
 
     def _reword(
-        self, job: _Job, found: list[Hypothesis], find: _Find, banned: Sequence[str], report: Report
+        self, job: Job, found: list[Hypothesis], find: _Find, banned: Sequence[str], report: Report
     ) -> list[Hypothesis]:
         """Bans are on tokens, but a tokenizer may spell one word in many ways: ban each spelling that turns up."""
         if not banned or job.source is None:
@@ -345,54 +361,3 @@ class Predictor:
             end = next(n for n in range(len(tokens) + 1) if pattern.search(self.task.answer(tokens[:n], extra)))
             begin = next(n for n in range(end, -1, -1) if pattern.search(self.task.answer(tokens[n:end], extra)))
             yield tuple(tokens[begin:end])
-
-    def _answer(self, job: _Job, found: Hypothesis) -> Answer:
-        assert job.source is not None
-        weights = real = found.weights if isinstance(found, Rolled) else found.weights[: len(found.tokens)]
-        if not isinstance(job.source.ids, np.ndarray):
-            end = len(job.source.ids) - 1
-            real = np.delete(weights, end, 1) if weights.shape[1] > end else weights
-            weights = np.append(real, weights[:, end : end + 1], 1)
-            real = weights[:, :-1] if weights.shape[1] > 1 else weights
-        if isinstance(found, Rolled):
-            forecast = found.scaled(job.source.scale, job.source.history)
-            reasons = [job.reason, "" if found.finished else "no end within the longest length"]
-            places = [*job.source.tokens, *job.source.facts]
-            looks = real.argmax(1).tolist() if weights.any() else []
-            return Answer(spell(forecast.values_TF), 0.0, [], [], looks, weights, places, 1.0, finished=found.finished,
-                          reason="; ".join(filter(None, reasons)), forecast=forecast)  # fmt: skip
-        ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
-        reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
-        return Answer(
-            text=self.task.answer(found.tokens, job.source.extra),
-            score=found.score,
-            tokens=self.task.words.tokens(found.tokens, job.source.extra),
-            probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
-            alignment=list(found.heard) or (real.argmax(1).tolist() if found.weights.any() else []),
-            weights=weights,
-            source_tokens=[*job.source.tokens, *job.source.facts],
-            probability=probability(found.log_probs),
-            confidence=self.calibration(found.log_probs, found.finished) if self.calibration else None,
-            finished=found.finished,
-            repeated=found.repeated,
-            log_probs=found.log_probs,
-            reason="; ".join(filter(None, reasons)),
-            utility=ranked.utility,
-            backward=ranked.backward,
-        )
-
-
-def _batches(jobs: Sequence[_Job], most: int, limit: Callable[[int], int]) -> Iterator[list[_Job]]:
-    """Jobs with a source, by length, in batches of at most `most` sentences, `BATCH_TOKENS` tokens and `LOOKS`."""
-    real = [job for job in jobs if job.source is not None]
-    real.sort(key=lambda job: job.source.length if job.source else 0)
-    batch: list[_Job] = []
-    for job in real:
-        length = job.source.length if job.source else 0
-        tokens = min(BATCH_TOKENS, LOOKS // limit(length))
-        if batch and (len(batch) == most or (len(batch) + 1) * length > tokens):
-            yield batch
-            batch = []
-        batch.append(job)
-    if batch:
-        yield batch

@@ -7,14 +7,15 @@ The score of a hypothesis is its log probability in nats divided by length ** le
 the end mark, plus the coverage penalty of Wu et al. (2016). With `decoding.ctc` what a CTC head hears is a share of
 the log probability (`antiphon.inference.ctc`). Finished hypotheses rank before unfinished ones.
 A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
-taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit.
+taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit. With
+`decoding.refill` a beam of more than one stays full instead (`antiphon.inference.refill`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,30 +25,12 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, Padded, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.beam import BEAM, Beams
-from antiphon.inference.constraints import Constraint
+from antiphon.inference.beam import Beams
 from antiphon.inference.ctc import joint
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, check
+from antiphon.inference.refill import Refilled
 from antiphon.inference.scoring import Model, average, coverage
-from antiphon.inference.selection import INF, MARGIN
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One answer: `tokens` without the end mark, natural log probabilities with it, `weights` `[T, S]` likewise, of all
-    that is real in the memory.
-
-    `finished` is false where the length limit came before the end mark; `repeated` is true where a near tie made
-    the search decode the sentence again on its own. `heard` are the states of the source at which a CTC head hears each
-    token, where there is one and these were asked for.
-    """
-
-    tokens: list[int]
-    score: float
-    log_probs: list[float]
-    weights: np.ndarray
-    finished: bool = True
-    repeated: bool = False
-    heard: Sequence[int] = ()
+from antiphon.inference.selection import INF
 
 
 def search(
@@ -67,7 +50,9 @@ def search(
     for sampling (default: their places). The tokens do not depend on what else is in the batch: a sentence with a
     decision so close that float error could turn it is decoded again alone (docs/decisions/0001-near-ties.md).
     """
-    _check(settings, len(models))
+    if not models:
+        raise ConfigError("there is no model to decode with")
+    check(settings)
     rows, context = len(source.lengths_B), context or {}
     asked = list(constraints) if constraints is not None else [Constraint()] * rows
     _check_constraints(settings, asked, models[0].target_size, context)
@@ -119,25 +104,6 @@ def rescore(
     return result
 
 
-def _check(settings: Decoding, models: int) -> None:
-    beam = settings.beam or BEAM
-    if not models:
-        raise ConfigError("there is no model to decode with")
-    if settings.sample and settings.groups > 1:
-        raise ConfigError("decoding.sample and decoding.groups exclude each other")
-    if settings.sample and settings.ctc:
-        do = "leave one of them out"
-        raise ConfigError("decoding.ctc gives scores, and no probabilities to sample from", do=do)
-    if not settings.sample and settings.n_best > beam:
-        raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
-    if beam % settings.groups:
-        raise ConfigError("decoding.beam must be a multiple of decoding.groups", got=f"{beam} and {settings.groups}")
-    if settings.length_penalty < 0 or settings.coverage_penalty < 0:
-        raise ConfigError("decoding.length_penalty and decoding.coverage_penalty must not be negative")
-    if settings.sample and not (settings.temperature > 0 and 0 < settings.top_p <= 1 and settings.top_k >= 0):
-        raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")
-
-
 def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, context: Mapping[str, Padded]) -> None:
     if (settings.sample or settings.groups > 1) and any(item.required for item in asked):
         raise ConfigError("required words need a plain beam", do="leave out decoding.sample and decoding.groups")
@@ -174,7 +140,9 @@ def _decode(
     asked: list[Constraint], numbers: list[int],
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, context, asked, numbers)
+    special = settings.sample or settings.groups > 1 or any(item.required for item in asked)
+    kind = Refilled if settings.refill and not special and (settings.beam or BEAM) > 1 else Beams
+    beams = kind(models, source, settings, limits, context, asked, numbers)
     beams.run()
     sentences, *_ = ends = beams.ends.columns()
     gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
@@ -182,7 +150,7 @@ def _decode(
     bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
     ranked = []
     for row, length in enumerate(lengths):
-        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, length)
+        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.columns, length)
         gaps[row] = min(gaps[row], smallest)
         ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
     flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
