@@ -50,7 +50,9 @@ class Cell(nn.Module):
         super().__init__()
         self.names, kernel = recurrent.names, recurrent.kernel
         self.activation = torch.relu if getattr(kernel, "nonlinearity", "") == "relu" else torch.tanh
-        parts = [kernel.get_parameter(f"{name}_l0").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        parts = [
+            kernel.get_parameter(f"{name}_l0").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
         self.gated = isinstance(kernel, nn.GRU)
         if self.gated:
             parts = [part.clone() for part in parts]
@@ -146,7 +148,9 @@ class StepGraph(nn.Module):
         super().__init__()
         self.model, self.names, self.copies = model, names, isinstance(model.head, CopyHead)
 
-    def forward(self, tokens: Tensor, parents: Tensor, living: Tensor, ranks: Tensor, mask: Tensor, *rest: Tensor) -> Any:
+    def forward(
+        self, tokens: Tensor, parents: Tensor, living: Tensor, ranks: Tensor, mask: Tensor, *rest: Tensor
+    ) -> Any:
         """Log probabilities and ids of the candidates `[L, C]`, where rows looked `[N, S]`, all log probabilities
         `[L, V]`, and the state after."""
         copies, entries = (rest[:2], rest[2:]) if self.copies else ((), rest)
@@ -213,7 +217,9 @@ def example(model: Seq2Seq, rows: int, length: int, beam: int, steps: int) -> tu
         said = torch.full((count,), EOS + step), parents, torch.arange(count - (step > 0)), torch.arange(2 + rows), mask
         inputs = *said, *copies, *state
         if step < steps - 1:
-            moved = dict(zip([name for name in names if not name.startswith("memory.")], says(*inputs)[4:], strict=True))
+            moved = dict(
+                zip([name for name in names if not name.startswith("memory.")], says(*inputs)[4:], strict=True)
+            )
             state = [moved.get(name, value) for name, value in zip(names, state, strict=True)]
     return read, inputs
 

@@ -16,9 +16,11 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, PAD, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
 from antiphon.inference.constraints import Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.endings import Step
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint
 from antiphon.inference.scoring import Model, Referee, average, coverage
 from antiphon.inference.selection import INF, Choice, grouped, plain, quick, sampled, uniform
+
 
 @dataclass
 class Ends:
@@ -35,17 +37,6 @@ class Ends:
     def columns(self) -> tuple[np.ndarray, ...]:
         """The columns."""
         return tuple(torch.cat(column).cpu().numpy() for column in zip(*self.parts, strict=True))
-
-
-@dataclass(frozen=True)
-class Step:
-    """What is kept of a step to rebuild hypotheses from: the sentences, the back-pointers, where rows looked."""
-
-    active_A: np.ndarray
-    parents_AK: np.ndarray
-    tokens_AK: np.ndarray
-    log_probs_AK: np.ndarray
-    weights_ARS: np.ndarray
 
 
 _BY_SENTENCE = ["active_A", "limits_A", "room_AG", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS"]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from antiphon.core.config import Decoding
 from antiphon.core.errors import require
-from antiphon.inference import on_ctranslate2
+from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.hypothesis import Constraint, Hypothesis
 from antiphon.inference.task import Source
@@ -52,7 +52,7 @@ def open_engine(bundle: Bundle, workers: int) -> Engine | None:
 
     Raises `AntiphonError` with the command that installs one where there is nothing else to answer with.
     """
-    known = [on_ctranslate2]
+    known = [on_ctranslate2, on_onnxruntime]
     ready = [module for module in known if module.FOLDER in bundle.engines]
     for module in ready:
         if module.present():

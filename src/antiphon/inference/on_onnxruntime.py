@@ -16,7 +16,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import AntiphonError, BundleError, require
 from antiphon.core.marks import PAD
 from antiphon.inference.files import load_json
-from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis
+from antiphon.inference.hypothesis import BEAM, MARGIN, Hypothesis, check
 from antiphon.inference.light import Search, Task
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class About:
         return About(**told)
 
 
-def open_files(files: Mapping[str, bytes], bundle: Bundle) -> OnnxRuntime:
+def open_files(files: Mapping[str, bytes], bundle: Bundle, workers: int) -> OnnxRuntime:
     """The engine of an exported model, from verified files; `BundleError` where these are not of that model."""
     if set(files) != FILES:
         raise BundleError("other files than graphs have", where="onnx", got=", ".join(sorted(set(files) ^ FILES)))
@@ -109,12 +109,12 @@ class OnnxRuntime:
         self.gives = [port.name for port in step.get_outputs()]
         self.inputs = {port.name for port in encoder.get_inputs()}
 
-    def lacks(self, settings: Decoding, constraint: Constraint) -> str:
+    def lacks(self, settings: Decoding, asked: Asked) -> str:
         """What it cannot do."""
         asked = {
             "decoding.sample": settings.sample, "decoding.groups": settings.groups > 1,
-            "decoding.ctc": bool(settings.ctc), "decoding.refill": bool(getattr(settings, "refill", False)),
-            "required words": bool(constraint.required),
+            "decoding.ctc": bool(settings.ctc), "decoding.refill": settings.refill and (settings.beam or BEAM) > 1,
+            "required words": bool(asked.constraint.required),
         }  # fmt: skip
         return next((name for name, wanted in asked.items() if wanted), "")
 
@@ -123,6 +123,7 @@ class OnnxRuntime:
     ) -> list[list[Hypothesis]]:
         """The answers to each input, best first; one with a decision so close that float error could turn it is searched
         again alone (docs/decisions/0001-near-ties.md)."""
+        check(settings)
         together = max(1, min(batch_size, ROWS // (settings.beam or BEAM)))
         found = []
         for start in range(0, len(asked), together):

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.inference.beam import Beams
 from antiphon.inference.ctc import joint
+from antiphon.inference.endings import collected
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, check
 from antiphon.inference.refill import Refilled
 from antiphon.inference.scoring import Model, average, coverage
@@ -144,71 +144,6 @@ def _decode(
     kind = Refilled if settings.refill and not special and (settings.beam or BEAM) > 1 else Beams
     beams = kind(models, source, settings, limits, context, asked, numbers)
     beams.run()
-    sentences, *_ = ends = beams.ends.columns()
-    gaps, lengths = beams.gaps.cpu().numpy(), beams.read_BS.sum(1).tolist()
-    order = np.argsort(sentences, kind="stable")
-    bounds = np.searchsorted(sentences[order], np.arange(len(limits) + 1))
-    ranked = []
-    for row, length in enumerate(lengths):
-        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.columns, length)
-        gaps[row] = min(gaps[row], smallest)
-        ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
-    flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
-    answers = [[next(flat) for _ in mine] for mine in ranked]
-    if settings.groups > 1:
-        answers = [_distinct(mine)[: settings.n_best] for mine in answers]
+    gaps = beams.gaps.cpu().numpy()
+    answers = collected(beams.ends.columns(), beams.steps, beams.read_BS, gaps, settings, beams.columns)
     return answers, torch.from_numpy(gaps)
-
-
-def _ranked(
-    mine: np.ndarray, ends: tuple[np.ndarray, ...], settings: Decoding, slots: int, source_length: int
-) -> tuple[list[int], float]:
-    """A sentence's ends, best first, and the smallest gap in that order, in nats by the root of their length."""
-    _, steps, places, scores, finished = ends
-    if settings.sample:
-        return [int(end) for end in mine[np.argsort(places[mine], kind="stable")]], INF
-    size = slots // settings.groups
-    by_group = [sorted((int(e) for e in mine if places[e] // size == group), key=lambda e: (-finished[e], -scores[e]))
-                for group in range(settings.groups)]  # fmt: skip
-    smallest = INF
-    for group in by_group:
-        for better, worse in pairwise(group[: settings.n_best + 1]):
-            if finished[better] == finished[worse]:
-                shorter = max(1, min(steps[better], steps[worse]) + 1)
-                nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
-                longer = max(steps[better], steps[worse]) + 1
-                error = 1 + settings.coverage_penalty * source_length
-                error *= (longer + (settings.ctc or 0.0) ** 2 * source_length) ** 0.5
-                smallest = min(smallest, float(nats) / error)
-    rounds = max(map(len, by_group), default=0)
-    return [group[place] for place in range(rounds) for group in by_group if place < len(group)], smallest
-
-
-def _distinct(answers: list[Hypothesis]) -> list[Hypothesis]:
-    """Without answers that an earlier group has found too."""
-    return list({(tuple(answer.tokens), answer.finished): answer for answer in reversed(answers)}.values())[::-1]
-
-
-def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int]) -> Iterator[Hypothesis]:
-    """Hypotheses from back-pointers, all of them together, from the last step to the first."""
-    sentences, last, slots, scores, finished = (column[chosen] for column in ends)
-    slots = slots.copy()
-    count, longest = len(chosen), int(last.max(initial=-1)) + 1
-    tokens = np.zeros((count, longest), dtype=np.int64)
-    log_probs = np.zeros((count, longest))
-    weights = np.zeros((count, longest, beams.read_BS.shape[1]), dtype=np.float32)
-    for step in reversed(range(longest)):
-        record = beams.steps[step]
-        place = np.full(len(beams.read_BS), -1)
-        place[record.active_A] = np.arange(len(record.active_A))
-        rows = (last >= step).nonzero()[0]
-        at, slot = place[sentences[rows]], slots[rows]
-        tokens[rows, step], log_probs[rows, step] = record.tokens_AK[at, slot], record.log_probs_AK[at, slot]
-        slots[rows] = record.parents_AK[at, slot]
-        weights[rows, step] = record.weights_ARS[at, slots[rows]]
-    for row in range(count):
-        size, closed = int(last[row]) + 1, bool(finished[row])
-        looks = weights[row, :size][:, beams.read_BS[sentences[row]]]
-        yield Hypothesis(
-            tokens[row, : size - closed].tolist(), float(scores[row]), log_probs[row, :size].tolist(), looks, closed
-        )
