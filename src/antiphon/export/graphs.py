@@ -49,6 +49,7 @@ class Cell(nn.Module):
     def __init__(self, recurrent: Recurrent) -> None:
         super().__init__()
         self.names, kernel = recurrent.names, recurrent.kernel
+        self.size = kernel.hidden_size
         self.activation = torch.relu if getattr(kernel, "nonlinearity", "") == "relu" else torch.tanh
         parts = [
             kernel.get_parameter(f"{name}_l0").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -68,8 +69,8 @@ class Cell(nn.Module):
 
     def _gru(self, x_ND: Tensor, hidden_ND: Tensor) -> State:
         inputs, weights, bias, other = self.parts
-        reset, update, new = F.linear(x_ND, inputs, bias).chunk(3, 1)
-        reset_too, update_too, new_too = F.linear(hidden_ND, weights, other).chunk(3, 1)
+        reset, update, new = F.linear(x_ND, inputs, bias).split(self.size, 1)
+        reset_too, update_too, new_too = F.linear(hidden_ND, weights, other).split(self.size, 1)
         update = torch.sigmoid(update + update_too)
         new = torch.tanh(new + torch.sigmoid(reset + reset_too) * new_too)
         return {"hidden": (1 - update) * new + update * hidden_ND}
@@ -78,7 +79,7 @@ class Cell(nn.Module):
         made = F.linear(torch.cat([x_ND, hidden_ND], 1), *self.parts)
         if "cell" not in state:
             return {"hidden": self.activation(made)}
-        enter, forget, new, leave = made.chunk(4, 1)
+        enter, forget, new, leave = made.split(self.size, 1)
         cell_ND = torch.sigmoid(forget) * state["cell"] + torch.sigmoid(enter) * torch.tanh(new)
         return {"hidden": torch.sigmoid(leave) * torch.tanh(cell_ND), "cell": cell_ND}
 

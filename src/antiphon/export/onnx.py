@@ -97,6 +97,8 @@ def _trace(
 ) -> Any:
     import onnx
 
+    from antiphon.export.rewriting import settle
+
     pairs = [*zip(inputs, first, second, strict=True), *zip(outputs, graph(*first), graph(*second), strict=True)]
     free = {name: {axis: f"{name}_{axis}" for axis, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b}
             for name, x, y in pairs}  # fmt: skip
@@ -107,4 +109,6 @@ def _trace(
             graph, tuple(first), stream, dynamo=False, input_names=list(inputs), output_names=list(outputs),
             dynamic_axes=free, opset_version=OPSET, do_constant_folding=False,
         )  # fmt: skip
-    return onnx.load_from_string(stream.getvalue())
+    model = onnx.load_from_string(stream.getvalue())
+    settle(model, [{name: value.numpy() for name, value in zip(inputs, each, strict=True)} for each in (first, second)])
+    return model

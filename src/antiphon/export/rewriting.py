@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 LEAST = 1024
 """Numbers in the smallest matrix that is worth being made of integers, or that is worth being shared."""
@@ -20,6 +20,84 @@ MIDDLE = 64
 """What stands for zero there, because products are fastest of unsigned with signed numbers."""
 TINY = 1e-9
 OWN = "com.microsoft"
+SMALL = 8
+"""Numbers of the largest tensor that is taken for one of sizes."""
+ARITHMETIC = {"Add", "Cast", "Concat", "Div", "Gather", "Mod", "Mul", "Pow", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+
+
+def settle(model: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Numbers that a graph would make of sizes, as constants where they are the same for all these inputs, which differ
+    in all sizes that can; a third of the nodes are no more than that."""
+    graph = model.graph
+    made, known = _sizes(graph), {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    shaped = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] in made]
+    runs = [_values(model, [*made, *(node.input[0] for node in shaped)], feed) for feed in feeds]
+    for node in graph.node:
+        values = [run[node.output[0]] for run in runs] if node.output[0] in made - known else []
+        if values and all(np.array_equal(values[0], other) for other in values):
+            _become(node, values[0])
+    for number, node in enumerate(shaped):
+        found = _reshaped(node, runs) if node.op_type == "Reshape" else None
+        if found is not None:
+            node.input[1] = f"reshaped{number}"
+            graph.initializer.append(numpy_helper.from_array(found, node.input[1]))
+    alive(model)
+
+
+def _sizes(graph: GraphProto) -> set[str]:
+    """What is made of shapes and constants alone."""
+    made: set[str] = set()
+    constants = {tensor.name for tensor in graph.initializer if np.prod(tensor.dims) <= SMALL}
+    for node in graph.node:
+        small = node.op_type == "Constant" and np.prod(node.attribute[0].t.dims) <= SMALL
+        derived = bool(node.input) and all(name in made | constants for name in node.input)
+        if len(node.output) == 1 and (node.op_type == "Shape" or small or derived and node.op_type in ARITHMETIC):
+            made.add(node.output[0])
+    return made
+
+
+def _values(model: ModelProto, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import onnxruntime
+
+    watched = ModelProto()
+    watched.CopyFrom(model)
+    there = {port.name for port in model.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted({*names} - there))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.graph_optimization_level = 3, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    taken = {port.name: feed[port.name] for port in session.get_inputs()}
+    names = list(dict.fromkeys(names))
+    return dict(zip(names, session.run(names, taken), strict=True))
+
+
+def _become(node: NodeProto, value: np.ndarray) -> None:
+    node.CopyFrom(helper.make_node("Constant", [], list(node.output), value=numpy_helper.from_array(value)))
+
+
+def _reshaped(node: NodeProto, runs: Sequence[dict[str, np.ndarray]]) -> np.ndarray | None:
+    """The shape that a tensor is brought into, with 0 for sizes that stay, and -1 for one that follows from the others;
+    None where that cannot be said for all inputs at once."""
+    wanted = [run[node.input[1]] for run in runs]
+    shapes = [run[node.input[0]].shape for run in runs]
+    found = []
+    for axis in range(len(wanted[0])):
+        sizes = [int(each[axis]) for each in wanted]
+        stays = all(axis < len(shape) and shape[axis] == size for shape, size in zip(shapes, sizes, strict=True))
+        found.append(sizes[0] if len(set(sizes)) == 1 else 0 if stays else -1)
+    return np.array(found) if found.count(-1) <= 1 else None
+
+
+def alive(model: ModelProto) -> None:
+    """Without nodes and weights that no output needs."""
+    wanted = {port.name for port in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if wanted & {*node.output}:
+            kept.append(node)
+            wanted |= {name for each in _nodes([node]) for name in each.input}
+    _replace(model.graph.node, kept[::-1])
+    _replace(model.graph.initializer, [tensor for tensor in model.graph.initializer if tensor.name in wanted])
 
 
 def tidy(model: ModelProto) -> None:
@@ -64,6 +142,7 @@ def _key(tensor: TensorProto) -> bytes:
 
 
 def _replace(field: object, items: Sequence[object]) -> None:
+    items = [*items]
     del field[:]  # type: ignore[attr-defined]
     field.extend(items)  # type: ignore[attr-defined]
 
@@ -110,19 +189,10 @@ class Rewriting:
             del self.weights[tensor.name]
         for node in self.graph.node:
             self._rewrite(node)
-        self._replace()
+        _replace(self.graph.node, self.nodes)
+        _replace(self.graph.initializer, list(self.weights.values()))
+        alive(self.model)
         self.model.opset_import.append(helper.make_opsetid(OWN, 1))
-
-    def _replace(self) -> None:
-        """Put the new nodes and weights in the place of the old ones, without those that nobody reads."""
-        wanted = {port.name for port in self.graph.output}
-        kept = []
-        for node in reversed(self.nodes):
-            if wanted & {*node.output}:
-                kept.append(node)
-                wanted |= {name for each in _nodes([node]) for name in each.input}
-        _replace(self.graph.node, kept[::-1])
-        _replace(self.graph.initializer, [tensor for name, tensor in self.weights.items() if name in wanted])
 
     def _is_large(self, tensor: TensorProto) -> bool:
         return tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and np.prod(tensor.dims) >= LEAST
