@@ -138,7 +138,7 @@ class Seq2Seq:
         from antiphon.data.arrays import is_numbers, written
 
         asked = (written(source) if is_numbers(source) else source for source in sources)
-        return [answers[0].text for answers in self.predictor.predict(asked)]
+        return [answers[0].text for answers in self.predictor.predict(asked, details=False)]
 
     def score(self, pairs: Any, metric: str | None = None) -> float:
         """How good the answers are, by the metric that training judged by or the one that is named.

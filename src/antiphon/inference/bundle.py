@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from antiphon.models.seq2seq import Seq2Seq
 
 __all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "room", "save", "tensors"]
-__all__ += ["verify", "write_file", "write_folder", "write_zip"]
+__all__ += ["verify", "write", "write_file", "write_folder", "write_zip"]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 ENGINES = ("ctranslate2", "onnx")
@@ -131,7 +131,7 @@ def save(
     """
     files = bundle_files(model=model, task=task, config=config, card=card, adapters=adapters)
     files |= {} if confidence is None else {CONFIDENCE_FILE: confidence.to_bytes()}
-    _write(Path(path), files, facts(card))
+    write(Path(path), files, facts(card))
 
 
 def room(path: Path | str) -> Path:
@@ -147,7 +147,7 @@ def room(path: Path | str) -> Path:
     raise BundleError("something that is no model is there already", where=path, do="choose another name")
 
 
-def _write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+def write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     room(path)
     try:
         if path.suffix.lower() == ".zip":
@@ -171,7 +171,7 @@ def add_confidence(path: Path | str, confidence: Calibration, *, out: Path | str
         files[CARD] = read_card(path)
     about = {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")}
     final = path if out is None else Path(out)
-    _write(final, {**files, CONFIDENCE_FILE: confidence.to_bytes()}, about)
+    write(final, {**files, CONFIDENCE_FILE: confidence.to_bytes()}, about)
     return final
 
 
@@ -186,7 +186,7 @@ def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
         config, task = described(files)
         confidence = Calibration.read(files[CONFIDENCE_FILE]) if CONFIDENCE_FILE in files else None
         network = Stored(files.get(WEIGHTS_FILE), config, (task.source.size, task.target.size), path, device)
-        engines = _engines(files)
+        engines = engines_of(files)
         if not engines and network.content is None:
             raise BundleError("the file is missing", where=WEIGHTS_FILE)
         if engines:  # the network may never be asked for, nor what builds it be here
@@ -209,7 +209,7 @@ def _refused(error: Exception, path: Path) -> BundleError:
     return BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path)
 
 
-def _engines(files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+def engines_of(files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
     """The files of each engine, by the names that it knows them by."""
     found: dict[str, dict[str, bytes]] = {}
     for name, content in files.items():
@@ -330,10 +330,10 @@ def model_card(config: Config, card: Mapping[str, Any], parameters: int, adapter
     ]
     lines += ["", "| | |", "|---|---|"]
     lines += [f"| {title} | {_cell(known.get(key, 'not stated'))} |" for key, title in LINES]
-    named = {key for key, _ in LINES} | {"name", "scores"}
+    named = {key for key, _ in LINES} | {"name", "scores", "export"}
     lines += [f"| {key} | {_cell(value)} |" for key, value in plain.items() if key not in named]
     lines += ["", "## Scores", "", *_score_lines(plain.get("scores")), ""]
-    lines += card_lines(adapters)
+    lines += [*_export_lines(plain.get("export")), *card_lines(adapters)]
     lines += [
         "## Use",
         "",
@@ -361,6 +361,19 @@ def _score_lines(scores: Any) -> list[str]:
         shown = f"{value:.4g}" if isinstance(value, int | float) else str(value)
         lines.append(f"| {_cell(name)} | {shown} | {between} | {_cell(score.get('signature', ''))} |")
     return lines
+
+
+def _export_lines(made: Any) -> list[str]:
+    """Of an exported model, what that changed."""
+    if not isinstance(made, dict):
+        return []
+    lines = ["## Export", "", f"Measured on {made['pairs']:,} pairs, one thread.", ""]
+    lines += [f"| | bytes of weights | answers per CPU second | {_cell(made['metric'])} | answers as PyTorch's |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in made["rows"]:
+        cells = f"{row['size']:,}", f"{row['rate']:,.0f}", f"{row['score']:.2f}", f"{row['same']:.1%}"
+        lines.append(f"| {_cell(row['engine'])} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _cell(value: Any) -> str:

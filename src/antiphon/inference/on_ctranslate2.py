@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -112,16 +113,19 @@ class CTranslate2:
         again = defaultdict(list)
         for place, (each, mine) in enumerate(zip(asked, told, strict=True)):
             marks = any(mark in one.tokens for one in mine for mark in (PAD, BOS))
-            if marks or (call.beam > 1 and max(len(one.tokens) for one in mine) > each.limit + 1):
-                again[each.limit, marks].append(place)  # what was found is not what a search up to its limit finds
+            late = call.beam > 1 and any(len(one.tokens) > each.limit for one in mine)
+            if marks or late:  # it is not what a search up to its limit finds, or not all of it
+                again[each.limit, marks].append(place)
         for (limit, marks), places in again.items():
-            found = self._told([asked[place] for place in places], replace(call, suppress=marks), limit)
+            how = replace(call, suppress=marks, length_penalty=-30 / math.log10(limit + 2) if call.beam > 1 else 1.0)
+            found = self._told([asked[place] for place in places], how, limit)
             for place, mine in zip(places, found, strict=True):
                 told[place] = mine
         return self._ranked(asked, told, settings, details)
 
     def _told(self, asked: Sequence[Asked], call: _Call, limit: int) -> list[list[_Told]]:
-        """What CTranslate2 finds with `limit` tokens and an end mark; of a beam all of it, for its order is not ours."""
+        """What CTranslate2 finds with `limit` tokens and an end mark: of a beam all, for its order is not ours. Where the
+        limit comes first, that is up to twice as many as it tells: the shortest, if the length penalty is negative."""
         prefixed = any(each.constraint.prefix for each in asked)
         results = self.translator.translate_batch(
             [self._spelled(each.source.ids) for each in asked],
@@ -131,7 +135,11 @@ class CTranslate2:
             return_scores=True, return_end_token=True, use_vmap=self.shortlist,
             suppress_sequences=[[str(PAD)], [str(BOS)]] if call.suppress else None,
         )  # fmt: skip
-        return [_read(result) for result in results]
+        return [
+            [_Told(list(map(int, words)), score * len(words) ** call.length_penalty)
+             for words, score in zip(result.hypotheses, result.scores, strict=True)]
+            for result in results
+        ]  # fmt: skip
 
     def _spelled(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         return [self.words[number] for number in ids]
@@ -201,20 +209,16 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Told:
-    """A hypothesis as CTranslate2 tells it: tokens with the end mark, where it came to that."""
+    """A hypothesis as CTranslate2 tells it: tokens with the end mark, where it came to that, and their log probability."""
 
     tokens: list[int]
-    score: float
+    total: float
 
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
         """Without the end mark; where there is none, without what goes over the limit."""
         finished = self.tokens[-1:] == [EOS]
-        total = self.score * len(self.tokens) ** length_penalty
-        return Hypothesis(self.tokens[:-1] if finished else self.tokens[:limit], self.score, [], NOWHERE, finished, total=total)
-
-
-def _read(result: Any) -> list[_Told]:
-    return [_Told(list(map(int, words)), score) for words, score in zip(result.hypotheses, result.scores, strict=True)]
+        tokens, score = self.tokens[:-1] if finished else self.tokens[:limit], self.total / len(self.tokens) ** length_penalty
+        return Hypothesis(tokens, score, [], NOWHERE, finished, total=self.total)
 
 
 def _distinct(told: Sequence[_Told], limit: int, length_penalty: float) -> list[Hypothesis]:

@@ -43,8 +43,10 @@ class Refilled(Beams):
         going, ended = self._parted(found)
         both = (torch.cat([getattr(part, each.name) for part in (going, ended)], 1) for each in fields(Choice)[:-1])
         self._record(Choice(*both, found.gaps_A), weights_ARS)
-        self._cut(found, step)
-        self._go_on(going, self._book(going, ended, weights_ARS, step))
+        totals_AR, looked_ARS = self.totals_AR, self.looked_ARS
+        done_A = self._book(going, ended, weights_ARS, step)
+        self._cut(found, step, totals_AR, looked_ARS)
+        self._go_on(going, done_A)
 
     def _parted(self, found: Choice) -> tuple[Choice, Choice]:
         """The best that go on, and those among the best of all that have ended; empty places have a total of -inf."""
@@ -67,15 +69,17 @@ class Refilled(Beams):
         ends_A = ends_AW.masked_fill(~over_AW, INF).nan_to_num(nan=INF, posinf=INF).amin(1)
         return torch.minimum((going_AW[:, self.slots - 1] - going_AW[:, self.slots]).nan_to_num(nan=INF), ends_A)
 
-    def _cut(self, found: Choice, step: int) -> None:
-        """At the length limit, what would be among the best if it went on is closed without this step."""
+    def _cut(self, found: Choice, step: int, totals_AR: Tensor, looked_ARS: Tensor) -> None:
+        """At the length limit, the best of those that would go on are closed without this step, until all together are as
+        many as the beam is wide."""
         late_A = self.limits_A == step
         if not late_A.any():
             return
-        best = slice(None, self.slots)
-        longer_AK = late_A[:, None] & (found.tokens_AK[:, best] != EOS) & (found.totals_AK[:, best] > -INF)
-        stuck_AR = torch.zeros_like(self.totals_AR).scatter_add_(1, found.parents_AK[:, best], longer_AK.double()) > 0
-        scores_AR = self._scores(self.totals_AR, max(step, 1), self.looked_ARS)
+        tokens_AK, parents_AK = found.tokens_AK[:, : self.slots], found.parents_AK[:, : self.slots]
+        longer_AK = late_A[:, None] & (tokens_AK != EOS) & (found.totals_AK[:, : self.slots] > -INF)
+        longer_AK &= longer_AK.cumsum(1) <= self.slots - self.ended_B[self.active_A, None]
+        stuck_AR = torch.zeros_like(totals_AR).scatter_add_(1, parents_AK, longer_AK.double()) > 0
+        scores_AR = self._scores(totals_AR, max(step, 1), looked_ARS)
         self.ends.add(stuck_AR, self.active_A, step - 1, scores_AR, finished=False)
 
     def _book(self, going: Choice, ended: Choice, weights_ARS: Tensor, step: int) -> Tensor:
