@@ -136,7 +136,8 @@ class EncoderGraph(nn.Module):
         if facts:
             context = {name: Padded(values, facts[-1]) for name, values in zip(FACTS, facts, strict=False)}
         memory = self.model.encode(Padded(source, lengths), context)
-        return memory.mask_BS, *self.model.start(memory).values()
+        heard = [] if self.model.ctc is None else [self.model.ctc.log_probs(memory)]
+        return memory.mask_BS, *heard, *self.model.start(memory).values()
 
 
 class StepGraph(nn.Module):
@@ -210,6 +211,7 @@ def example(model: Seq2Seq, rows: int, length: int, beam: int, steps: int) -> tu
     read = source, lengths, *_facts(model, rows, length)
     names = list(model.start(model.encode(Padded(source, lengths), {})))
     mask, *state = reads(*read)
+    state = state[len(state) - len(names) :]  # without what a CTC head hears
     says = StepGraph(model, names)
     copies = (torch.full(mask.shape, 5), torch.zeros(1, beam)) if says.copies else ()
     for step in range(steps):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from antiphon.core.errors import ConfigError, require
 from antiphon.export.graphs import FACTS, EncoderGraph, StepGraph, example, exportable, most, plainly
 from antiphon.inference.bundle import Bundle
+from antiphon.models.frontends import TextFrontend
 from antiphon.models.heads import CopyHead, VocabularyHead
 from antiphon.models.positions import Learned
 from antiphon.models.seq2seq import Seq2Seq
@@ -62,13 +63,18 @@ def _refuse(model: Seq2Seq) -> None:
 
 def about(model: Seq2Seq, quantize: str) -> bytes:
     """What an engine must know besides the graphs."""
-    tables = [module.table.num_embeddings for module in model.modules() if isinstance(module, Learned)]
     told = {
         "format": 1, "quantize": quantize, "vocabulary": model.target_size, "candidates": most(exportable(model)),
         "copies": isinstance(model.head, CopyHead), "facts": model.graph is not None,
-        "positions": min(tables, default=0),
+        "sources": _places(model.source) if isinstance(model.source, TextFrontend) else 0,
+        "answers": _places(model.target),
     }  # fmt: skip
     return (json.dumps(told, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _places(frontend: nn.Module) -> int:
+    table = getattr(frontend, "positions", None)
+    return table.table.num_embeddings if isinstance(table, Learned) else 0
 
 
 def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
@@ -78,7 +84,7 @@ def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
         first, second = example(model, 3, 7, 2, 4), example(model, 2, 10, 4, 6)
         moving = [name for name in names if not name.startswith("memory.")]
         copying = COPIES if isinstance(model.head, CopyHead) else ()
-        read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *names]
+        read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *([] if model.ctc is None else ["heard"]), *names]
         say = [*STEP, *copying, *names], [*SAID, *(f"{name}.after" for name in moving)]
         encoder = _trace(EncoderGraph(model), first[0], second[0], *read)
         return encoder, _trace(StepGraph(model, names), first[1], second[1], *say)

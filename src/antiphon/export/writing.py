@@ -7,13 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.export import checking, ctranslate2
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
-from antiphon.inference.bundle import CONFIDENCE_FILE, WEIGHTS_FILE, Bundle, Stored, bundle_files, engines_of, facts
-from antiphon.inference.bundle import load, room, write
+from antiphon.inference.bundle import (
+    CONFIDENCE_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    Stored,
+    bundle_files,
+    engines_of,
+    facts,
+    load,
+    room,
+    write,
+)
 from antiphon.inference.ctranslate2_model import SHORTLIST
 
 Target = Literal["ctranslate2"]

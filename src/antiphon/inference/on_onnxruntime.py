@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from antiphon.core.config import Decoding
-from antiphon.core.errors import AntiphonError, BundleError, require
+from antiphon.core.errors import AntiphonError, BundleError, ConfigError, require
 from antiphon.core.marks import PAD
 from antiphon.inference.files import load_json
+from antiphon.inference.hearing import align
 from antiphon.inference.hypothesis import BEAM, MARGIN, Hypothesis, check
 from antiphon.inference.light import Search, Task
 
@@ -43,21 +44,22 @@ def present() -> bool:
 @dataclass(frozen=True)
 class About:
     """What is known of the graphs: how they were rounded, tokens of the vocabulary, the most candidates of a step, if
-    they copy and read facts, and how many positions were learned (0: any)."""
+    they copy and read facts, and how many positions of `sources` of text and of answers were learned (0: any)."""
 
     quantize: str
     vocabulary: int
     candidates: int
     copies: bool
     facts: bool
-    positions: int
+    sources: int
+    answers: int
 
     @staticmethod
     def read(content: bytes) -> About:
         """From a file, checked."""
         told = load_json(content, where="onnx/about.json")
         kinds = {"format": int, "quantize": str, "vocabulary": int, "candidates": int, "copies": bool, "facts": bool,
-                 "positions": int}  # fmt: skip
+                 "sources": int, "answers": int}  # fmt: skip
         if not isinstance(told, dict) or {name: type(value) for name, value in told.items()} != kinds:
             raise BundleError("does not describe graphs", where="onnx/about.json")
         if told.pop("format") != FORMAT or told["quantize"] not in ("none", "int8") or told["candidates"] < 1:
@@ -144,12 +146,16 @@ class OnnxRuntime:
         limits = [max(1, min(each.limit, self._longest), each.constraint.needed) for each in asked]
         walk = Walk(self, asked, details or bool(settings.coverage_penalty))
         task = Task(settings, limits, [each.constraint for each in asked], [each.number for each in asked])
-        return Search(walk, task).run()
+        answers, gaps = Search(walk, task).run()
+        if walk.heard is not None:
+            answers = [[replace(each, heard=align(said_SV[real_S], each.tokens)) for each in mine]
+                       for said_SV, real_S, mine in zip(walk.heard, walk.mask_BS, answers, strict=True)]  # fmt: skip
+        return answers, gaps
 
     @property
     def _longest(self) -> int:
         """Learned positions end somewhere."""
-        return self.about.positions - 1 if self.about.positions else 1 << 20
+        return self.about.answers - 1 if self.about.answers else 1 << 20
 
     def run(self, session: InferenceSession, outputs: list[str], inputs: Mapping[str, OrtValue]) -> list[OrtValue]:
         """One run of a graph. An onnxruntime error says something of the input, for the graph is the same for all."""
@@ -169,8 +175,10 @@ class Walk:
         self.engine, self.wrap = engine, OrtValue.ortvalue_from_numpy
         self.most, self.room = engine.about.candidates, ROOM
         inputs = {name: value for name, value in self._sources(asked).items() if name in engine.inputs}
-        values = engine.run(engine.encoder, engine.read, {name: self.wrap(value) for name, value in inputs.items()})
-        self.state: dict[str, OrtValue] = dict(zip(engine.read, values, strict=True))
+        wanted = [name for name in engine.read if looks or name != "heard"]
+        values = engine.run(engine.encoder, wanted, {name: self.wrap(value) for name, value in inputs.items()})
+        self.state: dict[str, OrtValue] = dict(zip(wanted, values, strict=True))
+        self.heard = self.state.pop("heard").numpy() if "heard" in self.state else None
         mask_BS = self.state["mask"].numpy()
         self.known_B = np.full(len(asked), engine.about.vocabulary)
         if engine.about.copies:
@@ -189,11 +197,17 @@ class Walk:
                 values[row, : len(source.ids)] = source.ids
         else:
             values = padded([source.ids for source in sources])
+            self._placed(values.shape[1])
         found = {"source": values, "lengths": lengths}
         if self.engine.about.facts:
             found |= {name: padded([each.context.get(name, []) for each in sources]) for name in GRAPH}
             found["fact_lengths"] = np.array([len(each.context.get("facts", [])) for each in sources])
         return found
+
+    def _placed(self, length: int) -> None:
+        if 0 < self.engine.about.sources < length:
+            do = "raise model.max_positions or choose other model.positions"
+            raise ConfigError(f"learned positions end at {self.engine.about.sources}", got=length, do=do)
 
     def _copy(self, asked: Sequence[Asked], size: int) -> None:
         """What each position of the memory would say, and how many ids that takes."""

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +29,6 @@ from antiphon.inference.endings import collected
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, check
 from antiphon.inference.refill import Refilled
 from antiphon.inference.scoring import Model, average, coverage
-from antiphon.inference.selection import INF
 
 
 def search(
