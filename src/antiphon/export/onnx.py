@@ -6,9 +6,10 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ STEP = ("tokens", "parents", "living", "ranks", "mask")
 COPIES = ("copies", "more")
 SAID = ("values", "ids", "weights", "log_probs")
 READ = ("source", "lengths")
+NEAR = 1e-3
+"""By how much, and by what share of it, a number of a graph may be off."""
 
 
 def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> dict[str, bytes]:
@@ -81,13 +84,47 @@ def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
     """Both graphs of an exportable model; every size that differs between two examples is free in them."""
     with plainly():
         names = list(_names(model))
-        first, second = example(model, 3, 7, 2, 4), example(model, 2, 10, 4, 6)
+        more = model.config.encoder.global_tokens  # a source is longer than what of it is looked at from everywhere
+        first, second = example(model, 3, 7 + more, 2, 4), example(model, 2, 10 + more, 4, 6)
         moving = [name for name in names if not name.startswith("memory.")]
         copying = COPIES if isinstance(model.head, CopyHead) else ()
         read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *([] if model.ctc is None else ["heard"]), *names]
         say = [*STEP, *copying, *names], [*SAID, *(f"{name}.after" for name in moving)]
-        encoder = _trace(EncoderGraph(model), first[0], second[0], *read)
-        return encoder, _trace(StepGraph(model, names), first[1], second[1], *say)
+        several = first, second, example(model, 1, 4, 1, 1), example(model, 4, 19 + more, 3, 5)
+        parts = (EncoderGraph(model), *read), (StepGraph(model, names), *say)
+        encoder, step = (
+            _traced(*part, [each[place] for each in several]) for place, part in enumerate(parts)
+        )
+        return encoder, step
+
+
+def _traced(module: nn.Module, inputs: Sequence[str], outputs: Sequence[str], several: Sequence[Sequence[Tensor]]) -> Any:
+    """A graph, tried on inputs of several sizes. Only the first two show which sizes are free."""
+    from antiphon.export.rewriting import settle
+
+    feeds = [{name: value.numpy() for name, value in zip(inputs, each, strict=True)} for each in several]
+    try:
+        graph = _trace(module, several[0], several[1], inputs, outputs)
+        settle(graph, feeds)
+        for feed, given in zip(feeds, several, strict=True):
+            _verify(graph, feed, dict(zip(outputs, module(*given), strict=True)))
+    except ConfigError:
+        raise
+    except Exception as error:  # of an exporter and an engine that have many, all of which say: not this network
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError("there is no ONNX graph of this network that holds for all sizes", got=got) from None
+    return graph
+
+
+def _verify(graph: ModelProto, feed: Mapping[str, np.ndarray], right: Mapping[str, Tensor]) -> None:
+    """Refuse a graph that says something else than what it was made of."""
+    from antiphon.export.rewriting import run
+
+    found = run(graph, feed, list(right))
+    for name, values in right.items():
+        same = name == "ids" or np.allclose(found[name], values.numpy(), rtol=NEAR, atol=NEAR)
+        if found[name].shape != values.shape or not same:
+            raise ConfigError("the graph of this network does not hold for inputs of other sizes", got=name)
 
 
 def _names(model: Seq2Seq) -> Sequence[str]:
@@ -103,8 +140,6 @@ def _trace(
 ) -> Any:
     import onnx
 
-    from antiphon.export.rewriting import settle
-
     pairs = [*zip(inputs, first, second, strict=True), *zip(outputs, graph(*first), graph(*second), strict=True)]
     free = {name: {axis: f"{name}_{axis}" for axis, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b}
             for name, x, y in pairs}  # fmt: skip
@@ -115,6 +150,4 @@ def _trace(
             graph, tuple(first), stream, dynamo=False, input_names=list(inputs), output_names=list(outputs),
             dynamic_axes=free, opset_version=OPSET, do_constant_folding=False,
         )  # fmt: skip
-    model = onnx.load_from_string(stream.getvalue())
-    settle(model, [{name: value.numpy() for name, value in zip(inputs, each, strict=True)} for each in (first, second)])
-    return model
+    return onnx.load_from_string(stream.getvalue())

@@ -31,9 +31,9 @@ def settle(model: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> None
     graph = model.graph
     made, known = _sizes(graph), {node.output[0] for node in graph.node if node.op_type == "Constant"}
     shaped = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] in made]
-    runs = [_values(model, [*made, *(node.input[0] for node in shaped)], feed) for feed in feeds]
+    runs = [run(model, feed, [*made, *(node.input[0] for node in shaped)]) for feed in feeds]
     for node in graph.node:
-        values = [run[node.output[0]] for run in runs] if node.output[0] in made - known else []
+        values = [values[node.output[0]] for values in runs] if node.output[0] in made - known else []
         if values and all(np.array_equal(values[0], other) for other in values):
             _become(node, values[0])
     for number, node in enumerate(shaped):
@@ -56,7 +56,8 @@ def _sizes(graph: GraphProto) -> set[str]:
     return made
 
 
-def _values(model: ModelProto, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(model: ModelProto, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """These outputs, or whatever else a graph makes by that name, for an input."""
     import onnxruntime
 
     watched = ModelProto()
@@ -78,8 +79,8 @@ def _become(node: NodeProto, value: np.ndarray) -> None:
 def _reshaped(node: NodeProto, runs: Sequence[dict[str, np.ndarray]]) -> np.ndarray | None:
     """The shape that a tensor is brought into, with 0 for sizes that stay, and -1 for one that follows from the others;
     None where that cannot be said for all inputs at once."""
-    wanted = [run[node.input[1]] for run in runs]
-    shapes = [run[node.input[0]].shape for run in runs]
+    wanted = [values[node.input[1]] for values in runs]
+    shapes = [values[node.input[0]].shape for values in runs]
     found = []
     for axis in range(len(wanted[0])):
         sizes = [int(each[axis]) for each in wanted]
