@@ -19,6 +19,7 @@ from antiphon.inference.files import load_json
 from antiphon.inference.hearing import align
 from antiphon.inference.hypothesis import BEAM, MARGIN, Hypothesis, check
 from antiphon.inference.light import Search, Task
+from antiphon.inference.onnx_files import check as check_graph
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue
@@ -76,8 +77,7 @@ def open_files(files: Mapping[str, bytes], bundle: Bundle, workers: int) -> Onnx
         got = f"{about.vocabulary} tokens, and {bundle.task.target.size} in the vocabulary"
         raise BundleError("the graphs are those of another model", where="onnx/about.json", got=got)
     for name in FILES - {"about.json"}:
-        if b"location" in files[name]:  # the only way to name a file; weights that are elsewhere are none of ours
-            raise BundleError("names other files", where=f"onnx/{name}")
+        check_graph(files[name], f"onnx/{name}")
     shared = files["shared.onnx"]
     graphs = (_session(files[name] + shared, f"onnx/{name}") for name in ("encoder.onnx", "step.onnx"))
     return OnnxRuntime(*graphs, about)
