@@ -222,8 +222,8 @@ class _Told:
     total: float
 
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
-        """Without the end mark; where there is none, without what goes over the limit."""
-        finished = self.tokens[-1:] == [EOS]
+        """Without the end mark; where there is none within the limit, without what goes over that."""
+        finished = self.tokens[-1:] == [EOS] and len(self.tokens) <= limit + 1
         tokens, score = self.tokens[:-1] if finished else self.tokens[:limit], self.total / len(self.tokens) ** length_penalty
         return Hypothesis(tokens, score, [], NOWHERE, finished, total=self.total)
 
