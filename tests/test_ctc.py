@@ -319,7 +319,7 @@ def test_a_run_learns_by_the_head_alone(tmp_path: Path) -> None:
     asked = ["abcde", "bad", "ecab"]
     assert [answers[0].text for answers in Predictor(bundle, processes=1).predict(asked)] == asked
     deaf = build(dataclasses.replace(config.model, ctc=False), bundle.model.source_size, bundle.model.target_size)
-    both = Predictor(bundle, backward=dataclasses.replace(bundle, model=deaf), processes=1)
+    both = Predictor(bundle, backward=dataclasses.replace(bundle, network=deaf), processes=1)
     for answers in both.predict(asked, settings=Decoding(beam=3, ctc=0.5)):
         assert answers[0].backward is not None
 

@@ -10,10 +10,14 @@ import types
 import typing
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from antiphon.core import limits
 from antiphon.core.errors import ConfigError, nearest
+from antiphon.core.exact import Inexact, exactly
+
+if TYPE_CHECKING:
+    import pydantic
 
 
 def setting(default: Any, doc: str) -> Any:
@@ -397,16 +401,23 @@ def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
 
 
 def _validated(values: dict[str, Any], where: str) -> Config:
+    try:
+        config = exactly(Config, values)
+    except Inexact:  # what explains this takes longer to import than all else that an answer needs
+        config = _explained(values, where)
+    limits.check(config, where)
+    return config
+
+
+def _explained(values: dict[str, Any], where: str) -> Config:
     import pydantic
 
     try:
-        config = _adapter().validate_python(values)
+        return _adapter().validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(step) for step in first["loc"] if str(step) in _names())
         raise ConfigError(f"{name}: {first['msg']}", where=where, got=repr(first["input"])) from None
-    limits.check(config, where)
-    return config
 
 
 @cache
@@ -415,7 +426,7 @@ def _names() -> frozenset[str]:
 
 
 @cache
-def _adapter() -> Any:
+def _adapter() -> pydantic.TypeAdapter[Config]:
     import pydantic
 
     return pydantic.TypeAdapter(Config)

@@ -33,7 +33,7 @@ def obstacles(config: Config) -> list[str]:
         f"model.encoder.kind={model.encoder.kind}": model.encoder.kind != "transformer",
         f"model.decoder.kind={model.decoder.kind}": model.decoder.kind != "transformer",
         f"model.attention={model.attention}": model.attention != "multihead",
-        f"model.head={model.head}": model.head != "vocabulary",
+        f"model.head={model.head}": model.head not in (None, "vocabulary"),
         f"model.encoder.window={model.encoder.window}": bool(model.encoder.window),
         f"model.knowledge.kind={model.knowledge.kind}": model.knowledge.kind == "graph",
         "model.ctc=true": bool(model.ctc),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import defaultdict
@@ -110,27 +109,32 @@ class CTranslate2:
         check(settings)
         call = _Call(settings.beam or BEAM, settings.length_penalty)
         told = self._told(asked, call, max(each.limit for each in asked))
-        again = defaultdict(list)
-        for place, (each, mine) in enumerate(zip(asked, told, strict=True)):
-            marks = any(mark in one.tokens for one in mine for mark in (PAD, BOS))
-            late = call.beam > 1 and any(len(one.tokens) > each.limit for one in mine)
-            if marks or late:  # it is not what a search up to its limit finds, or not all of it
-                again[each.limit, marks].append(place)
-        for (limit, marks), places in again.items():
-            how = replace(call, suppress=marks, length_penalty=-30 / math.log10(limit + 2) if call.beam > 1 else 1.0)
-            found = self._told([asked[place] for place in places], how, limit)
-            for place, mine in zip(places, found, strict=True):
-                told[place] = mine
+        marked = [place for place, mine in enumerate(told) if any({PAD, BOS} & set(one.tokens) for one in mine)]
+        self._again(asked, told, marked, replace(call, suppress=True))
+        if call.beam > 1:  # where the limit came first, what was found is not what a search up to it finds, or not all
+            late = [place for place, (each, mine) in enumerate(zip(asked, told, strict=True))
+                    if any(len(one.tokens) > each.limit for one in mine)]  # fmt: skip
+            self._again(asked, told, sorted({*late} - {*marked}), replace(call, patience=2))
+            self._again(asked, told, sorted({*late} & {*marked}), replace(call, patience=2, suppress=True))
         return self._ranked(asked, told, settings, details)
 
+    def _again(self, asked: Sequence[Asked], told: list[list[_Told]], places: Sequence[int], call: _Call) -> None:
+        """Searches once more for these, each up to its own limit."""
+        limits = defaultdict(list)
+        for place in places:
+            limits[asked[place].limit].append(place)
+        for limit, mine in limits.items():
+            found = self._told([asked[place] for place in mine], call, limit)
+            for place, each in zip(mine, found, strict=True):
+                told[place] = each
+
     def _told(self, asked: Sequence[Asked], call: _Call, limit: int) -> list[list[_Told]]:
-        """What CTranslate2 finds with `limit` tokens and an end mark: of a beam all, for its order is not ours. Where the
-        limit comes first, that is up to twice as many as it tells: the shortest, if the length penalty is negative."""
+        """What CTranslate2 finds with `limit` tokens and an end mark: of a beam all, for its order is not ours."""
         prefixed = any(each.constraint.prefix for each in asked)
         results = self.translator.translate_batch(
             [self._spelled(each.source.ids) for each in asked],
             [self._spelled(each.constraint.prefix) for each in asked] if prefixed else None,
-            beam_size=call.beam, num_hypotheses=call.beam, length_penalty=call.length_penalty or TINY,
+            beam_size=call.beam, num_hypotheses=call.beam * call.patience, patience=call.patience, length_penalty=call.length_penalty or TINY,
             max_batch_size=BATCH, max_input_length=0, min_decoding_length=0, max_decoding_length=limit + 1,
             return_scores=True, return_end_token=True, use_vmap=self.shortlist,
             suppress_sequences=[[str(PAD)], [str(BOS)]] if call.suppress else None,
@@ -204,7 +208,10 @@ class _Call:
 
     beam: int
     length_penalty: float
+    patience: int = 1
+    """2 where the limit comes before as many have ended as the beam is wide: with those cut, they can be twice as many."""
     suppress: bool = False
+    """Never to say what no answer holds, which changes probabilities a little."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +222,8 @@ class _Told:
     total: float
 
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
-        """Without the end mark; where there is none, without what goes over the limit."""
-        finished = self.tokens[-1:] == [EOS]
+        """Without the end mark; where there is none within the limit, without what goes over that."""
+        finished = self.tokens[-1:] == [EOS] and len(self.tokens) <= limit + 1
         tokens, score = self.tokens[:-1] if finished else self.tokens[:limit], self.total / len(self.tokens) ** length_penalty
         return Hypothesis(tokens, score, [], NOWHERE, finished, total=self.total)
 

@@ -27,13 +27,13 @@ from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.engines import Asked, Engine, divided, open_engine
-from antiphon.inference.helpers import Helpers, possible
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
 from antiphon.inference.jobs import Job, answered, batched
 from antiphon.inference.recordings import Pieces
 from antiphon.inference.task import Source, Task
 
 if TYPE_CHECKING:
+    from antiphon.inference.helpers import Helpers
     from antiphon.inference.rerank import Candidates, Ranker
     from antiphon.models.seq2seq import Seq2Seq
 
@@ -166,6 +166,8 @@ class Predictor:
         try:
             while chunk := list(itertools.islice(jobs, window)):
                 if helpers is None and (count := self._helpers(len(chunk))) > 1:
+                    from antiphon.inference.helpers import Helpers
+
                     helpers = Helpers(find, count)
                 windowed = self._window(chunk, find, batch_size, banned, report, helpers)
                 yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in windowed)
@@ -197,6 +199,8 @@ class Predictor:
         """Processes that are worth their making."""
         if self.engine.whole:
             return 1
+        from antiphon.inference.helpers import possible
+
         models = [*self.models, *([self.backward.model] if self.backward else [])]
         on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
         return min(self.processes, sentences // SHARE) if on_cpu and possible() else 1

@@ -70,14 +70,12 @@ class Refilled(Beams):
         return torch.minimum((going_AW[:, self.slots - 1] - going_AW[:, self.slots]).nan_to_num(nan=INF), ends_A)
 
     def _cut(self, found: Choice, step: int, totals_AR: Tensor, looked_ARS: Tensor) -> None:
-        """At the length limit, the best of those that would go on are closed without this step, until all together are as
-        many as the beam is wide."""
+        """At the length limit, those that would go on are closed without this step."""
         late_A = self.limits_A == step
         if not late_A.any():
             return
         tokens_AK, parents_AK = found.tokens_AK[:, : self.slots], found.parents_AK[:, : self.slots]
         longer_AK = late_A[:, None] & (tokens_AK != EOS) & (found.totals_AK[:, : self.slots] > -INF)
-        longer_AK &= longer_AK.cumsum(1) <= self.slots - self.ended_B[self.active_A, None]
         stuck_AR = torch.zeros_like(totals_AR).scatter_add_(1, parents_AK, longer_AK.double()) > 0
         scores_AR = self._scores(totals_AR, max(step, 1), looked_ARS)
         self.ends.add(stuck_AR, self.active_A, step - 1, scores_AR, finished=False)

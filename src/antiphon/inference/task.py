@@ -13,9 +13,8 @@ import numpy as np
 
 from antiphon.core.config import SIGNALS, Config, Side
 from antiphon.core.errors import BundleError, ConfigError
-from antiphon.core.marks import EOS, PAD, UNK
+from antiphon.core.marks import EOS, PAD, REVERSED, UNK
 from antiphon.data import turns
-from antiphon.data.augment import REVERSED, Augmenter
 from antiphon.data.corpus import Pair, Texts
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
@@ -32,6 +31,7 @@ from antiphon.inference.tags import tag_of, tags_of
 
 if TYPE_CHECKING:
     from antiphon.core.batch import Batch
+    from antiphon.data.augment import Augmenter
 
 TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
 MEASURED = 1000
