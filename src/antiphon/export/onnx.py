@@ -91,7 +91,7 @@ def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
         read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *([] if model.ctc is None else ["heard"]), *names]
         say = [*STEP, *copying, *names], [*SAID, *(f"{name}.after" for name in moving)]
         several = first, second, example(model, 1, 4, 1, 1), example(model, 4, 19 + more, 3, 5)
-        parts = (EncoderGraph(model), *read), (StepGraph(model, names), *say)
+        parts = (EncoderGraph(model).eval(), *read), (StepGraph(model, names).eval(), *say)
         encoder, step = (
             _traced(*part, [each[place] for each in several]) for place, part in enumerate(parts)
         )
