@@ -7,13 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.export import checking, ctranslate2
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
-from antiphon.inference.bundle import CONFIDENCE_FILE, WEIGHTS_FILE, Bundle, Stored, bundle_files, engines_of, facts
-from antiphon.inference.bundle import load, room, write
+from antiphon.inference.bundle import (
+    CONFIDENCE_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    Stored,
+    bundle_files,
+    engines_of,
+    facts,
+    load,
+    room,
+    write,
+)
 from antiphon.inference.ctranslate2_model import SHORTLIST
 
 Target = Literal["ctranslate2"]
@@ -34,7 +43,7 @@ class Plan:
 def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = Plan()) -> Checked:
     """Write the model for another engine to a folder or a `.zip`, checked and measured on these pairs.
 
-    Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does; nothing is written then.
+    Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does, and writes nothing.
     """
     path = room(out)
     files = ctranslate2.convert(bundle, quantize=plan.quantize)

@@ -20,6 +20,7 @@ from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint
 from antiphon.inference.scoring import Model, Referee, average, coverage
 from antiphon.inference.selection import INF, Choice, grouped, plain, quick, sampled, uniform
 
+
 @dataclass
 class Ends:
     """Hypotheses that have ended, as flat columns: sentence, last step, slot, score, finished."""
