@@ -12,6 +12,7 @@ import pytest
 
 from antiphon.core.config import Decoding
 from antiphon.core.errors import BundleError, ConfigError
+from antiphon.data.corpus import Pair
 from antiphon.export.checking import check
 from antiphon.export.ctranslate2 import convert
 from antiphon.export.shortlist import shortlist
@@ -20,6 +21,7 @@ from antiphon.inference.bundle import Bundle, engines_of, load
 from antiphon.inference.ctranslate2_model import MODEL, check_model
 from antiphon.inference.on_ctranslate2 import has_avx512, open_files
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.task import Task
 from exports import INPUTS, answers, made, pairs
 from runs import words
 
@@ -137,7 +139,9 @@ def test_a_shortlist_holds_what_goes_with_each_token() -> None:
     assert set(rows[""].split()) <= {str(number) for number in range(len(bundle.task.words.vocabulary))}
     assert "3" in rows[""].split()
     # words are answered by themselves reversed, so a letter goes with itself
-    assert all(str(target[letter]) in rows[str(number)].split() for letter, number in source.items() if letter in "abcde")
+    assert all(
+        str(target[letter]) in rows[str(number)].split() for letter, number in source.items() if letter in "abcde"
+    )
     files = {**converted(bundle).engines["ctranslate2"], "vmap.txt": text.encode()}
     engine = open_files(files, converted(bundle), 1)
     assert engine.name == "CTranslate2 int8 with a shortlist"
@@ -150,9 +154,6 @@ def test_likely_words_come_first_in_a_shortlist(monkeypatch: pytest.MonkeyPatch)
     draw = random.Random(1)
     lines = [(text, text.upper()) for text in (" ".join(draw.choices(letters, k=4)) for _ in range(200))]
     bundle = made(data__source__tokenizer="whitespace", data__target__tokenizer="whitespace")
-    from antiphon.data.corpus import Pair
-    from antiphon.inference.task import Task
-
     task = Task.learn([Pair(*line) for line in lines], bundle.config)
     text = shortlist((task.encode(Pair(*line)) for line in lines), task.source.size, task.target.size)
     rows = dict(line.split("\t") for line in text.splitlines())
@@ -165,18 +166,22 @@ def test_damaged_models_are_refused_before_they_are_loaded() -> None:
     bundle = made()
     files = converted(bundle).engines["ctranslate2"]
     assert check_model(files, bundle.config, bundle.task) == "int8"
-    content, draw, silent = files[MODEL], random.Random(1), 0
-    header = content.index(b"decoder/layer_0") + 2000
+    content, draw, said = files[MODEL], random.Random(1), []
     for number in range(300):
-        at = draw.randrange(header) if number % 2 else draw.randrange(len(content))
-        damaged = content[:at] if number % 5 == 0 else content[:at] + bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :]
+        at = draw.randrange(content.index(b"decoder/layer_0") + 2000 if number % 2 else len(content))
+        changed = bytes([content[at] ^ 1 << draw.randrange(8)]) + content[at + 1 :] if number % 5 else b""
         try:
-            check_model({**files, MODEL: damaged}, bundle.config, bundle.task)
-            silent += 1  # a number of a weight is another: what the sha256 of a bundle is for
+            check_model({**files, MODEL: content[:at] + changed}, bundle.config, bundle.task)
         except BundleError as error:
-            assert len(str(error)) < 500
-    assert silent < 200
-    for wrong in (made(model__width=32), made(model__heads=4), made(model__norm="post"), made(model__activation="gelu")):
+            said.append(str(error))
+    assert max(map(len, said)) < 500
+    assert len(said) > 100  # the others changed a number of a weight, which the sha256 of a bundle shows
+    for wrong in (
+        made(model__width=32),
+        made(model__heads=4),
+        made(model__norm="post"),
+        made(model__activation="gelu"),
+    ):
         with pytest.raises(BundleError, match="does not fit the configuration"):
             check_model(files, wrong.config, bundle.task)
     with pytest.raises(BundleError, match="a file that no model"):

@@ -17,13 +17,14 @@ def export(
     *,
     data: Annotated[str, Parameter(help="pairs to check and measure on, such as those held out; the first 500 count")],
     to: Annotated[Literal["ctranslate2"], Parameter(help="the engine")] = "ctranslate2",
-    quantize: Annotated[Literal["int8", "none"], Parameter(help="round the weights to a byte each, or leave them")] = "int8",
+    quantize: Annotated[
+        Literal["int8", "none"], Parameter(help="round the weights to a byte each, or leave them")
+    ] = "int8",
     shortlist: Annotated[
-        str | None, Parameter(help="training pairs, to learn from which words may answer which: faster, and nearly the same")
+        str | None,
+        Parameter(help="training pairs, to learn from which words may answer which: faster, and nearly the same"),
     ] = None,
-    keep: Annotated[
-        bool, Parameter(help="keep PyTorch's weights beside, for what the engine cannot do")
-    ] = False,
+    keep: Annotated[bool, Parameter(help="keep PyTorch's weights beside, for what the engine cannot do")] = False,
     adapter: AdapterName = None,
 ) -> None:
     """Write a model for an engine that answers faster than PyTorch, and show what that changes.

@@ -75,7 +75,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 def _exported(made: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     """What was measured when the model was exported."""
-    for row in made["rows"] if made else ():
+    if made is None:
+        return
+    for row in made["rows"]:
         speed = f"{row['size'] / 1e6:,.2f} MB, {row['rate']:,.0f} answers per CPU second"
         yield row["engine"], f"{speed}, {made['metric']} {row['score']:.2f}, {row['same']:.1%} as PyTorch's"
 

@@ -21,7 +21,7 @@ class Inexact(Exception):
 def exactly(kind: type[T], values: dict[str, Any]) -> T:
     """The dataclass; `Inexact` where a value is not of its field's type. Whole numbers are taken for real ones, lists
     of names for tuples."""
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     if type(values) is not dict or not values.keys() <= hints.keys():
         raise Inexact
     return kind(**{name: _value(hints[name], value) for name, value in values.items()})

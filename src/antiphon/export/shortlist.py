@@ -4,6 +4,7 @@ rows in place of thousands."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,8 +20,8 @@ EACH, ALWAYS = 20, 200
 def shortlist(examples: Iterable[Example], source_size: int, target_size: int) -> str:
     """The map that CTranslate2 reads (`vmap.txt`): a line for each source token, with its likeliest translations.
 
-    They are likely by IBM Model 1 (Brown et al. 1993): the chance of a target token is a mean over those that the tokens
-    of its source make of it, and these tables are fitted to the pairs.
+    They are likely by IBM Model 1 (Brown et al. 1993): the chance of a target token is a mean over those that the
+    tokens of its source make of it, and these tables are fitted to the pairs.
     """
     sources, targets, pairs = _joined(examples)
     keys, which = np.unique(sources * target_size + targets, return_inverse=True)
@@ -34,7 +35,7 @@ def shortlist(examples: Iterable[Example], source_size: int, target_size: int) -
     lines = [f"\t{' '.join(map(str, _frequent(targets, pairs, target_size)))}"]
     order = np.lexsort((-chance_K, source_K))
     edges = np.searchsorted(source_K[order], np.arange(source_size + 1))
-    for token, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for token, (begin, end) in enumerate(pairwise(edges)):
         if end > begin:
             best = np.sort(target_K[order[begin : min(end, begin + EACH)]])
             lines.append(f"{token}\t{' '.join(map(str, best))}")

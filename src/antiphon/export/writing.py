@@ -43,7 +43,7 @@ class Plan:
 def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = Plan()) -> Checked:
     """Write the model for another engine to a folder or a `.zip`, checked and measured on these pairs.
 
-    Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does; nothing is written then.
+    Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does, and writes nothing.
     """
     path = room(out)
     files = ctranslate2.convert(bundle, quantize=plan.quantize)

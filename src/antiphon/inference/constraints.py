@@ -15,6 +15,7 @@ from antiphon.core.marks import EOS, PAD
 from antiphon.inference.hypothesis import Constraint, Phrase
 from antiphon.inference.selection import INF, Choice, gap, top
 
+
 def forbid_repeats(log_probs_ARV: Tensor, history_ART: Tensor, size: int) -> None:
     """In place: no token that would complete an n-gram of this size a second time."""
     length = history_ART.shape[2]

@@ -64,7 +64,9 @@ def has_avx512(about: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this processor has the instructions that CTranslate2 means by AVX512."""
     with suppress(OSError):
         flags = re.search(r"^flags\s*:(.*)$", about.read_text(), re.MULTILINE)
-        return flags is not None and {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= set(flags[1].split())
+        return flags is not None and {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= set(
+            flags[1].split()
+        )
     return False
 
 
@@ -130,20 +132,30 @@ class CTranslate2:
 
     def _told(self, asked: Sequence[Asked], call: _Call, limit: int) -> list[list[_Told]]:
         """What CTranslate2 finds with `limit` tokens and an end mark: of a beam all, for its order is not ours."""
-        prefixed = any(each.constraint.prefix for each in asked)
+        prefixes = [self._spelled(each.constraint.prefix) for each in asked]
         results = self.translator.translate_batch(
             [self._spelled(each.source.ids) for each in asked],
-            [self._spelled(each.constraint.prefix) for each in asked] if prefixed else None,
-            beam_size=call.beam, num_hypotheses=call.beam * call.patience, patience=call.patience, length_penalty=call.length_penalty or TINY,
-            max_batch_size=BATCH, max_input_length=0, min_decoding_length=0, max_decoding_length=limit + 1,
-            return_scores=True, return_end_token=True, use_vmap=self.shortlist,
+            prefixes if any(prefixes) else None,
+            beam_size=call.beam,
+            patience=call.patience,
+            num_hypotheses=call.beam * call.patience,
+            length_penalty=call.length_penalty or TINY,
+            max_batch_size=BATCH,
+            max_input_length=0,
+            min_decoding_length=0,
+            max_decoding_length=limit + 1,
+            return_scores=True,
+            return_end_token=True,
+            use_vmap=self.shortlist,
             suppress_sequences=[[str(PAD)], [str(BOS)]] if call.suppress else None,
-        )  # fmt: skip
+        )
         return [
-            [_Told(list(map(int, words)), score * len(words) ** call.length_penalty)
-             for words, score in zip(result.hypotheses, result.scores, strict=True)]
+            [
+                _Told(list(map(int, words)), score * len(words) ** (call.length_penalty or TINY))
+                for words, score in zip(result.hypotheses, result.scores, strict=True)
+            ]
             for result in results
-        ]  # fmt: skip
+        ]
 
     def _spelled(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         return [self.words[number] for number in ids]
@@ -190,12 +202,20 @@ class CTranslate2:
         if not given:
             return []
         results = self.translator.translate_batch(
-            *self._both(given), beam_size=1, max_batch_size=BATCH, max_input_length=0, min_decoding_length=0,
-            max_decoding_length=max(len(one.tokens) for _, one in given) + 1, return_end_token=True,
+            *self._both(given),
+            beam_size=1,
+            max_batch_size=BATCH,
+            max_input_length=0,
+            min_decoding_length=0,
+            max_decoding_length=max(len(one.tokens) for _, one in given) + 1,
+            return_end_token=True,
             return_attention=True,
-        )  # fmt: skip
-        return [np.array(result.attention[0][: len(one.tokens) + one.finished], np.float32).reshape(-1, len(each.source.ids))
-                for (each, one), result in zip(given, results, strict=True)]  # fmt: skip
+        )
+        return [
+            np.array(looks[: len(one.tokens) + one.finished], np.float32).reshape(-1, len(each.source.ids))
+            for (each, one), result in zip(given, results, strict=True)
+            for looks in result.attention
+        ]
 
     def _both(self, given: Sequence[_Given]) -> tuple[list[list[str]], list[list[str]]]:
         """Sources and answers as CTranslate2 wants them."""
@@ -209,14 +229,14 @@ class _Call:
     beam: int
     length_penalty: float
     patience: int = 1
-    """2 where the limit comes before as many have ended as the beam is wide: with those cut, they can be twice as many."""
+    """2 where the limit comes before as many have ended as the beam is wide: those cut may make them twice as many."""
     suppress: bool = False
     """Never to say what no answer holds, which changes probabilities a little."""
 
 
 @dataclass(frozen=True)
 class _Told:
-    """A hypothesis as CTranslate2 tells it: tokens with the end mark, where it came to that, and their log probability."""
+    """A hypothesis as CTranslate2 tells it: tokens, with the end mark where it came to that, and their chance."""
 
     tokens: list[int]
     total: float
@@ -224,7 +244,10 @@ class _Told:
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
         """Without the end mark; where there is none within the limit, without what goes over that."""
         finished = self.tokens[-1:] == [EOS] and len(self.tokens) <= limit + 1
-        tokens, score = self.tokens[:-1] if finished else self.tokens[:limit], self.total / len(self.tokens) ** length_penalty
+        tokens, score = (
+            self.tokens[:-1] if finished else self.tokens[:limit],
+            self.total / len(self.tokens) ** length_penalty,
+        )
         return Hypothesis(tokens, score, [], NOWHERE, finished, total=self.total)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
@@ -269,7 +266,7 @@ class Predictor:
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
         batches = list(batched(jobs, most, self.task.limit))[::-1]
-        batches = [sum(batches, [])] if self.engine.whole and batches else batches
+        batches = [[job for batch in batches for job in batch]] if self.engine.whole and batches else batches
         each = helpers.map(batches) if helpers else ((n, find(b)) for n, b in enumerate(batches))
         for number, hypotheses in each:
             for job, found in zip(batches[number], hypotheses, strict=True):
@@ -295,7 +292,10 @@ class Predictor:
             return mine
         if abs(best.confidence - least) <= calibration.slack(MARGIN, len(best.tokens) + 1):
             [found] = find([job])
-            mine = [answered(job, each, self.task, self.calibration) for each in self._reword(job, found, find, banned, report)]
+            mine = [
+                answered(job, each, self.task, self.calibration)
+                for each in self._reword(job, found, find, banned, report)
+            ]
             best = mine[0]
         assert best.confidence is not None
         if best.confidence >= least:

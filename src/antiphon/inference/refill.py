@@ -7,7 +7,6 @@ Axes as in `beam`, and W candidates of a step, best first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -34,15 +33,16 @@ class Refilled(Beams):
 
     def _step(self, step: int) -> None:
         steps = self._decode()
-        weights_ARS = torch.stack([each.weights_BTS[:, 0].float().view(*self.tokens_AR.shape, -1) for each in steps]).mean(0)
+        weights_ARS = torch.stack(
+            [each.weights_BTS[:, 0].float().view(*self.tokens_AR.shape, -1) for each in steps]
+        ).mean(0)
         log_probs_ARV = self._rules(self._log_probs(steps).view(*self.tokens_AR.shape, -1), step)
         room_A = torch.full_like(self.active_A, self.columns + 1)
         found = plain(self.totals_AR, log_probs_ARV, room_A, self.columns + 1)
         self._give_up(log_probs_ARV, step)
         self._note(self._gaps(found), self.active_A, step)
         going, ended = self._parted(found)
-        both = (torch.cat([getattr(part, each.name) for part in (going, ended)], 1) for each in fields(Choice)[:-1])
-        self._record(Choice(*both, found.gaps_A), weights_ARS)
+        self._record(_beside(going, ended), weights_ARS)
         totals_AR, looked_ARS = self.totals_AR, self.looked_ARS
         done_A = self._book(going, ended, weights_ARS, step)
         self._cut(found, step, totals_AR, looked_ARS)
@@ -103,4 +103,17 @@ class Refilled(Beams):
 
 def _picked(found: Choice, places_AK: Tensor) -> Choice:
     """These candidates."""
-    return Choice(*(getattr(found, each.name).gather(1, places_AK) for each in fields(Choice)[:-1]), found.gaps_A)
+    columns = found.parents_AK, found.tokens_AK, found.log_probs_AK, found.totals_AK
+    parents, tokens, log_probs, totals = (column.gather(1, places_AK) for column in columns)
+    return Choice(parents, tokens, log_probs, totals, found.gaps_A)
+
+
+def _beside(one: Choice, other: Choice) -> Choice:
+    """All columns of both."""
+    return Choice(
+        torch.cat([one.parents_AK, other.parents_AK], 1),
+        torch.cat([one.tokens_AK, other.tokens_AK], 1),
+        torch.cat([one.log_probs_AK, other.log_probs_AK], 1),
+        torch.cat([one.totals_AK, other.totals_AK], 1),
+        one.gaps_A,
+    )

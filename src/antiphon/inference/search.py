@@ -56,6 +56,8 @@ def search(
     _check_constraints(settings, asked, models[0].target_size, context)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
+    if settings.refill and any(item.required for item in asked) and not all(item.required for item in asked):
+        return _apart(models, source, settings, limits, context, asked, numbers)
     with searching(models):
         models = joint(models, settings.ctc or 0.0)
         answers, gaps = _decode(models, source, settings, limits, context, asked, numbers)
@@ -69,6 +71,24 @@ def search(
             alone, _ = _decode(*one)
             answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
     return answers
+
+
+def _apart(
+    models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], context: Mapping[str, Padded],
+    asked: list[Constraint], numbers: list[int],
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """Sentences with and without required words by themselves, for these are searched for in another way."""
+    found: dict[int, list[Hypothesis]] = {}
+    for required in (False, True):
+        rows = [row for row, item in enumerate(asked) if bool(item.required) == required]
+        index = torch.tensor(rows, device=source.lengths_B.device)
+        own = {name: padded.rows(index) for name, padded in context.items()}
+        answers = search(
+            models, source.rows(index), settings, max_lengths=[limits[row] for row in rows], context=own,
+            constraints=[asked[row] for row in rows], sample_ids=[numbers[row] for row in rows],
+        )  # fmt: skip
+        found |= zip(rows, answers, strict=True)
+    return [found[row] for row in range(len(asked))]
 
 
 def rescore(
