@@ -3,10 +3,10 @@
     ANTIPHON_DATA=... python bench/engines.py [--models lstm,transformer] [--rounds 3] [--sentences 200]
 
 A model of each kind is trained on Multi30k for some steps once (kept in `bench/.work`), or given as a run or a bundle
-(`--models path/to/run`). Beam 5 on the pieces of test_2016_flickr, to each answer's own end, at several batch sizes, all
-engines in turn; sentences per second of CPU time, the share of answers that are PyTorch's, BLEU, and the size of all that
-answers need but the settings (weights, vocabulary, tokenizer). A table on standard error, JSON on standard output (or
-`--json FILE`).
+(`--models path/to/run`). Beam 5 on the pieces of test_2016_flickr, to each answer's own end, at several batch sizes,
+all engines in turn; sentences per second of CPU time, the share of answers that are PyTorch's, BLEU, and the size of
+all that answers need but the settings (weights, vocabulary, tokenizer). A table on standard error, JSON on standard
+output (or `--json FILE`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def export(
     /,
     *,
     data: Annotated[str, Parameter(help="pairs to check and measure on, such as those held out; the first 500 count")],
-    to: Annotated[Literal["ctranslate2"], Parameter(help="the engine")] = "ctranslate2",
+    to: Annotated[Literal["ctranslate2", "onnx"], Parameter(help="the engine")] = "ctranslate2",
     quantize: Annotated[
         Literal["int8", "none"], Parameter(help="round the weights to a byte each, or leave them")
     ] = "int8",

@@ -1,6 +1,7 @@
 """The two graphs of a model, tensors in and tensors out: one reads a source, one says the next token.
 
-Axes: B sentences, N hypotheses (a multiple of B), L those of them that still live, S source, V vocabulary, C candidates.
+Axes: B sentences, N hypotheses (a multiple of B), L those of them that still live, S source, V vocabulary, C
+candidates.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ class Cell(nn.Module):
             kernel.get_parameter(f"{name}_l0").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         ]
         self.gated = isinstance(kernel, nn.GRU)
-        if self.gated:
-            parts = [part.clone() for part in parts]
-        else:
+        if not self.gated:
             parts = [torch.cat(parts[:2], 1), parts[2] + parts[3]]
         self.parts = nn.ParameterList(parts)
 
@@ -89,7 +88,7 @@ class RMSNorm(nn.Module):
 
     def __init__(self, norm: nn.RMSNorm) -> None:
         super().__init__()
-        assert norm.weight is not None and norm.eps is not None
+        assert norm.eps is not None
         self.weight, self.eps = norm.weight, norm.eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,10 +3,11 @@ that are in both. A graph is loaded as its file with that of the shared weights 
 
 from __future__ import annotations
 
-import io
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from antiphon.core.errors import ConfigError, require
 from antiphon.export.graphs import FACTS, EncoderGraph, StepGraph, example, exportable, most, plainly
 from antiphon.inference.bundle import Bundle
+from antiphon.inference.onnx_files import check
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.heads import CopyHead, VocabularyHead
 from antiphon.models.positions import Learned
@@ -55,6 +57,8 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> di
     both = shared(graphs)
     names = ("encoder", "step", "shared")
     files = {f"onnx/{name}.onnx": each.SerializeToString() for name, each in zip(names, (*graphs, both), strict=True)}
+    for name, content in files.items():
+        check(content, name)
     return {**files, "onnx/about.json": about(model, quantize)}
 
 
@@ -88,17 +92,20 @@ def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
         first, second = example(model, 3, 7 + more, 2, 4), example(model, 2, 10 + more, 4, 6)
         moving = [name for name in names if not name.startswith("memory.")]
         copying = COPIES if isinstance(model.head, CopyHead) else ()
-        read = [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())], ["mask", *([] if model.ctc is None else ["heard"]), *names]
+        read = (
+            [*READ, *((*FACTS, "fact_lengths") if model.graph is not None else ())],
+            ["mask", *([] if model.ctc is None else ["heard"]), *names],
+        )
         say = [*STEP, *copying, *names], [*SAID, *(f"{name}.after" for name in moving)]
         several = first, second, example(model, 1, 4, 1, 1), example(model, 4, 19 + more, 3, 5)
         parts = (EncoderGraph(model).eval(), *read), (StepGraph(model, names).eval(), *say)
-        encoder, step = (
-            _traced(*part, [each[place] for each in several]) for place, part in enumerate(parts)
-        )
+        encoder, step = (_traced(*part, [each[place] for each in several]) for place, part in enumerate(parts))
         return encoder, step
 
 
-def _traced(module: nn.Module, inputs: Sequence[str], outputs: Sequence[str], several: Sequence[Sequence[Tensor]]) -> Any:
+def _traced(
+    module: nn.Module, inputs: Sequence[str], outputs: Sequence[str], several: Sequence[Sequence[Tensor]]
+) -> Any:
     """A graph, tried on inputs of several sizes. Only the first two show which sizes are free."""
     from antiphon.export.rewriting import settle
 
@@ -143,11 +150,11 @@ def _trace(
     pairs = [*zip(inputs, first, second, strict=True), *zip(outputs, graph(*first), graph(*second), strict=True)]
     free = {name: {axis: f"{name}_{axis}" for axis, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b}
             for name, x, y in pairs}  # fmt: skip
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="antiphon-onnx-") as folder:
+        path = Path(folder) / "graph.onnx"
         warnings.simplefilter("ignore")  # of what other sizes would change; `verify` tries these
         torch.onnx.export(
-            graph, tuple(first), stream, dynamo=False, input_names=list(inputs), output_names=list(outputs),
+            graph, tuple(first), path, dynamo=False, input_names=list(inputs), output_names=list(outputs),
             dynamic_axes=free, opset_version=OPSET, do_constant_folding=False,
         )  # fmt: skip
-    return onnx.load_from_string(stream.getvalue())
+        return onnx.load(path)

@@ -1,10 +1,11 @@
-"""Changes to ONNX graphs after they were traced: short names, matrices of integers, and weights that two graphs share."""
+"""Changes to ONNX graphs after they were traced: short names, matrices of integers, weights that two graphs share."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,21 @@ TINY = 1e-9
 OWN = "com.microsoft"
 SMALL = 8
 """Numbers of the largest tensor that is taken for one of sizes."""
-ARITHMETIC = {"Add", "Cast", "Concat", "Div", "Gather", "Mod", "Mul", "Pow", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze"}
+ARITHMETIC = {
+    "Add",
+    "Cast",
+    "Concat",
+    "Div",
+    "Gather",
+    "Mod",
+    "Mul",
+    "Pow",
+    "Reshape",
+    "Slice",
+    "Squeeze",
+    "Sub",
+    "Unsqueeze",
+}
 
 
 def settle(model: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
@@ -51,7 +66,7 @@ def _sizes(graph: GraphProto) -> set[str]:
     for node in graph.node:
         small = node.op_type == "Constant" and np.prod(node.attribute[0].t.dims) <= SMALL
         derived = bool(node.input) and all(name in made | constants for name in node.input)
-        if len(node.output) == 1 and (node.op_type == "Shape" or small or derived and node.op_type in ARITHMETIC):
+        if len(node.output) == 1 and (node.op_type == "Shape" or small or (derived and node.op_type in ARITHMETIC)):
             made.add(node.output[0])
     return made
 
@@ -142,10 +157,10 @@ def _key(tensor: TensorProto) -> bytes:
     return hashlib.sha256(about + numpy_helper.to_array(tensor).tobytes()).digest()
 
 
-def _replace(field: object, items: Sequence[object]) -> None:
+def _replace(field: Any, items: Sequence[Any]) -> None:
     items = [*items]
-    del field[:]  # type: ignore[attr-defined]
-    field.extend(items)  # type: ignore[attr-defined]
+    del field[:]
+    field.extend(items)
 
 
 def integers(model: ModelProto) -> None:
@@ -156,9 +171,9 @@ def integers(model: ModelProto) -> None:
 class Rewriting:
     """One graph while its weights become integers.
 
-    A product x W' + b becomes (q Q') * scale_W * scale_x + b, with q the numbers of each row of x as shares of the largest
-    of that row. So every row is rounded by itself: what else is in the batch changes nothing, unlike with one scale for
-    all (`DynamicQuantizeLinear`).
+    A product x W' + b becomes (q Q') * scale_W * scale_x + b, with q the numbers of each row of x as shares of the
+    largest of that row. So every row is rounded by itself: what else is in the batch changes nothing, unlike with one
+    scale for all (`DynamicQuantizeLinear`).
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -220,7 +235,7 @@ class Rewriting:
             self.matrices.add(tensor.name)
             self._put(f"zero{len(values)}", np.zeros(len(values), np.int8))
 
-    def _add(self, kind: str, inputs: Sequence[str], output: str = "", domain: str = "", **attributes: object) -> str:
+    def _add(self, kind: str, inputs: Sequence[str], output: str = "", domain: str = "", **attributes: Any) -> str:
         self.count += 1
         output = output or f"i{self.count}"
         self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain, **attributes))

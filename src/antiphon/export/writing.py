@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
-from antiphon.export import checking, ctranslate2
+from antiphon.export import checking, ctranslate2, onnx
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
 from antiphon.inference.bundle import (
@@ -25,7 +26,7 @@ from antiphon.inference.bundle import (
 )
 from antiphon.inference.ctranslate2_model import SHORTLIST
 
-Target = Literal["ctranslate2"]
+Target = Literal["ctranslate2", "onnx"]
 Quantize = Literal["none", "int8"]
 
 
@@ -46,12 +47,17 @@ def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = 
     Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does, and writes nothing.
     """
     path = room(out)
-    files = ctranslate2.convert(bundle, quantize=plan.quantize)
+    if plan.candidates is not None and plan.to != "ctranslate2":
+        raise ConfigError("a shortlist is for CTranslate2", where="export", got=plan.to, do="leave it out")
+    converter = {"ctranslate2": ctranslate2, "onnx": onnx}[plan.to]
+    files = converter.convert(bundle, quantize=plan.quantize)
     if plan.candidates is not None:
         examples = (bundle.task.encode(pair) for pair in plan.candidates)
         text = shortlist(examples, bundle.task.source.size, bundle.task.target.size)
         files[f"{plan.to}/{SHORTLIST}"] = text.encode()
-    config = replace(bundle.config, decoding=replace(bundle.config.decoding, refill=True, thorough=False))
+    config = bundle.config
+    if plan.to == "ctranslate2":  # whose search is another
+        config = replace(config, decoding=replace(config.decoding, refill=True, thorough=False))
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
     made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
     found = checking.check(bundle, made, pairs, exact=plan.quantize == "none" and plan.candidates is None)

@@ -177,6 +177,8 @@ def heard(model: Seq2Seq, batch: Batch, found: list[list[Hypothesis]]) -> list[l
         return found
     memory = model.encode(batch.source, batch.context)
     log_probs_BSV = model.ctc.log_probs(memory)
-    real = [log_probs_SV[mask_S].cpu().numpy() for log_probs_SV, mask_S in zip(log_probs_BSV, memory.mask_BS, strict=True)]
+    real = [
+        log_probs_SV[mask_S].cpu().numpy() for log_probs_SV, mask_S in zip(log_probs_BSV, memory.mask_BS, strict=True)
+    ]
     return [[replace(each, heard=align(said_SV, each.tokens)) for each in mine]
             for said_SV, mine in zip(real, found, strict=True)]  # fmt: skip

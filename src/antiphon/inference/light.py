@@ -62,12 +62,12 @@ class Choice:
     gaps_A: np.ndarray
 
 
-_BY_SENTENCE = ("active_A", "limits_A", "room_A", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS")
-_BY_SENTENCE += ("prefixes_AT", "best_AN", "shortest_A", "known_A")
+_BY_SENTENCE = ["active_A", "limits_A", "room_A", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS"]
+_BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A", "known_A"]
 
 
 class Search:
-    """All beams of a batch; `run` gives the answers and the smallest gap of any decision that made them, by sentence."""
+    """All beams of a batch; `run` gives the answers, and of each sentence the smallest gap of a decision that made it."""
 
     def __init__(self, walk: Walk, task: Task) -> None:
         settings, rows = task.settings, len(task.limits)

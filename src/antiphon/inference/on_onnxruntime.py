@@ -79,8 +79,10 @@ def open_files(files: Mapping[str, bytes], bundle: Bundle, workers: int) -> Onnx
     for name in FILES - {"about.json"}:
         check_graph(files[name], f"onnx/{name}")
     shared = files["shared.onnx"]
-    graphs = (_session(files[name] + shared, f"onnx/{name}") for name in ("encoder.onnx", "step.onnx"))
-    return OnnxRuntime(*graphs, about)
+    encoder, step = (_session(files[name] + shared, f"onnx/{name}") for name in ("encoder.onnx", "step.onnx"))
+    engine = OnnxRuntime(encoder, step, about)
+    engine.check()
+    return engine
 
 
 def _session(content: bytes, where: str) -> InferenceSession:
@@ -111,20 +113,36 @@ class OnnxRuntime:
         self.gives = [port.name for port in step.get_outputs()]
         self.inputs = {port.name for port in encoder.get_inputs()}
 
+    def check(self) -> None:
+        """Refuse graphs that do not fit each other, or no search."""
+        state = {*self.read} - {"mask", "heard"}
+        known = state | {"tokens", "parents", "living", "ranks", "mask", "copies", "more"}
+        after = {name.removesuffix(".after") for name in self.gives} - {"values", "ids", "weights", "log_probs"}
+        there = {"source", "lengths"} <= self.inputs and {"tokens", "ranks"} <= self.takes and "mask" in self.read
+        if (
+            not there
+            or not {"values", "ids", "weights", "log_probs"} <= {*self.gives}
+            or after - state
+            or self.takes - known
+        ):
+            raise BundleError("the graphs are none of a model", where="onnx")
+
     def lacks(self, settings: Decoding, asked: Asked) -> str:
         """What it cannot do."""
-        asked = {
-            "decoding.sample": settings.sample, "decoding.groups": settings.groups > 1,
-            "decoding.ctc": bool(settings.ctc), "decoding.refill": settings.refill and (settings.beam or BEAM) > 1,
+        wrong = {
+            "decoding.sample": settings.sample,
+            "decoding.groups": settings.groups > 1,
+            "decoding.ctc": bool(settings.ctc),
+            "decoding.refill": settings.refill and (settings.beam or BEAM) > 1,
             "required words": bool(asked.constraint.required),
-        }  # fmt: skip
-        return next((name for name, wanted in asked.items() if wanted), "")
+        }
+        return next((name for name, found in wrong.items() if found), "")
 
     def search(
         self, asked: Sequence[Asked], settings: Decoding, *, batch_size: int, details: bool
     ) -> list[list[Hypothesis]]:
-        """The answers to each input, best first; one with a decision so close that float error could turn it is searched
-        again alone (docs/decisions/0001-near-ties.md)."""
+        """The answers to each input, best first; one with a decision so close that float error could turn it is
+        searched again alone (docs/decisions/0001-near-ties.md)."""
         check(settings)
         together = max(1, min(batch_size, ROWS // (settings.beam or BEAM)))
         found = []

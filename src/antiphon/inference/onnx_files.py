@@ -22,15 +22,15 @@ PLAIN = {1, 2, 3, 4, TENSOR, 7, 8, 9, 20}
 HERE = {1, 2, 4, 5, 7, 8, 9, 10, 11}
 """Of a tensor: its shape, type, name and numbers; others say in which file the numbers are."""
 DOMAINS = {"", "ai.onnx", "com.microsoft"}
-OPERATORS = set(
-    """
-    Abs Add And Cast Clip Concat Constant ConstantOfShape Conv Cos Div Equal Erf Exp Expand Flatten GRU Gather
-    GatherElements GatherND Gemm Greater GreaterOrEqual Identity InstanceNormalization LSTM LayerNormalization LeakyRelu
-    Less LessOrEqual Log LogSoftmax MatMul MatMulIntegerToFloat Max Min Mod Mul Neg Not OneHot Or Pad Pow QuantizeLinear
-    RNN Range Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape ScatterElements ScatterND Shape Sigmoid Sin Slice
-    Softmax Split Sqrt Squeeze Sub Tanh TopK Transpose Trilu Unsqueeze Where
-    """.split()
-)
+OPERATORS = {
+    "Abs", "Add", "And", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Cos", "Div", "Equal",
+    "Erf", "Exp", "Expand", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Gemm", "Greater",
+    "GreaterOrEqual", "Identity", "InstanceNormalization", "LSTM", "LayerNormalization", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "LogSoftmax", "MatMul", "MatMulIntegerToFloat", "Max", "Min", "Mod", "Mul", "Neg", "Not",
+    "OneHot", "Or", "Pad", "Pow", "QuantizeLinear", "RNN", "Range", "Reciprocal", "ReduceMax", "ReduceMean",
+    "ReduceSum", "Relu", "Reshape", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Sin", "Slice", "Softmax",
+    "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where",
+}  # fmt: skip
 """What our graphs are made of."""
 
 Value = int | memoryview
@@ -58,7 +58,8 @@ def _check_graph(graph: Value, where: str) -> None:
 
 def _check_node(node: Value, where: str) -> None:
     for number, value in _fields(node):
-        if number == OPERATOR and _text(value) not in OPERATORS or number == DOMAIN and _text(value) not in DOMAINS:
+        known = {OPERATOR: OPERATORS, DOMAIN: DOMAINS}.get(number)
+        if known is not None and _text(value) not in known:
             raise BundleError("has an operator that no graph of ours has", where=where, got=repr(_text(value)[:60]))
         if number == ATTRIBUTE:
             for part, inner in _fields(value):

@@ -62,7 +62,8 @@ class WindowedAttention(SelfAttention):
             added = torch.cat([self._to_global(mask_BS[:, :first], blocks, size, added), added], 3)
         looks_XQ = _windows(looks, size, 0)
         context = attend_unseen(looks_XQ, block_keys, block_values, added, self.share, self.training)
-        return context.reshape(rows, blocks, heads, size, -1).transpose(1, 2).reshape(rows, heads, -1, width)[:, :, :length]
+        context = context.reshape(rows, blocks, heads, size, -1).transpose(1, 2)
+        return context.reshape(rows, heads, -1, width)[:, :, :length]
 
     def _turned(self, query: Tensor, keys: Tensor, place_S: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys that they meet near and as global ones.
