@@ -16,7 +16,8 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.constraints import Constraint
-from antiphon.inference.predictor import Answer, Predictor, _batches, _Job
+from antiphon.inference.jobs import Job, batched
+from antiphon.inference.predictor import Answer, Predictor
 from antiphon.inference.task import Source, Task
 from antiphon.models.seq2seq import build
 
@@ -148,10 +149,10 @@ def test_sources_longer_than_any_in_training_are_answered_and_counted() -> None:
 def test_a_batch_is_small_where_sources_and_answers_are_long() -> None:
     task = make().task
     source = Source(["a"] * 3999, [5] * 4000, None, [])
-    jobs = [_Job(number, source, Constraint()) for number in range(10)]
-    assert [len(batch) for batch in _batches(jobs, 128, lambda length: 60)] == [4, 4, 2]
-    assert [len(batch) for batch in _batches(jobs, 128, lambda length: 2 * length)] == [1] * 10
-    assert len(list(_batches([replace(job, source=task.read("x")) for job in jobs], 128, task.limit))) == 1
+    jobs = [Job(number, source, Constraint()) for number in range(10)]
+    assert [len(batch) for batch in batched(jobs, 128, lambda length: 60)] == [4, 4, 2]
+    assert [len(batch) for batch in batched(jobs, 128, lambda length: 2 * length)] == [1] * 10
+    assert len(list(batched([replace(job, source=task.read("x")) for job in jobs], 128, task.limit))) == 1
 
 
 def test_answer_fields_fit_together() -> None:

@@ -171,8 +171,8 @@ def test_a_near_tie_is_ranked_again_alone(monkeypatch: pytest.MonkeyPatch) -> No
     """Scores that differ with the batch, as much as float error would make them: the tokens do not."""
     exact = Predictor._search
 
-    def noisy(self: Predictor, jobs: Any, settings: Decoding) -> list[list[Hypothesis]]:
-        found = exact(self, jobs, settings)
+    def noisy(self: Predictor, jobs: Any, *how: Any) -> list[list[Hypothesis]]:
+        found = exact(self, jobs, *how)
         draw = np.random.default_rng(len(jobs))
         error = 1e-6 if len(jobs) > 1 else 0
         return [[replace(each, score=round(each.score) + error * draw.normal()) for each in mine] for mine in found]
@@ -293,7 +293,7 @@ def learned(longest: int) -> Bundle:
     bundle = backward_model("transformer")
     config = replace(bundle.config, model=replace(bundle.config.model, positions="learned", max_positions=longest))
     sizes = len(bundle.task.source.vocabulary), len(bundle.task.target.vocabulary)
-    return replace(bundle, model=build(config.model, *sizes), config=config)
+    return replace(bundle, network=build(config.model, *sizes), config=config)
 
 
 def test_backward_models_that_copy_and_want_context() -> None:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from antiphon.core.batch import BOS, EOS, Memory, Padded, State, Steps, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.inference.endings import _ranked
+from antiphon.inference.hypothesis import Hypothesis
 from antiphon.inference.scoring import Referee
-from antiphon.inference.search import Hypothesis, _ranked, rescore, search
+from antiphon.inference.search import rescore, search
 
 V = 7
 LIMIT = 4

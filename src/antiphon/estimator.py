@@ -138,7 +138,7 @@ class Seq2Seq:
         from antiphon.data.arrays import is_numbers, written
 
         asked = (written(source) if is_numbers(source) else source for source in sources)
-        return [answers[0].text for answers in self.predictor.predict(asked)]
+        return [answers[0].text for answers in self.predictor.predict(asked, details=False)]
 
     def score(self, pairs: Any, metric: str | None = None) -> float:
         """How good the answers are, by the metric that training judged by or the one that is named.
@@ -174,6 +174,8 @@ class Seq2Seq:
 
         if self.bundle_ is None:
             raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
+        if self.bundle_.engines:
+            raise ConfigError("an exported model is complete as it is", got=self.bundle_.path, do="copy its files")
         kept, card = self.bundle_, self.bundle_.manifest.get("card") or {}
         bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card,
                     adapters=kept.adapters, confidence=kept.confidence)  # fmt: skip

@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "Serve trained models over HTTP, with a web page.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",
+    "export": "Write a model for an engine that answers faster than PyTorch.",
     "sweep": "Draw quality against variety of models over temperatures.",
     "calibrate": "Learn from pairs how far a model's answers can be trusted.",
     "tasks": "List what pairs can be for, and what each task brings.",

@@ -54,7 +54,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "task", task.name + (f", context {', '.join(task.context)}" if task.context else "")
     yield "encoder", f"{model.encoder.kind}, {model.encoder.layers} layers, width {model.width}"
     yield "decoder", f"{model.decoder.kind}, {model.decoder.layers} layers, attention {model.attention}"
-    yield "parameters", f"{sum(parameter.numel() for parameter in bundle.model.parameters()):,}"
+    if bundle.complete:
+        yield "parameters", f"{sum(parameter.numel() for parameter in bundle.model.parameters()):,}"
+    yield from _exported(card.get("export")) if bundle.engines else ()
     for name, side in (("source", task.source), ("target", task.target)):
         yield name, _about(side)
     for name in ("data", "data_hash", "pairs", "trained_from", "steps", "minutes", "command"):
@@ -69,6 +71,15 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     for adapter in bundle.adapters.values():
         yield f"adapter {adapter.name}", "; ".join(adapter_facts(adapter))
     yield "made by", f"antiphon {bundle.manifest.get('antiphon', '?')}"
+
+
+def _exported(made: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """What was measured when the model was exported."""
+    if made is None:
+        return
+    for row in made["rows"]:
+        speed = f"{row['size'] / 1e6:,.2f} MB, {row['rate']:,.0f} answers per CPU second"
+        yield row["engine"], f"{speed}, {made['metric']} {row['score']:.2f}, {row['same']:.1%} as PyTorch's"
 
 
 def _about(side: Words | Signal | Numbers) -> str:

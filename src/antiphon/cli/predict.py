@@ -82,7 +82,7 @@ def predict(
     kind = str(guesser.task.target.side.tokenizer)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     inputs = (_input(line, guesser.task.context, facts) for line in _noting(lines, sources))
-    for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None):
+    for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None, details=jsonl):
         source = sources.popleft()
         print(record(source, answers, kind) if jsonl else _line(answers[0], confidence), flush=live)
     tell(guesser.report)

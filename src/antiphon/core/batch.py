@@ -13,8 +13,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-PAD, UNK, BOS, EOS = 0, 1, 2, 3
-"""Ids of the four special tokens, the same in every vocabulary."""
+from antiphon.core.marks import BOS, EOS, PAD, UNK
+
+__all__ = ["BOS", "EOS", "PAD", "UNK", "Batch", "Loss", "Memory", "Padded", "State", "Steps", "of_sentence", "pad"]
 
 State = dict[str, Tensor]
 """What a decoder remembers between steps: flat, batch first. Keys that start with `memory.` depend on the

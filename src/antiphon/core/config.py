@@ -10,10 +10,14 @@ import types
 import typing
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from antiphon.core import limits
 from antiphon.core.errors import ConfigError, nearest
+from antiphon.core.exact import Inexact, exactly
+
+if TYPE_CHECKING:
+    import pydantic
 
 
 def setting(default: Any, doc: str) -> Any:
@@ -296,6 +300,9 @@ class Decoding:
     ctc: float | None = setting(None, "share of a CTC head in the score, beside that of the decoder; 0.3 is usual")
     n_best: int = setting(1, "hypotheses returned")
     thorough: bool = setting(False, "search on until no hypothesis can win, not only until none would if it ended now")
+    refill: bool = setting(
+        False, "what has ended makes room in the beam, and as many end as it is wide; plain beams, as CTranslate2 does"
+    )
     groups: int = setting(1, "diverse beam groups (Vijayakumar et al. 2018)")
     diversity: float = setting(0.5, "penalty on a token that an earlier group chose at this step")
     sample: bool = setting(False, "draw tokens at random instead of searching")
@@ -397,16 +404,23 @@ def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
 
 
 def _validated(values: dict[str, Any], where: str) -> Config:
+    try:
+        config = exactly(Config, values)
+    except Inexact:  # what explains this takes longer to import than all else that an answer needs
+        config = _explained(values, where)
+    limits.check(config, where)
+    return config
+
+
+def _explained(values: dict[str, Any], where: str) -> Config:
     import pydantic
 
     try:
-        config = _adapter().validate_python(values)
+        return _adapter().validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(step) for step in first["loc"] if str(step) in _names())
         raise ConfigError(f"{name}: {first['msg']}", where=where, got=repr(first["input"])) from None
-    limits.check(config, where)
-    return config
 
 
 @cache
@@ -415,7 +429,7 @@ def _names() -> frozenset[str]:
 
 
 @cache
-def _adapter() -> Any:
+def _adapter() -> pydantic.TypeAdapter[Config]:
     import pydantic
 
     return pydantic.TypeAdapter(Config)

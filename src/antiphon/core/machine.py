@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much CPU time a container may use in how long."""
@@ -49,6 +50,8 @@ def probe(size: int = 512) -> Products:
     PyTorch multiplies by MKL under "highest" and by oneDNN under "medium". oneDNN is over twice as fast where MKL
     declines AVX-512, but where the processor has AMX it may round to bf16; that is seen here and refused.
     """
+    import torch
+
     noise, before = torch.Generator().manual_seed(1), torch.get_float32_matmul_precision()
     a, b = (torch.randn(size, size, generator=noise) for _ in range(2))
     exact, rates = a.double() @ b.double().T, {}

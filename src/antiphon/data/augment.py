@@ -16,6 +16,7 @@ from random import Random
 
 from antiphon.core.config import Augment, Data
 from antiphon.core.errors import ConfigError
+from antiphon.core.marks import REVERSED, REVERSED_KEY
 from antiphon.data import synonyms
 from antiphon.data.columns import Pair
 from antiphon.data.corpus import Texts
@@ -23,12 +24,6 @@ from antiphon.data.modalities import count_tokens
 from antiphon.data.names import Names, Stems
 from antiphon.data.synonyms import Synonyms
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
-
-REVERSED = "<reversed>"
-"""The tag that begins a source where the order of a side was reversed."""
-
-REVERSED_KEY = "\0reversed"
-"""Where a pair's context says so; no column can be called that."""
 
 MASK = "\ufffc"
 """The object replacement character: no vocabulary has it, so a mask reads as an unknown token."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from antiphon.core.batch import BOS, EOS, PAD
 from antiphon.core.config import Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.marks import BOS, EOS, PAD
 from antiphon.data import tokenizers
 from antiphon.data.formats import fault
 from antiphon.data.report import Report

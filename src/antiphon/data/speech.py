@@ -5,16 +5,18 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
 from antiphon.core.config import Frames as Settings
 from antiphon.core.errors import DataError, require
 from antiphon.data.arrays import INLINE, read_array, shown
 from antiphon.data.formats import open_bytes
 from antiphon.data.report import Report
+
+if TYPE_CHECKING:
+    import torch
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au")
 FLOOR = 1e-10
@@ -121,6 +123,8 @@ def log_mel(samples: np.ndarray, settings: Settings) -> np.ndarray:
 
     A frame stands every `step` milliseconds, the first one around the first sample; its Hann window is `window` long.
     """
+    import torch
+
     rate, mels = settings.rate or 16_000, settings.mels or 80
     length, step = round(rate * settings.window / 1000), round(rate * settings.step / 1000)
     size = 1 << (length - 1).bit_length()
@@ -135,6 +139,8 @@ def log_mel(samples: np.ndarray, settings: Settings) -> np.ndarray:
 @cache
 def mel_filters(rate: int, size: int, mels: int) -> torch.Tensor:
     """Triangles of equal area, evenly spaced in mel (Slaney 1998) from 0 to half the rate, `[mels, size / 2 + 1]`."""
+    import torch
+
     edges = _hertz(np.linspace(_mel(0.0), _mel(rate / 2), mels + 2))
     away = edges[:, None] - np.linspace(0, rate / 2, size // 2 + 1)
     width = np.diff(edges)[:, None]

@@ -7,17 +7,19 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 
-from antiphon.core.batch import PAD, Batch, Padded
 from antiphon.core.errors import DataError
+from antiphon.core.marks import PAD
 from antiphon.data.balance import Groups
 from antiphon.data.columns import Pair
 from antiphon.data.modalities import TooLong
 from antiphon.data.report import Report
+
+if TYPE_CHECKING:
+    from antiphon.core.batch import Batch, Padded
 
 SPILL = 1 << 24
 """Ids of one field held in memory; with a folder to write to, more go to files."""
@@ -55,6 +57,10 @@ class Field(NamedTuple):
 
     def pad(self, rows: np.ndarray) -> Padded:
         """The chosen sequences `[B, L]` (frames `[B, L, F]`), without a Python step a token."""
+        import torch
+
+        from antiphon.core.batch import Padded
+
         starts = self.offsets[rows]
         lengths = self.offsets[rows + 1] - starts
         steps = np.arange(int(lengths.max()))
@@ -89,6 +95,10 @@ class Joined:
 
     def pad(self, rows: np.ndarray) -> Padded:
         """The chosen sequences `[B, L]`, in their order."""
+        import torch
+
+        from antiphon.core.batch import Padded
+
         late = rows >= len(self.first)
         chosen = ((self.first, ~late, rows), (self.second, late, rows - len(self.first)))
         parts = [(torch.from_numpy(np.flatnonzero(mine)), field.pad(places[mine]))
@@ -140,6 +150,8 @@ class Store:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The chosen examples as a batch."""
+        from antiphon.core.batch import Batch
+
         context = {name: part.pad(rows) for name, part in self.context.items()}
         return Batch(self.source.pad(rows), self.target.pad(rows), context)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from antiphon.core.batch import UNK
 from antiphon.core.errors import BundleError
+from antiphon.core.marks import UNK
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 """The tokens of ids 0 to 3. Text that happens to spell one of them never becomes that id."""

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from antiphon.core.batch import BOS, EOS, PAD, Padded, State, Steps, of_sentence, pad
 from antiphon.core.config import Decoding
-from antiphon.inference.constraints import Constraint, Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.constraints import Required, forbid_phrases, forbid_repeats, force_prefix
+from antiphon.inference.endings import Step
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint
 from antiphon.inference.scoring import Model, Referee, average, coverage
-from antiphon.inference.selection import INF, MARGIN, Choice, grouped, plain, quick, sampled, uniform
-
-BEAM = 5
-"""Hypotheses kept where the settings leave it open."""
+from antiphon.inference.selection import INF, Choice, grouped, plain, quick, sampled, uniform
 
 Look = Callable[[Collection[int], Callable[[int], list[int] | None]], Collection[int]]
 """Looks on after each step: gets the numbers of the sentences that go on, and what tells the tokens of the best answer
@@ -44,17 +43,6 @@ class Ends:
         return tuple(torch.cat(column).cpu().numpy() for column in zip(*self.parts, strict=True))
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is kept of a step to rebuild hypotheses from: the sentences, the back-pointers, where rows looked."""
-
-    active_A: np.ndarray
-    parents_AK: np.ndarray
-    tokens_AK: np.ndarray
-    log_probs_AK: np.ndarray
-    weights_ARS: np.ndarray
-
-
 _BY_SENTENCE = ["active_A", "limits_A", "room_AG", "tokens_AR", "totals_AR", "history_ART", "looked_ARS", "mask_AS"]
 _BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A"]
 
@@ -62,7 +50,7 @@ _BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A"]
 class Beams:
     """All beams of a batch. `run` searches to the end; `ends`, `steps` and `gaps` then hold the outcome.
 
-    `read_BS` is true at the real positions of the memory.
+    `read_BS` is true at the real positions of the memory; `columns` are what a step's record has of each sentence.
     """
 
     def __init__(
@@ -72,6 +60,7 @@ class Beams:
         device, rows, self.look = source.values.device, len(limits), look
         self.models, self.settings, self.constraints, self.numbers = models, settings, constraints, numbers
         self.slots = settings.n_best if settings.sample else settings.beam or BEAM
+        self.columns = self.slots
         self.memories = [model.encode(source, context) for model in models]
         self.states = [model.start(memory) for model, memory in zip(models, self.memories, strict=True)]
         self.active_A = torch.arange(rows, device=device)

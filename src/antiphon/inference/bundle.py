@@ -14,20 +14,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from typing import TYPE_CHECKING, Any
 
 import antiphon
 from antiphon.core.config import Config, to_dict
 from antiphon.core.config import read as read_config
 from antiphon.core.errors import AntiphonError, BundleError
-from antiphon.inference.adapters import Adapter, card_lines, chosen, merge
-from antiphon.inference.adapters import restore as restore_adapters
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
 from antiphon.inference.confidence import Calibration
 from antiphon.inference.files import (
@@ -44,30 +38,74 @@ from antiphon.inference.files import (
     write_zip,
 )
 from antiphon.inference.task import Task
-from antiphon.inference.weights import header
-from antiphon.models.seq2seq import Seq2Seq, build
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from antiphon.inference.adapters import Adapter
+    from antiphon.models.seq2seq import Seq2Seq
 
 __all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "room", "save", "tensors"]
-__all__ += ["verify", "write_file", "write_folder", "write_zip"]
+__all__ += ["verify", "write", "write_file", "write_folder", "write_zip"]
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+ENGINES = ("ctranslate2", "onnx")
+"""Folders in a bundle that hold a network for another engine than PyTorch."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A network that is still bytes, built when it is first needed; `content` is None where there are none of it."""
+
+    content: bytes | None
+    config: Config
+    sizes: tuple[int, int]
+    path: Path
+    device: str | torch.device = "cpu"
+
+    @cached_property
+    def model(self) -> Seq2Seq:
+        """The network. `BundleError` where it was left out of an exported model, or is damaged."""
+        from antiphon.inference.network import restored
+
+        if self.content is None:
+            do = "take the model that it was exported from, or export with --keep"
+            raise BundleError("this model was exported without PyTorch's weights", where=self.path, do=do)
+        try:
+            return restored(self.content, self.config, self.sizes).to(self.device).eval()
+        except Exception as error:
+            raise _refused(error, self.path) from None
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A model with everything it needs to answer. `manifest["card"]` tells where it comes from; `confidence` is there
-    once it has been fitted."""
+    once it has been fitted; `engines` has by name the files of engines that it was exported to."""
 
-    model: Seq2Seq
+    network: Seq2Seq | Stored
     task: Task
     config: Config
     manifest: dict[str, Any]
     path: Path
     confidence: Calibration | None = None
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    engines: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Seq2Seq:
+        """The network in PyTorch. `BundleError` where the bundle has none."""
+        return self.network.model if isinstance(self.network, Stored) else self.network
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has a network for PyTorch."""
+        return not isinstance(self.network, Stored) or self.network.content is not None
 
     def adapted(self, name: str) -> Bundle:
         """The bundle that answers by one of its adapters: what it adds is in the weights, so it costs nothing more."""
+        from antiphon.inference.adapters import chosen, merge
+
         adapter = chosen(self.adapters, name, self.path)
         model, data = copy.deepcopy(self.model), adapter.config.data
         merge(model, adapter)
@@ -79,7 +117,7 @@ class Bundle:
             find=replace(self.task.find, most=data.facts),
         )
         config = replace(adapter.config, model=self.config.model)
-        return replace(self, model=model, task=task, config=config, adapters={}, confidence=None)
+        return replace(self, network=model, task=task, config=config, adapters={}, confidence=None)
 
 
 def save(
@@ -93,7 +131,7 @@ def save(
     """
     files = bundle_files(model=model, task=task, config=config, card=card, adapters=adapters)
     files |= {} if confidence is None else {CONFIDENCE_FILE: confidence.to_bytes()}
-    _write(Path(path), files, facts(card))
+    write(Path(path), files, facts(card))
 
 
 def room(path: Path | str) -> Path:
@@ -109,7 +147,7 @@ def room(path: Path | str) -> Path:
     raise BundleError("something that is no model is there already", where=path, do="choose another name")
 
 
-def _write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+def write(path: Path, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
     room(path)
     try:
         if path.suffix.lower() == ".zip":
@@ -133,7 +171,7 @@ def add_confidence(path: Path | str, confidence: Calibration, *, out: Path | str
         files[CARD] = read_card(path)
     about = {key: value for key, value in manifest.items() if key not in ("format", "files", "sha256")}
     final = path if out is None else Path(out)
-    _write(final, {**files, CONFIDENCE_FILE: confidence.to_bytes()}, about)
+    write(final, {**files, CONFIDENCE_FILE: confidence.to_bytes()}, about)
     return final
 
 
@@ -145,15 +183,40 @@ def load(path: Path | str, *, device: str | torch.device = "cpu") -> Bundle:
     path = locate(Path(path))
     manifest, files = read(path)
     try:
-        model, task, config = restore(files)
-        adapters = restore_adapters(files, config, tensors(model))
+        config, task = described(files)
         confidence = Calibration.read(files[CONFIDENCE_FILE]) if CONFIDENCE_FILE in files else None
-    except AntiphonError as error:
-        raise BundleError(_line(error), where=path) from None
+        network = Stored(files.get(WEIGHTS_FILE), config, (task.source.size, task.target.size), path, device)
+        engines = engines_of(files)
+        if not engines and network.content is None:
+            raise BundleError("the file is missing", where=WEIGHTS_FILE)
+        if engines:  # the network may never be asked for, nor what builds it be here
+            return Bundle(network, task, config, manifest, path, confidence, {}, engines)
+        from antiphon.inference.adapters import restore as restore_adapters
+
+        adapters = restore_adapters(files, config, tensors(network.model))
     except Exception as error:
-        # a file from outside may be wrong in ways nobody has thought of; what is certain is that it is the file
-        raise BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path) from None
-    return Bundle(model.to(device).eval(), task, config, manifest, path, confidence, adapters)
+        raise _refused(error, path) from None
+    return Bundle(network.model, task, config, manifest, path, confidence, adapters)
+
+
+def _refused(error: Exception, path: Path) -> BundleError:
+    """Whatever is wrong, said of the file."""
+    if isinstance(error, BundleError) and error.where == str(path):
+        return error
+    if isinstance(error, AntiphonError):
+        return BundleError(_line(error), where=path)
+    # a file from outside may be wrong in ways nobody has thought of; what is certain is that it is the file
+    return BundleError(f"cannot be loaded: {type(error).__name__}: {_line(error)}", where=path)
+
+
+def engines_of(files: Mapping[str, bytes]) -> dict[str, dict[str, bytes]]:
+    """The files of each engine, by the names that it knows them by."""
+    found: dict[str, dict[str, bytes]] = {}
+    for name, content in files.items():
+        folder, _, rest = name.partition("/")
+        if folder in ENGINES and rest:
+            found.setdefault(folder, {})[rest] = content
+    return found
 
 
 def _line(error: Exception) -> str:
@@ -178,6 +241,8 @@ def bundle_files(
     adapters: Mapping[str, Adapter] | None = None,
 ) -> dict[str, bytes]:  # fmt: skip
     """All files of a bundle but the manifest, by name; `write_folder` makes a bundle or a checkpoint of them."""
+    import safetensors.torch
+
     weights, several = tensors(model), list((adapters or {}).values())
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise BundleError("the weights are not finite", got=broken[0], do="lower training.rate")
@@ -192,24 +257,22 @@ def bundle_files(
     return files
 
 
+def described(files: Mapping[str, bytes]) -> tuple[Config, Task]:
+    """The configuration and the task from verified files."""
+    if CONFIG_FILE not in files:
+        raise BundleError("the file is missing", where=CONFIG_FILE)
+    config = read_config(load_json(files[CONFIG_FILE], where=CONFIG_FILE), where=CONFIG_FILE)
+    return config, Task.load(files, config)
+
+
 def restore(files: Mapping[str, bytes]) -> tuple[Seq2Seq, Task, Config]:
     """The model, task and configuration from verified files."""
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if name not in files:
-            raise BundleError("the file is missing", where=name)
-    config = read_config(load_json(files[CONFIG_FILE], where=CONFIG_FILE), where=CONFIG_FILE)
-    task = Task.load(files, config)
-    shapes = header(files[WEIGHTS_FILE], WEIGHTS_FILE)
-    sizes = task.source.size, task.target.size
-    _check(config, sizes, shapes)
-    model = build(config.model, *sizes, seed=0)
-    loaded = safetensors.torch.load(files[WEIGHTS_FILE])
-    with torch.no_grad():
-        for name, tensor in tensors(model).items():
-            if not loaded[name].isfinite().all():
-                raise BundleError("the weights are not finite", where=WEIGHTS_FILE, got=name)
-            tensor.copy_(loaded[name])
-    return model.eval(), task, config
+    from antiphon.inference.network import restored
+
+    config, task = described(files)
+    if WEIGHTS_FILE not in files:
+        raise BundleError("the file is missing", where=WEIGHTS_FILE)
+    return restored(files[WEIGHTS_FILE], config, (task.source.size, task.target.size)), task, config
 
 
 def tensors(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -222,32 +285,6 @@ def tensors(model: torch.nn.Module) -> dict[str, Tensor]:
 def facts(card: Mapping[str, Any]) -> dict[str, Any]:
     """What the manifest says besides the files."""
     return {"antiphon": antiphon.__version__, "card": _plain(card)}
-
-
-class _NoInitialization(TorchFunctionMode):
-    """Leaves `torch.nn.init` out: on the meta device it would import the compiler, 1.3 CPU seconds, to fill nothing."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", "") == "torch.nn.init":
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        return func(*args, **(kwargs or {}))
-
-
-def _check(config: Config, sizes: tuple[int, int], shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-    """Compare the weights with the configuration on a model without memory, so that a lie costs nothing."""
-    layers = (config.model.encoder.layers or 0) + (config.model.decoder.layers or 0)
-    if layers > len(shapes):
-        raise BundleError("has fewer tensors than layers", where=WEIGHTS_FILE, got=f"{len(shapes)} for {layers} layers")
-    with torch.device("meta"), _NoInitialization():
-        model = build(config.model, *sizes, seed=0)
-    expected = {name: ("F32", tuple(tensor.shape)) for name, tensor in tensors(model).items()}
-    if expected != shapes:
-        wrong = min(name for name in expected.keys() | shapes.keys() if expected.get(name) != shapes.get(name))
-        got = f"{wrong[:60]}: {shapes.get(wrong)}, the configuration makes {expected.get(wrong)}"
-        raise BundleError("does not fit the configuration", where=WEIGHTS_FILE, got=got)
-    hidden = sum(buffer.numel() for buffer in model.buffers())
-    if hidden > 1 << 28:
-        raise BundleError("the configuration needs tables that are too large", where=CONFIG_FILE, got=hidden)
 
 
 def _plain(value: Any) -> Any:
@@ -278,6 +315,8 @@ LINES = (
 
 def model_card(config: Config, card: Mapping[str, Any], parameters: int, adapters: Sequence[Adapter] = ()) -> str:
     """README.md of a bundle: data and its hash, scores, command, licence and settings. It may be edited by hand."""
+    from antiphon.inference.adapters import card_lines
+
     model, plain = config.model, _plain(card)
     known = {"licence": "not stated: the owner of the data decides, write it here", "trained_from": "fresh weights"}
     known |= plain
@@ -291,10 +330,10 @@ def model_card(config: Config, card: Mapping[str, Any], parameters: int, adapter
     ]
     lines += ["", "| | |", "|---|---|"]
     lines += [f"| {title} | {_cell(known.get(key, 'not stated'))} |" for key, title in LINES]
-    named = {key for key, _ in LINES} | {"name", "scores"}
+    named = {key for key, _ in LINES} | {"name", "scores", "export"}
     lines += [f"| {key} | {_cell(value)} |" for key, value in plain.items() if key not in named]
     lines += ["", "## Scores", "", *_score_lines(plain.get("scores")), ""]
-    lines += card_lines(adapters)
+    lines += [*_export_lines(plain.get("export")), *card_lines(adapters)]
     lines += [
         "## Use",
         "",
@@ -322,6 +361,19 @@ def _score_lines(scores: Any) -> list[str]:
         shown = f"{value:.4g}" if isinstance(value, int | float) else str(value)
         lines.append(f"| {_cell(name)} | {shown} | {between} | {_cell(score.get('signature', ''))} |")
     return lines
+
+
+def _export_lines(made: Any) -> list[str]:
+    """Of an exported model, what that changed."""
+    if not isinstance(made, dict):
+        return []
+    lines = ["## Export", "", f"Measured on {made['pairs']:,} pairs, one thread.", ""]
+    lines += [f"| | bytes of weights | answers per CPU second | {_cell(made['metric'])} | answers as PyTorch's |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in made["rows"]:
+        cells = f"{row['size']:,}", f"{row['rate']:,.0f}", f"{row['score']:.2f}", f"{row['same']:.1%}"
+        lines.append(f"| {_cell(row['engine'])} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _cell(value: Any) -> str:

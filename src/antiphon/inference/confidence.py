@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.inference.files import dump_json, load_json
-from antiphon.metrics import scoring
-from antiphon.metrics.base import Metric, Pooled
+
+if TYPE_CHECKING:
+    from antiphon.metrics.base import Metric
 
 FILE = "confidence.json"
 FEATURES = ("mean", "least", "total", "length", "finished")
@@ -103,7 +104,10 @@ def judge(name: str | None, fallback: str = "exact") -> Metric:
 
     `ConfigError` for a metric that cannot score one answer.
     """
-    metric = scoring.of_text(fallback if name in (None, "loss", "perplexity", "forced_accuracy") else name)
+    from antiphon.metrics.base import Pooled
+    from antiphon.metrics.scoring import of_text
+
+    metric = of_text(fallback if name in (None, "loss", "perplexity", "forced_accuracy") else name)
     if isinstance(metric, Pooled):
         do = "choose one that compares two texts, such as chrf or exact"
         raise ConfigError("confidence needs a metric of single sentences", got=metric.name, do=do)

@@ -11,39 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from antiphon.core.batch import BOS, EOS, PAD
-from antiphon.core.errors import ConfigError
+from antiphon.core.marks import EOS, PAD
+from antiphon.inference.hypothesis import Constraint, Phrase
 from antiphon.inference.selection import INF, Choice, gap, top
-
-Phrase = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """What one sentence's answer must begin with, must hold and must not hold, as target ids."""
-
-    prefix: Phrase = ()
-    required: tuple[Phrase, ...] = ()
-    banned: tuple[Phrase, ...] = ()
-
-    def __post_init__(self) -> None:
-        for phrase in (self.prefix, *self.required, *self.banned):
-            if {PAD, BOS, EOS} & set(phrase):
-                raise ConfigError("a constraint holds a special token", got=phrase)
-        if not all((*self.required, *self.banned)):
-            raise ConfigError("a required or banned phrase is empty", do="leave it out")
-        for phrase in self.banned:
-            if any(_holds(text, phrase) for text in (*self.required, self.prefix)):
-                raise ConfigError("a phrase is both banned and asked for", got=phrase)
-
-    @property
-    def needed(self) -> int:
-        """Tokens that the constraint asks for."""
-        return len(self.prefix) + sum(map(len, self.required))
-
-
-def _holds(text: Phrase, phrase: Phrase) -> bool:
-    return any(text[at : at + len(phrase)] == phrase for at in range(len(text) - len(phrase) + 1))
 
 
 def forbid_repeats(log_probs_ARV: Tensor, history_ART: Tensor, size: int) -> None:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from antiphon.core.batch import BOS, EOS, PAD, Batch, Memory, Padded, State, Steps
 from antiphon.core.errors import ConfigError
+from antiphon.inference.hearing import align
 from antiphon.inference.scoring import Model
 from antiphon.inference.selection import INF
-from antiphon.models.ctc import CTCHead, align
+from antiphon.models.ctc import CTCHead
 from antiphon.models.seq2seq import Seq2Seq
 
 if TYPE_CHECKING:
-    from antiphon.inference.search import Hypothesis
+    from antiphon.inference.hypothesis import Hypothesis
 
 NEVER = -1e5
 """The log probability of what a source has no room for: finite, so that hypotheses can still be compared."""
@@ -176,6 +177,8 @@ def heard(model: Seq2Seq, batch: Batch, found: list[list[Hypothesis]]) -> list[l
         return found
     memory = model.encode(batch.source, batch.context)
     log_probs_BSV = model.ctc.log_probs(memory)
-    real = [log_probs_SV[mask_S] for log_probs_SV, mask_S in zip(log_probs_BSV, memory.mask_BS, strict=True)]
+    real = [
+        log_probs_SV[mask_S].cpu().numpy() for log_probs_SV, mask_S in zip(log_probs_BSV, memory.mask_BS, strict=True)
+    ]
     return [[replace(each, heard=align(said_SV, each.tokens)) for each in mine]
             for said_SV, mine in zip(real, found, strict=True)]  # fmt: skip

@@ -298,7 +298,10 @@ def compare(first: Evaluation, second: Evaluation, *, seed: int = 1) -> list[Com
 
 
 def _forced_table(predictor: Answering, pairs: Sequence[Pair], report: Report) -> Stats | None:
-    """Statistics of every reference of every pair, in order, zeros for a pair left out; None for an ensemble."""
+    """Statistics of every reference of every pair, in order, zeros for a pair left out; None for an ensemble, or where
+    another engine than PyTorch answers."""
+    if not predictor.models:
+        report.add("loss and perplexity are left out: the engine of an exported model does not tell them")
     if len(predictor.models) != 1:
         return None
     examples = []

@@ -73,12 +73,13 @@ def explore(
 
 def _probabilities(predictor: Predictor, source: Source, given: Sequence[int]) -> Tensor:
     """`[V]` of the next token, none for marks that are no token."""
-    with searching(predictor.models):
-        batch = collate([Example(source.ids, [], source.context)]).to(next(predictor.models[0].parameters()).device)
+    models = [bundle.model for bundle in predictor.bundles]
+    with searching(models):
+        batch = collate([Example(source.ids, [], source.context)]).to(next(models[0].parameters()).device)
         said = torch.tensor([[BOS, *given]], device=batch.source.values.device)
-        memories: list[Memory] = [model.encode(batch.source, batch.context) for model in predictor.models]
+        memories: list[Memory] = [model.encode(batch.source, batch.context) for model in models]
         parts = []
-        for model, memory in zip(predictor.models, memories, strict=True):
+        for model, memory in zip(models, memories, strict=True):
             steps, _ = model.decode(said, memory, model.start(memory))
             parts.append(model.log_probs(steps, memory)[:, -1])
         probabilities_V = average(parts)[0].exp()
@@ -90,12 +91,13 @@ def _ahead(predictor: Predictor, source: Source, ways: list[tuple[int, ...]]) ->
     """The text that greedy search puts after each of these beginnings."""
     if not ways:
         return
+    models = [bundle.model for bundle in predictor.bundles]
     task, settings = predictor.task, predictor.config.decoding
     batch = collate([Example(source.ids, [], source.context)] * len(ways))
-    batch = batch.to(next(predictor.models[0].parameters()).device)
+    batch = batch.to(next(models[0].parameters()).device)
     limit = min(settings.max_length or task.limit(source.length), predictor.longest)
     greedy = replace(settings, beam=1, n_best=1, groups=1, sample=False, min_length=None, no_repeat=None)
-    found = search(predictor.models, batch.source, greedy, max_lengths=[limit] * len(ways), context=batch.context,
+    found = search(models, batch.source, greedy, max_lengths=[limit] * len(ways), context=batch.context,
                    constraints=[Constraint(prefix=way) for way in ways])  # fmt: skip
     for way, [best] in zip(ways, found, strict=True):
         yield task.answer(best.tokens, source.extra).removeprefix(task.answer(way, source.extra))

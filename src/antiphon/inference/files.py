@@ -31,10 +31,14 @@ RATIO_LIMIT, RATIO_FLOOR = 100, 64 << 20
 MEMBERS, DIRECTORY = 100, 1 << 17
 """Limits in bytes, levels, times and numbers; a real bundle is far below all of them."""
 
+SAID = 300
+"""Characters of what a library says about a file, parts of which may come from the file."""
+
 _NAME = re.compile(
     r"config\.json|task\.json|entities\.json|confidence\.json|model\.safetensors"
     r"|(?:source|target|shared)(?:\.[a-z0-9_]{1,32}){1,3}"
     r"|adapters/[a-z0-9][a-z0-9_-]{0,40}\.(?:json|safetensors)"
+    r"|(?:ctranslate2|onnx)/[a-z][a-z0-9_]{0,40}\.(?:bin|json|onnx|txt)"
     r"|training/[a-z][a-z0-9_]{0,40}\.(?:json|safetensors)",
     re.ASCII,
 )
@@ -155,7 +159,7 @@ def read(
     try:
         return _read(source, path, keep, training)
     except _FAULTS as error:
-        raise errors.BundleError(f"cannot be read: {error}", where=path) from None
+        raise errors.BundleError(f"cannot be read: {str(error)[:SAID]}", where=path) from None
     finally:
         source.close()
 
@@ -228,7 +232,7 @@ class _Archive:
                 _check_directory_size(stream, path)
             self.archive = zipfile.ZipFile(path)
         except _FAULTS as error:
-            raise errors.BundleError(f"not a bundle: {error}", where=path) from None
+            raise errors.BundleError(f"not a bundle: {str(error)[:SAID]}", where=path) from None
         self.members: dict[str, zipfile.ZipInfo] = {}
         for member in self.archive.infolist():
             self._admit(member)

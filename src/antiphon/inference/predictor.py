@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from antiphon.core.batch import UNK
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
-from antiphon.core.numbers import spell
+from antiphon.core.marks import UNK
 from antiphon.data.arrays import as_text
-from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
@@ -28,22 +23,18 @@ from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.confidence import probability
-from antiphon.inference.constraints import Constraint, Phrase
-from antiphon.inference.ctc import heard
-from antiphon.inference.helpers import Helpers, possible
+from antiphon.inference.engines import Asked, Engine, divided, open_engine
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
+from antiphon.inference.jobs import Job, Watcher, answered, batched
 from antiphon.inference.recordings import Pieces, Whole
-from antiphon.inference.rerank import BEAM, Candidates, Ranked, Ranker, pool, ranker
-from antiphon.inference.rollout import Rolled, roll_out
-from antiphon.inference.search import Hypothesis, search
-from antiphon.inference.selection import MARGIN
 from antiphon.inference.task import Source, Task
-from antiphon.models.seq2seq import Seq2Seq
 
-BATCH_TOKENS = 16_384
-"""Most source tokens of a batch, padding included."""
-LOOKS = 1 << 24
-"""Most source tokens of a batch times steps to be expected: where each step looked is kept to the end."""
+if TYPE_CHECKING:
+    from antiphon.inference.helpers import Helpers
+    from antiphon.inference.on_pytorch import PyTorch
+    from antiphon.inference.rerank import Candidates, Ranker
+    from antiphon.models.seq2seq import Seq2Seq
+
 WINDOW = 8
 """Batches that are sorted by length together."""
 SHARE = 32
@@ -52,32 +43,14 @@ ROUNDS = 20
 """Most attempts to find another wording for a banned phrase."""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One input on its way: its number, what the model reads (None: `reason` says why nothing), constraints, and
-    the `pair` as it was given."""
-
-    number: int
-    source: Source | None
-    constraint: Constraint
-    reason: str = ""
-    pair: Pair | None = None
+_Find = Callable[[Sequence[Job]], list[list[Hypothesis]]]
 
 
-_Find = Callable[[Sequence[_Job]], list[list[Hypothesis]]]
+class _Seen(NamedTuple):
+    """A watcher, and whether what the search has found is the answer."""
 
-
-class Watcher(Protocol):
-    """Looks on while inputs, told apart by their numbers, are answered with text."""
-
-    def look(self, going: Collection[int], text: Callable[[int], str | None]) -> Collection[int]:
-        """After each step: what goes on, and the text of the best answer so far (None where an ended one is better);
-        the numbers of inputs to be given up, whose answers are then what there is of them, and not `finished`."""
-        ...
-
-    def tell(self, number: int, answers: list[Answer]) -> None:
-        """The answers to an input as soon as they are certain, where that is before the others of its batch."""
-        ...
+    watcher: Watcher
+    certain: bool
 
 
 class Predictor:
@@ -90,6 +63,9 @@ class Predictor:
     inputs that were cut, answers without an end, sentences decoded twice because of a near tie. `knowledge` is a file
     of facts for a model that reads some; `facts` counts what was odd in it. On a CPU, batches are
     decoded by `processes` side by side; unless told, one a core, where there is enough to do and this is Linux.
+
+    An exported model is answered for by the fastest `engine` there is. What that one cannot do, PyTorch does, and
+    `report` says so; or it is refused, where the model was exported without PyTorch's weights.
     """
 
     def __init__(
@@ -102,13 +78,13 @@ class Predictor:
             raise ConfigError("there is no model to predict with")
         if processes is not None and processes < 1:
             raise ConfigError("processes must be at least 1", got=processes)
-        self.models: list[Seq2Seq] = [bundle.model for bundle in bundles]
-        self.processes = processes or cores(os.environ)
+        self.bundles, self.processes, self.backward = bundles, processes or cores(os.environ), backward
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
-        self.backward = backward
-        self.calibration = bundles[0].confidence if len(bundles) == 1 else None
+        exported = open_engine(bundles[0], self.processes) if len(bundles) == 1 else None
+        self.engine: Engine = exported or self._pytorch
         self.report, self.facts = Report(), Report()
+        self.calibration = bundles[0].confidence if len(bundles) == 1 else None
         for other in bundles[1:]:
             seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # each of its own data
             same = replace(other.task, **seen).files() == self.task.files()
@@ -120,6 +96,18 @@ class Predictor:
             self.task = replace(self.task, find=self._found(knowledge))
         if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
             raise ConfigError("the backward model wants context that the model does not", got=", ".join(missing))
+
+    @cached_property
+    def _pytorch(self) -> PyTorch:
+        """PyTorch with the networks, which are built for it. `BundleError` where one was exported without."""
+        from antiphon.inference.on_pytorch import PyTorch
+
+        return PyTorch([bundle.model for bundle in self.bundles], self.task)
+
+    @property
+    def models(self) -> list[Seq2Seq]:
+        """The networks in PyTorch, where it is these that answer."""
+        return [bundle.model for bundle in self.bundles] if self.engine.name == "PyTorch" else []
 
     def _found(self, path: Path | str) -> Finder:
         if self.task.knowledge == "none":
@@ -138,6 +126,7 @@ class Predictor:
         required: Iterable[Sequence[str]] | None = None,
         banned: Sequence[str] = (),
         first: int = 0,
+        details: bool = True,
         watcher: Watcher | None = None,
     ) -> Iterator[list[Answer]]:
         """The answers to each input (a text, a `Pair`, an array), best first, in the order of the inputs.
@@ -146,6 +135,8 @@ class Predictor:
         not depend on either. `prefixes` (what the answer must begin with) and `required` (words it must hold) go
         along with the inputs, one item each; `banned` words are for all. A blank input has the empty answer.
         `first` is the number of the first input where earlier ones were answered before: sampling depends on it.
+        Without `details` an exported model need not find out what it takes time to find out: answers then have no
+        probabilities of tokens, weights or alignment.
         Recordings longer than any in training are cut where they are quiet, unless they come with prefixes or words.
         `watcher` sees answers of text grow, may give some up, and is told early of others.
         """
@@ -154,45 +145,74 @@ class Predictor:
             raise ConfigError("prefixes, required and banned words are for answers of text", where="predict")
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
         watcher = Whole(watcher, pieces.owners) if pieces and watcher else watcher
-        inputs = map(as_text, inputs)
+        inputs, settings = map(as_text, inputs), settings or self.config.decoding
         asked = pieces.cut(inputs) if pieces else inputs
-        found = self._predict(asked, settings or self.config.decoding, batch_size, window, *given, first, watcher)
+        found = self._predict(asked, settings, batch_size, window, *given, first, details, watcher)
         yield from pieces.join(found, lambda: self.report) if pieces else found
 
     def _predict(
         self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
         prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str], first: int,
-        watcher: Watcher | None,
+        details: bool, watcher: Watcher | None,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
         if settings.abstain and self.calibration is None:
-            what = "an ensemble has no confidence" if len(self.models) > 1 else "this model has no confidence yet"
+            what = "an ensemble has no confidence" if len(self.bundles) > 1 else "this model has no confidence yet"
             do = "type: antiphon calibrate MODEL VALID, or leave out decoding.abstain"
             raise ConfigError(what, where="decoding.abstain", got=settings.abstain, do=do)
-        window, chooser = window or batch_size * WINDOW, ranker(settings, self.backward)
+        window, chooser = window or batch_size * WINDOW, self._ranker(settings)
         if chooser is not None:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
+        details = details or chooser is not None or self.calibration is not None
         certain = not (banned or settings.abstain or chooser)  # which decide when all else is done
-        find = partial(self._find, settings=settings, chooser=chooser, watcher=watcher, early=certain)
+        seen = _Seen(watcher, certain) if watcher is not None and self.engine.name == "PyTorch" else None
+        find = partial(
+            self._find, settings=settings, chooser=chooser, batch_size=batch_size, details=details, seen=seen
+        )
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked, first))
-        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None = None
+        jobs = (self._able(job, settings, report) for job in jobs)
+        helpers: Helpers[list[Job], list[list[Hypothesis]]] | None = None
         try:
             while chunk := list(itertools.islice(jobs, window)):
                 if watcher is None and helpers is None and (count := self._helpers(len(chunk))) > 1:
+                    from antiphon.inference.helpers import Helpers
+
                     helpers = Helpers(find, count)
-                answered = self._window(chunk, find, batch_size, banned, report, helpers)
-                yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in answered)
+                windowed = self._window(chunk, find, batch_size, banned, report, helpers)
+                yield from (self._surely(job, mine, settings.abstain, find, banned, report) for job, mine in windowed)
         finally:
             if helpers is not None:
                 helpers.close()
             if helpers is not None and helpers.lost:
                 report.add("a helping process ended, and its sentences were answered here", times=helpers.lost)
 
+    def _ranker(self, settings: Decoding) -> Ranker | None:
+        """What chooses among candidates, where something does."""
+        if not settings.risk and self.backward is None:
+            return None
+        from antiphon.inference.rerank import ranker
+
+        return ranker(settings, self.backward)
+
+    def _able(self, job: Job, settings: Decoding, report: Report) -> Job:
+        """The job, once somebody is known who can do it."""
+        lack = "" if job.source is None else self.engine.lacks(settings, self._asked(job, settings))
+        if lack and not self.bundles[0].complete:
+            do = "leave it out, or export the model again with --keep"
+            raise ConfigError(f"{self.engine.name} cannot do this, and PyTorch's weights are not here", got=lack, do=do)
+        if lack:
+            report.add(f"answered by PyTorch, since {self.engine.name} cannot do {lack}", f"input {job.number + 1}")
+        return job
+
     def _helpers(self, sentences: int) -> int:
         """Processes that are worth their making."""
+        if self.engine.whole:
+            return 1
+        from antiphon.inference.helpers import possible
+
         models = [*self.models, *([self.backward.model] if self.backward else [])]
         on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
         return min(self.processes, sentences // SHARE) if on_cpu and possible() else 1
@@ -211,12 +231,12 @@ class Predictor:
 
     def _job(
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
-    ) -> _Job:
+    ) -> Job:
         item = self.task.completed(item)
         text, place = item if isinstance(item, str) else item.source, f"input {number + 1}"
         if not text.strip():
             report.add("empty input, answered with nothing", place)
-            return _Job(number, None, Constraint(), "empty input")
+            return Job(number, None, Constraint(), "empty input")
         odd = Report()
         try:
             source = self.task.read(item, report=odd)
@@ -224,7 +244,7 @@ class Predictor:
             if not error.skip:
                 raise
             report.add(f"not answered: {error.what}", place)
-            return _Job(number, None, Constraint(), error.what)
+            return Job(number, None, Constraint(), error.what)
         except DataError as error:
             if error.where:
                 raise
@@ -237,7 +257,7 @@ class Predictor:
         if unknown and not self.task.copy:
             report.add("unknown token in the input", place, text, times=unknown)
         pair = Pair(item, "") if isinstance(item, str) else Pair(item.source, "", (), item.context)
-        return _Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts), pair)
+        return Job(number, source, self._constraint(prefix, required, banned, source), "; ".join(odd.counts), pair)
 
     def _constraint(self, prefix: str, required: Sequence[str], banned: Sequence[str], source: Source) -> Constraint:
         def known(text: str) -> Phrase:
@@ -257,20 +277,21 @@ class Predictor:
         return found
 
     def _window(
-        self, jobs: list[_Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
-        helpers: Helpers[list[_Job], list[list[Hypothesis]]] | None,
-    ) -> Iterator[tuple[_Job, list[Answer]]]:  # fmt: skip
+        self, jobs: list[Job], find: _Find, batch_size: int, banned: Sequence[str], report: Report,
+        helpers: Helpers[list[Job], list[list[Hypothesis]]] | None,
+    ) -> Iterator[tuple[Job, list[Answer]]]:  # fmt: skip
         answers = {job.number: [nothing(job.reason)] for job in jobs if job.source is None}
         most = min(batch_size, -(-len(jobs) // self.processes)) if helpers else batch_size
         # The longest first: what comes last should be short, for then the others wait.
-        batches = list(_batches(jobs, most, self.task.limit))[::-1]
+        batches = list(batched(jobs, most, self.task.limit))[::-1]
+        batches = [[job for batch in batches for job in batch]] if self.engine.whole and batches else batches
         each = helpers.map(batches) if helpers else ((n, find(b)) for n, b in enumerate(batches))
-        for number, answered in each:
-            for job, found in zip(batches[number], answered, strict=True):
+        for number, hypotheses in each:
+            for job, found in zip(batches[number], hypotheses, strict=True):
                 found = self._reword(job, found, find, banned, report)
                 if isinstance(found[0], Ranked) and found[0].reason:
                     report.add(found[0].reason, f"input {job.number + 1}")
-                answers[job.number] = [self._answer(job, hypothesis) for hypothesis in found]
+                answers[job.number] = [answered(job, hypothesis, self.task, self.calibration) for hypothesis in found]
         for job in jobs:
             mine = answers[job.number]
             if not mine[0].finished and job.source is not None:
@@ -280,7 +301,7 @@ class Predictor:
             yield job, mine
 
     def _surely(
-        self, job: _Job, mine: list[Answer], least: float, find: _Find, banned: Sequence[str], report: Report
+        self, job: Job, mine: list[Answer], least: float, find: _Find, banned: Sequence[str], report: Report
     ) -> list[Answer]:
         """The answers, or an empty one where confidence in the best is below the least; where the error of floating
         point could decide that, it is that of the sentence decoded alone."""
@@ -289,7 +310,10 @@ class Predictor:
             return mine
         if abs(best.confidence - least) <= calibration.slack(MARGIN, len(best.tokens) + 1):
             [found] = find([job])
-            mine = [self._answer(job, each) for each in self._reword(job, found, find, banned, report)]
+            mine = [
+                answered(job, each, self.task, self.calibration)
+                for each in self._reword(job, found, find, banned, report)
+            ]
             best = mine[0]
         assert best.confidence is not None
         if best.confidence >= least:
@@ -300,75 +324,72 @@ class Predictor:
         return [replace(best, text="", abstained=True, reason=reasons)]
 
     def _find(
-        self,
-        jobs: Sequence[_Job],
-        settings: Decoding,
-        chooser: Ranker | None,
-        watcher: Watcher | None,
-        early: bool,
-    ) -> list[list[Hypothesis]]:
+        self, jobs: Sequence[Job], settings: Decoding, chooser: Ranker | None, batch_size: int, details: bool,
+        seen: _Seen | None,
+    ) -> list[list[Hypothesis]]:  # fmt: skip
         """What the search finds; where there is a choice to make, the best of all its candidates."""
         if chooser is None:
-            return self._search(jobs, settings, watcher, early)
-        found = self._search(jobs, replace(settings, n_best=pool(settings)), watcher, early)
+            return self._search(jobs, settings, batch_size, details, seen)
+        found = self._search(jobs, replace(settings, n_best=pool(settings)), batch_size, details, seen)
         ranked = chooser.rank([self._candidates(job, mine) for job, mine in zip(jobs, found, strict=True)])
         answers: list[list[Hypothesis]] = []
         for job, (best, close) in zip(jobs, ranked, strict=True):
             if close and len(jobs) > 1:
-                [again] = self._find([job], settings, chooser, watcher, early)
+                [again] = self._find([job], settings, chooser, batch_size, details, seen)
                 answers.append([replace(hypothesis, repeated=True) for hypothesis in again])
             else:
                 answers.append(list(best))
         return answers
 
-    def _candidates(self, job: _Job, found: list[Hypothesis]) -> Candidates:
+    def _candidates(self, job: Job, found: list[Hypothesis]) -> Candidates:
+        from antiphon.inference.rerank import Candidates
+
         assert job.source is not None
         assert job.pair is not None
         return Candidates(job.pair, found, [self.task.answer(each.tokens, job.source.extra) for each in found])
 
+    def _asked(self, job: Job, settings: Decoding) -> Asked:
+        assert job.source is not None
+        limit = settings.max_length or self.task.limit(job.source.length)
+        return Asked(job.source, job.constraint, max(1, limit, job.constraint.needed), job.number)
+
     def _search(
-        self, jobs: Sequence[_Job], settings: Decoding, watcher: Watcher | None, early: bool
+        self, jobs: Sequence[Job], settings: Decoding, batch_size: int, details: bool, seen: _Seen | None
     ) -> list[list[Hypothesis]]:
-        sources = [job.source for job in jobs if job.source is not None]
-        device = next(self.models[0].parameters()).device
-        batch = collate([Example(source.ids, [], source.context) for source in sources]).to(device)
-        limits = [settings.max_length or self.task.limit(source.length) for source in sources]
-        if isinstance(self.task.target, Numbers):
-            most, ids = [min(limit, self.longest) for limit in limits], [job.number for job in jobs]
-            rolled = roll_out(self.models, batch.source, settings, max_lengths=most, context=batch.context,
-                              sample_ids=ids)  # fmt: skip
-            return [list[Hypothesis](each) for each in rolled]
-        numbered = {job.number: job for job in jobs}
-        found = search(
-            self.models, batch.source, settings,
-            max_lengths=[min(limit, self.longest) for limit in limits], context=batch.context,
-            constraints=[job.constraint for job in jobs], sample_ids=[job.number for job in jobs],
-            look=partial(self._look, watcher, numbered) if watcher else None,
-            tell=partial(self._tell, watcher, numbered) if watcher and early and self.models[0].ctc is None else None,
-        )  # fmt: skip
-        return heard(self.models[0], batch, found)
+        """By the engine, and by PyTorch where that one cannot."""
+        asked = [self._asked(job, settings) for job in jobs]
+        if seen is not None:
+            return self._watched(jobs, asked, settings, batch_size, seen)
+        return divided(self.engine, lambda: self._pytorch, asked, settings, batch_size=batch_size, details=details)
 
-    def _tell(self, watcher: Watcher, jobs: dict[int, _Job], number: int, found: list[Hypothesis]) -> None:
-        watcher.tell(number, [self._answer(jobs[number], each) for each in found])
+    def _watched(
+        self, jobs: Sequence[Job], asked: Sequence[Asked], settings: Decoding, batch_size: int, seen: _Seen
+    ) -> list[list[Hypothesis]]:
+        """By PyTorch, while somebody looks on."""
+        by_number = {job.number: job for job in jobs}
 
-    def _look(
-        self, watcher: Watcher, jobs: dict[int, _Job], going: Collection[int],
-        leading: Callable[[int], list[int] | None],
-    ) -> Collection[int]:  # fmt: skip
-        def text(number: int) -> str | None:
-            tokens, source = leading(number), jobs[number].source
-            return None if tokens is None or source is None else self.task.answer(tokens, source.extra)
+        def look(going: Collection[int], leading: Callable[[int], list[int] | None]) -> Collection[int]:
+            def text(number: int) -> str | None:
+                tokens, source = leading(number), by_number[number].source
+                return None if tokens is None or source is None else self.task.answer(tokens, source.extra)
 
-        return watcher.look(going, text)
+            return seen.watcher.look(going, text)
+
+        def tell(number: int, found: list[Hypothesis]) -> None:
+            job = by_number[number]
+            seen.watcher.tell(number, [answered(job, each, self.task, self.calibration) for each in found])
+
+        return self._pytorch.search(asked, settings, batch_size=batch_size, details=True, look=look,
+                                    tell=tell if seen.certain else None)  # fmt: skip
 
     @property
     def longest(self) -> int:
         """The most tokens of an answer: learned positions end somewhere."""
-        ends = [model.config.max_positions - 1 for model in self.models if model.config.positions == "learned"]
-        return min(ends, default=1 << 20)
+        models = [bundle.config.model for bundle in self.bundles]
+        return min((each.max_positions - 1 for each in models if each.positions == "learned"), default=1 << 20)
 
     def _reword(
-        self, job: _Job, found: list[Hypothesis], find: _Find, banned: Sequence[str], report: Report
+        self, job: Job, found: list[Hypothesis], find: _Find, banned: Sequence[str], report: Report
     ) -> list[Hypothesis]:
         """Bans are on tokens, but a tokenizer may spell one word in many ways: ban each spelling that turns up."""
         if not banned or job.source is None:
@@ -391,54 +412,3 @@ class Predictor:
             end = next(n for n in range(len(tokens) + 1) if pattern.search(self.task.answer(tokens[:n], extra)))
             begin = next(n for n in range(end, -1, -1) if pattern.search(self.task.answer(tokens[n:end], extra)))
             yield tuple(tokens[begin:end])
-
-    def _answer(self, job: _Job, found: Hypothesis) -> Answer:
-        assert job.source is not None
-        weights = real = found.weights if isinstance(found, Rolled) else found.weights[: len(found.tokens)]
-        if not isinstance(job.source.ids, np.ndarray):
-            end = len(job.source.ids) - 1
-            real = np.delete(weights, end, 1) if weights.shape[1] > end else weights
-            weights = np.append(real, weights[:, end : end + 1], 1)
-            real = weights[:, :-1] if weights.shape[1] > 1 else weights
-        if isinstance(found, Rolled):
-            forecast = found.scaled(job.source.scale, job.source.history)
-            reasons = [job.reason, "" if found.finished else "no end within the longest length"]
-            places = [*job.source.tokens, *job.source.facts]
-            looks = real.argmax(1).tolist() if weights.any() else []
-            return Answer(spell(forecast.values_TF), 0.0, [], [], looks, weights, places, 1.0, finished=found.finished,
-                          reason="; ".join(filter(None, reasons)), forecast=forecast)  # fmt: skip
-        ranked = found if isinstance(found, Ranked) else Ranked(**vars(found))
-        reasons = [job.reason, ranked.reason, "" if found.finished else "no end mark within the longest length"]
-        return Answer(
-            text=self.task.answer(found.tokens, job.source.extra),
-            score=found.score,
-            tokens=self.task.words.tokens(found.tokens, job.source.extra),
-            probabilities=[math.exp(value) for value in found.log_probs[: len(found.tokens)]],
-            alignment=list(found.heard) or (real.argmax(1).tolist() if found.weights.any() else []),
-            weights=weights,
-            source_tokens=[*job.source.tokens, *job.source.facts],
-            probability=probability(found.log_probs),
-            confidence=self.calibration(found.log_probs, found.finished) if self.calibration else None,
-            finished=found.finished,
-            repeated=found.repeated,
-            log_probs=found.log_probs,
-            reason="; ".join(filter(None, reasons)),
-            utility=ranked.utility,
-            backward=ranked.backward,
-        )
-
-
-def _batches(jobs: Sequence[_Job], most: int, limit: Callable[[int], int]) -> Iterator[list[_Job]]:
-    """Jobs with a source, by length, in batches of at most `most` sentences, `BATCH_TOKENS` tokens and `LOOKS`."""
-    real = [job for job in jobs if job.source is not None]
-    real.sort(key=lambda job: job.source.length if job.source else 0)
-    batch: list[_Job] = []
-    for job in real:
-        length = job.source.length if job.source else 0
-        tokens = min(BATCH_TOKENS, LOOKS // limit(length))
-        if batch and (len(batch) == most or (len(batch) + 1) * length > tokens):
-            yield batch
-            batch = []
-        batch.append(job)
-    if batch:
-        yield batch

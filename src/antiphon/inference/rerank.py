@@ -21,30 +21,16 @@ from antiphon.data.modalities import Text
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.store import Example
-from antiphon.inference.beam import BEAM
 from antiphon.inference.bundle import Bundle
+from antiphon.inference.hypothesis import MARGIN, Hypothesis, Ranked, pool
 from antiphon.inference.risk import expected, utility
-from antiphon.inference.search import Hypothesis, rescore
-from antiphon.inference.selection import MARGIN
+from antiphon.inference.search import rescore
 from antiphon.inference.task import Task
 
 LOGITS = 1 << 24
 """Most log probabilities of a backward model that are held at once."""
 TOKENS = 1 << 14
 """Most tokens of answers, padding included, that a backward model reads at once."""
-
-
-@dataclass(frozen=True)
-class Ranked(Hypothesis):
-    """A hypothesis that was chosen among candidates.
-
-    `utility` is its mean score by the metric of `decoding.risk`, `backward` the score that the backward model gives
-    the source; `reason` says what was unusual, else "".
-    """
-
-    utility: float | None = None
-    backward: float | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,11 +74,6 @@ def ranker(settings: Decoding, backward: Bundle | None) -> Ranker | None:
     if backward is None:
         return Risk(settings)
     return Mutual(settings, backward)
-
-
-def pool(settings: Decoding) -> int:
-    """How many candidates there are to choose from."""
-    return settings.samples if settings.sample else settings.beam or BEAM
 
 
 class Risk:

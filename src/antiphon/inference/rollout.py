@@ -16,8 +16,8 @@ from antiphon.core.batch import Memory, Padded
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.core.numbers import LEVELS, Forecast
-from antiphon.data.numbers import Scale, Season
-from antiphon.inference.search import Hypothesis, searching
+from antiphon.inference.hypothesis import Rolled
+from antiphon.inference.search import searching
 from antiphon.models.forecasting import NumbersHead
 from antiphon.models.seq2seq import Seq2Seq
 
@@ -25,26 +25,6 @@ ROWS = 4096
 """Paths that are drawn at once."""
 EDGE = 1e-6
 """How near to certain a chance may be drawn."""
-
-
-@dataclass(frozen=True)
-class Rolled(Hypothesis):
-    """An answer of numbers: `forecast` is what `tokens` are to text."""
-
-    forecast: Forecast | None = None
-
-    def scaled(self, scale: Scale | Season | None, history_SF: np.ndarray | None) -> Forecast:
-        """The forecast in units of the source."""
-        found = self.forecast
-        assert found is not None
-        if scale is None:
-            return replace(found, history_SF=history_SF)
-        quantiles_TFQ, deviation_TF = found.quantiles_TFQ, found.deviation_TF
-        if quantiles_TFQ is not None:
-            quantiles_TFQ = scale.back(quantiles_TFQ.swapaxes(1, 2)).swapaxes(1, 2)
-        deviation_TF = None if deviation_TF is None else deviation_TF * scale.deviation_F
-        paths = [scale.back(path) for path in found.paths]
-        return Forecast(scale.back(found.values_TF), quantiles_TFQ, deviation_TF, paths, history_SF)
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ The score of a hypothesis is its log probability in nats divided by length ** le
 the end mark, plus the coverage penalty of Wu et al. (2016). With `decoding.ctc` what a CTC head hears is a share of
 the log probability (`antiphon.inference.ctc`). Finished hypotheses rank before unfinished ones.
 A finished hypothesis keeps its slot, so a beam of one is greedy search; a sentence is done when all slots are
-taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit.
+taken, or when no live hypothesis would be returned if it ended with the next step, or at its length limit. With
+`decoding.refill` a beam of more than one stays full instead (`antiphon.inference.refill`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,33 +24,15 @@ from torch import Tensor
 from antiphon.core.batch import BOS, EOS, Padded, pad
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
-from antiphon.inference.beam import BEAM, Beams, Look
-from antiphon.inference.constraints import Constraint
+from antiphon.inference.beam import Beams, Look
 from antiphon.inference.ctc import joint
+from antiphon.inference.endings import collected
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, check
+from antiphon.inference.refill import Refilled
 from antiphon.inference.scoring import Model, average, coverage
-from antiphon.inference.selection import INF, MARGIN
 
-Tell = Callable[[int, list["Hypothesis"]], None]
+Tell = Callable[[int, list[Hypothesis]], None]
 """Gets the number of a sentence, and its answers."""
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One answer: `tokens` without the end mark, natural log probabilities with it, `weights` `[T, S]` likewise, of all
-    that is real in the memory.
-
-    `finished` is false where the length limit came before the end mark; `repeated` is true where a near tie made
-    the search decode the sentence again on its own. `heard` are the states of the source at which a CTC head hears each
-    token, where there is one and these were asked for.
-    """
-
-    tokens: list[int]
-    score: float
-    log_probs: list[float]
-    weights: np.ndarray
-    finished: bool = True
-    repeated: bool = False
-    heard: Sequence[int] = ()
 
 
 def search(
@@ -74,12 +56,16 @@ def search(
     `look` is called after each step with sentences by their numbers; what it gives up cannot change what is found for
     others. `tell` gets the answers of a sentence as soon as they are certain, if that is before the end.
     """
-    _check(settings, len(models))
+    if not models:
+        raise ConfigError("there is no model to decode with")
+    check(settings)
     rows, context = len(source.lengths_B), context or {}
     asked = list(constraints) if constraints is not None else [Constraint()] * rows
     _check_constraints(settings, asked, models[0].target_size, context)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
+    if settings.refill and any(item.required for item in asked) and not all(item.required for item in asked):
+        return _apart(models, source, settings, limits, context, asked, numbers, look, tell)
     with searching(models):
         models = joint(models, settings.ctc or 0.0)
         answers, gaps = _decode(models, source, settings, limits, context, asked, numbers, look, tell)
@@ -93,6 +79,24 @@ def search(
             alone, _ = _decode(*one)
             answers[row] = [replace(hypothesis, repeated=True) for hypothesis in alone[0]]
     return answers
+
+
+def _apart(
+    models: Sequence[Model], source: Padded, settings: Decoding, limits: list[int], context: Mapping[str, Padded],
+    asked: list[Constraint], numbers: list[int], look: Look | None, tell: Tell | None,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """Sentences with and without required words by themselves, for these are searched for in another way."""
+    found: dict[int, list[Hypothesis]] = {}
+    for required in (False, True):
+        rows = [row for row, item in enumerate(asked) if bool(item.required) == required]
+        index = torch.tensor(rows, device=source.lengths_B.device)
+        own = {name: padded.rows(index) for name, padded in context.items()}
+        answers = search(
+            models, source.rows(index), settings, max_lengths=[limits[row] for row in rows], context=own,
+            constraints=[asked[row] for row in rows], sample_ids=[numbers[row] for row in rows], look=look, tell=tell,
+        )  # fmt: skip
+        found |= zip(rows, answers, strict=True)
+    return [found[row] for row in range(len(asked))]
 
 
 def rescore(
@@ -124,25 +128,6 @@ def rescore(
         )
         result.append(Hypothesis(list(target), float(score), values.tolist(), real.cpu().numpy()))
     return result
-
-
-def _check(settings: Decoding, models: int) -> None:
-    beam = settings.beam or BEAM
-    if not models:
-        raise ConfigError("there is no model to decode with")
-    if settings.sample and settings.groups > 1:
-        raise ConfigError("decoding.sample and decoding.groups exclude each other")
-    if settings.sample and settings.ctc:
-        do = "leave one of them out"
-        raise ConfigError("decoding.ctc gives scores, and no probabilities to sample from", do=do)
-    if not settings.sample and settings.n_best > beam:
-        raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
-    if beam % settings.groups:
-        raise ConfigError("decoding.beam must be a multiple of decoding.groups", got=f"{beam} and {settings.groups}")
-    if settings.length_penalty < 0 or settings.coverage_penalty < 0:
-        raise ConfigError("decoding.length_penalty and decoding.coverage_penalty must not be negative")
-    if settings.sample and not (settings.temperature > 0 and 0 < settings.top_p <= 1 and settings.top_k >= 0):
-        raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")
 
 
 def _check_constraints(settings: Decoding, asked: list[Constraint], size: int, context: Mapping[str, Padded]) -> None:
@@ -182,82 +167,20 @@ def _decode(
     tell: Tell | None = None,
 ) -> tuple[list[list[Hypothesis]], Tensor]:  # fmt: skip
     """One batch as it is: the answers, and the smallest gap of any decision that made them, by sentence."""
-    beams = Beams(models, source, settings, limits, context, asked, numbers, look)
+    special = settings.sample or settings.groups > 1 or any(item.required for item in asked)
+    kind = Refilled if settings.refill and not special and (settings.beam or BEAM) > 1 else Beams
+    beams = kind(models, source, settings, limits, context, asked, numbers, look)
+
+    def outcome(rows: Sequence[int]) -> tuple[list[list[Hypothesis]], np.ndarray]:
+        gaps = beams.gaps.cpu().numpy()
+        answers = collected(beams.ends.columns(), beams.steps, beams.read_BS, gaps, settings, beams.columns, rows)
+        return answers, gaps
+
     for done in beams.run():
         if tell is not None and done:
-            for row, answers, gap in zip(done, *_outcome(beams, settings, done), strict=True):
-                if gap >= MARGIN:
-                    tell(numbers[row], answers)
-    return _outcome(beams, settings, range(len(limits)))
-
-
-def _outcome(beams: Beams, settings: Decoding, rows: Sequence[int]) -> tuple[list[list[Hypothesis]], Tensor]:
-    """The answers to sentences that are done, and the smallest gap of any decision that made them."""
-    sentences, *_ = ends = beams.ends.columns()
-    gaps, lengths = beams.gaps.cpu().numpy()[rows], beams.read_BS.sum(1).tolist()
-    order = np.argsort(sentences, kind="stable")
-    bounds = np.searchsorted(sentences[order], np.arange(len(lengths) + 1))
-    ranked = []
-    for place, row in enumerate(rows):
-        mine, smallest = _ranked(order[bounds[row] : bounds[row + 1]], ends, settings, beams.slots, lengths[row])
-        gaps[place] = min(gaps[place], smallest)
-        ranked.append(mine if settings.groups > 1 else mine[: settings.n_best])
-    flat = _rebuild(beams, ends, [end for mine in ranked for end in mine])
-    answers = [[next(flat) for _ in mine] for mine in ranked]
-    if settings.groups > 1:
-        answers = [_distinct(mine)[: settings.n_best] for mine in answers]
+            answers, gaps = outcome(done)
+            for row, mine in zip(done, answers, strict=True):
+                if gaps[row] >= MARGIN:
+                    tell(numbers[row], mine)
+    answers, gaps = outcome(range(len(limits)))
     return answers, torch.from_numpy(gaps)
-
-
-def _ranked(
-    mine: np.ndarray, ends: tuple[np.ndarray, ...], settings: Decoding, slots: int, source_length: int
-) -> tuple[list[int], float]:
-    """A sentence's ends, best first, and the smallest gap in that order, in nats by the root of their length."""
-    _, steps, places, scores, finished = ends
-    if settings.sample:
-        return [int(end) for end in mine[np.argsort(places[mine], kind="stable")]], INF
-    size = slots // settings.groups
-    by_group = [sorted((int(e) for e in mine if places[e] // size == group), key=lambda e: (-finished[e], -scores[e]))
-                for group in range(settings.groups)]  # fmt: skip
-    smallest = INF
-    for group in by_group:
-        for better, worse in pairwise(group[: settings.n_best + 1]):
-            if finished[better] == finished[worse]:
-                shorter = max(1, min(steps[better], steps[worse]) + 1)
-                nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
-                longer = max(steps[better], steps[worse]) + 1
-                error = 1 + settings.coverage_penalty * source_length
-                error *= (longer + (settings.ctc or 0.0) ** 2 * source_length) ** 0.5
-                smallest = min(smallest, float(nats) / error)
-    rounds = max(map(len, by_group), default=0)
-    return [group[place] for place in range(rounds) for group in by_group if place < len(group)], smallest
-
-
-def _distinct(answers: list[Hypothesis]) -> list[Hypothesis]:
-    """Without answers that an earlier group has found too."""
-    return list({(tuple(answer.tokens), answer.finished): answer for answer in reversed(answers)}.values())[::-1]
-
-
-def _rebuild(beams: Beams, ends: tuple[np.ndarray, ...], chosen: list[int]) -> Iterator[Hypothesis]:
-    """Hypotheses from back-pointers, all of them together, from the last step to the first."""
-    sentences, last, slots, scores, finished = (column[chosen] for column in ends)
-    slots = slots.copy()
-    count, longest = len(chosen), int(last.max(initial=-1)) + 1
-    tokens = np.zeros((count, longest), dtype=np.int64)
-    log_probs = np.zeros((count, longest))
-    weights = np.zeros((count, longest, beams.read_BS.shape[1]), dtype=np.float32)
-    for step in reversed(range(longest)):
-        record = beams.steps[step]
-        place = np.full(len(beams.read_BS), -1)
-        place[record.active_A] = np.arange(len(record.active_A))
-        rows = (last >= step).nonzero()[0]
-        at, slot = place[sentences[rows]], slots[rows]
-        tokens[rows, step], log_probs[rows, step] = record.tokens_AK[at, slot], record.log_probs_AK[at, slot]
-        slots[rows] = record.parents_AK[at, slot]
-        weights[rows, step] = record.weights_ARS[at, slots[rows]]
-    for row in range(count):
-        size, closed = int(last[row]) + 1, bool(finished[row])
-        looks = weights[row, :size][:, beams.read_BS[sentences[row]]]
-        yield Hypothesis(
-            tokens[row, : size - closed].tolist(), float(scores[row]), log_probs[row, :size].tolist(), looks, closed
-        )

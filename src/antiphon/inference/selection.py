@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MARGIN = 4e-5
-"""Gaps below this many nats, times the root of the number of tokens, count as ties (docs/decisions/0001)."""
+from antiphon.inference.hypothesis import MARGIN
 
 INF = float("inf")
 BLOCK = 64

@@ -22,8 +22,8 @@ from antiphon.data.augment import Drop, Mask, Swap
 from antiphon.data.columns import Pair
 from antiphon.data.formats import fault
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
-from antiphon.inference.beam import BEAM
 from antiphon.inference.files import dump_json, write_file
+from antiphon.inference.hypothesis import BEAM
 from antiphon.inference.predictor import Answer, Predictor
 from antiphon.metrics import Metric, Pooled, of_text
 

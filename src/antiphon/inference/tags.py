@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from antiphon.core.errors import DataError
-from antiphon.data.augment import REVERSED, REVERSED_KEY
+from antiphon.core.marks import REVERSED, REVERSED_KEY
 from antiphon.data.corpus import Pair
 
 TAG_KEY = "\0tag"

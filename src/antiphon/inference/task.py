@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from antiphon.core.batch import EOS, PAD, UNK, Batch
 from antiphon.core.config import SIGNALS, Config, Side
 from antiphon.core.errors import BundleError, ConfigError
+from antiphon.core.marks import EOS, PAD, REVERSED, UNK
 from antiphon.data import turns
-from antiphon.data.augment import REVERSED, Augmenter
-from antiphon.data.batching import collate
 from antiphon.data.corpus import Pair, Texts
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
@@ -30,6 +28,10 @@ from antiphon.inference import tasks
 from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.lengths import LengthModel, length_model
 from antiphon.inference.tags import tag_of, tags_of
+
+if TYPE_CHECKING:
+    from antiphon.core.batch import Batch
+    from antiphon.data.augment import Augmenter
 
 TASK_FILE, ENTITIES_FILE = "task.json", "entities.json"
 MEASURED = 1000
@@ -279,6 +281,8 @@ class Task:
 
     def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The pairs as one batch, in order."""
+        from antiphon.data.batching import collate
+
         return collate([self.encode(pair) for pair in pairs])
 
     def phrase(self, text: str, extra: Sequence[str] = ()) -> tuple[int, ...]:

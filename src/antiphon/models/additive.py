@@ -105,7 +105,7 @@ class _SeeingScores(torch.autograd.Function):
         for rows, keys in _hypotheses(query_ND, keys_BSD):
             inner_NSD = _seen(query_ND[rows], seen_NSF[rows], keys_BSD[keys], weight_FD)
             torch.matmul(inner_NSD, vector_D, out=scores_NS[rows])
-        return scores_NS.view(len(keys_BSD), -1, seen_NSF.shape[1])
+        return scores_NS.view(keys_BSD.shape[0], -1, seen_NSF.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -114,7 +114,7 @@ class _SeeingScores(torch.autograd.Function):
         inner_NSD, slope_NS = _seen(query_ND, seen_NSF, keys_BSD, weight_FD), slope.reshape(seen_NSF.shape[:2])
         to_vector = slope_NS.flatten() @ inner_NSD.flatten(0, 1)
         through_NSD = torch.ops.aten.tanh_backward(slope_NS[..., None] * vector_D, inner_NSD)
-        to_keys = through_NSD.unflatten(0, (len(keys_BSD), -1)).sum(1)
+        to_keys = through_NSD.unflatten(0, (keys_BSD.shape[0], -1)).sum(1)
         to_weight = seen_NSF.flatten(0, 1).T @ through_NSD.flatten(0, 1)
         return through_NSD.sum(1), through_NSD @ weight_FD.T, to_keys, to_weight, to_vector
 
@@ -122,7 +122,7 @@ class _SeeingScores(torch.autograd.Function):
 def _seen(query_ND: Tensor, seen_NSF: Tensor, keys_BSD: Tensor, weight_FD: Tensor) -> Tensor:
     """tanh(query + key + seen @ weight), `[N, S, D]`, in one buffer."""
     inner_NSD = seen_NSF * weight_FD if len(weight_FD) == 1 else seen_NSF @ weight_FD
-    inner_NSD.unflatten(0, (len(keys_BSD), -1)).add_(keys_BSD[:, None])
+    inner_NSD.unflatten(0, (keys_BSD.shape[0], -1)).add_(keys_BSD[:, None])
     return tanh_(inner_NSD.add_(query_ND[:, None]))
 
 
@@ -153,7 +153,7 @@ def seeing_scores_plainly(
 ) -> Tensor:
     """The same in so many words."""
     inner_NSD = query_ND[:, None] + seen_NSF @ weight_FD
-    return torch.tanh(inner_NSD.unflatten(0, (len(keys_BSD), -1)) + keys_BSD[:, None]) @ vector_D
+    return torch.tanh(inner_NSD.unflatten(0, (keys_BSD.shape[0], -1)) + keys_BSD[:, None]) @ vector_D
 
 
 def additive_scores_plainly(query_BQD: Tensor, keys_BSD: Tensor, vector_D: Tensor) -> Tensor:

@@ -272,7 +272,8 @@ def look_back(places_NS: Tensor, sentences: int, steps: int, dtype: torch.dtype)
     rows, device = places_NS.shape[0], places_NS.device
     place_NT = (places_NS >= 0).sum(1)[:, None] + torch.arange(steps, device=device)
     place_BQ = place_NT.view(sentences, -1)
-    own = torch.eye(rows // sentences, dtype=torch.bool, device=device)[:, :, None]
+    number_K = torch.arange(rows // sentences, device=device)
+    own = (number_K[:, None] == number_K)[:, :, None]
     new = place_BQ.view(sentences, 1, -1, steps).masked_fill(~own, -1)
     places_NS = torch.cat([places_NS, new.view(rows, -1)], 1)
     places_BQS = places_NS[:, None].expand(-1, steps, -1).reshape(sentences, place_BQ.shape[1], -1)

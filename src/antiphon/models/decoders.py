@@ -176,7 +176,7 @@ class Decoder(nn.Module):
             assert isinstance(layer, DecoderLayer)
             state |= _join(number, layer.start(memory))
         if self.looks_back:
-            state["places"] = step.new_zeros(len(step), 0)
+            state["places"] = step.new_zeros(step.shape[0], 0)
         return state
 
     @staticmethod

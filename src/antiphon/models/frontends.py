@@ -97,9 +97,10 @@ class Stack(nn.Module):
 
     def forward(self, x_BLF: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, L, F]` to `[B, S, D]` and its mask; S is L / reduce, rounded up."""
-        missing = -x_BLF.shape[1] % self.reduce
-        x_BLF = nn.functional.pad(x_BLF, (0, 0, 0, missing))
-        return self.output(x_BLF.unflatten(1, (-1, self.reduce)).flatten(2)), mask_BL[:, :: self.reduce]
+        rows, length, features = x_BLF.shape
+        whole = (length + self.reduce - 1) // self.reduce
+        x_BLF = nn.functional.pad(x_BLF, (0, 0, 0, self.reduce - 1))[:, : whole * self.reduce]
+        return self.output(x_BLF.reshape(rows, whole, self.reduce * features)), mask_BL[:, :: self.reduce]
 
 
 class Convolutions(nn.Module):
@@ -199,7 +200,7 @@ class Pictures(nn.Module):
         """`[B, L, F]` to `[B, S, D]` and its mask."""
         x_NYXC = x_BLF.reshape(-1, self.side, self.side, self.channels)
         x_NF = self.layers(x_NYXC.permute(0, 3, 1, 2)).flatten(1)
-        x_BLD, mask_BL = _kept(self.norm(self.output(x_NF)).unflatten(0, x_BLF.shape[:2]), mask_BL, 1)
+        x_BLD, mask_BL = _kept(self.norm(self.output(x_NF)).reshape(*x_BLF.shape[:2], -1), mask_BL, 1)
         found: tuple[Tensor, Tensor] = self.time(x_BLD, mask_BL)
         return found
 

@@ -28,7 +28,7 @@ def links(node_BF: Tensor, subject_BF: Tensor, object_BF: Tensor) -> Tensor:
     """The kind of link from each token to each other, `[B, F, F]`; all arguments as in `Batch.context`."""
     own, other = node_BF[:, :, None], node_BF[:, None]
     relation_BF = subject_BF > 0
-    kinds = torch.full((*node_BF.shape, node_BF.shape[1]), FAR, device=node_BF.device)
+    kinds = torch.full((*node_BF.shape, node_BF.shape[1]), FAR, dtype=torch.long, device=node_BF.device)
 
     def mark(where_BFF: Tensor, kind: int) -> None:
         kinds.masked_fill_(where_BFF, kind)
@@ -50,9 +50,9 @@ def links(node_BF: Tensor, subject_BF: Tensor, object_BF: Tensor) -> Tensor:
 def places(node_BF: Tensor) -> Tensor:
     """The place of each token in its label, from 0."""
     place_F = torch.arange(node_BF.shape[1], device=node_BF.device)
-    first_BF = torch.ones_like(node_BF, dtype=torch.bool)
-    first_BF[:, 1:] = node_BF[:, 1:] != node_BF[:, :-1]
-    return place_F - (place_F * first_BF).cummax(1).values
+    first_BF = torch.cat([torch.ones_like(node_BF[:, :1], dtype=torch.bool), node_BF[:, 1:] != node_BF[:, :-1]], 1)
+    begins_BFF = (place_F * first_BF)[:, None].masked_fill(place_F > place_F[:, None], 0)
+    return place_F - begins_BFF.amax(2)
 
 
 class RelationalAttention(nn.Module):

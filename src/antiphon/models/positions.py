@@ -67,7 +67,7 @@ class T5Bias(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """Bias `[..., H, T, S]` for query place minus key place, `[..., T, S]`."""
-        return self.table(self._bucket(distance)).movedim(-1, -3)
+        return self.table(self._bucket(distance)).transpose(-1, -2).transpose(-2, -3)
 
     def _bucket(self, distance: Tensor) -> Tensor:
         buckets, side = self.buckets, torch.zeros_like(distance)

@@ -43,11 +43,12 @@ class WindowedAttention(SelfAttention):
     def _near(self, query: Tensor, keys: Tensor, values: Tensor, mask_BS: Tensor, first: int) -> Tensor:
         """The context `[B, H, S, D/H]` of every position from its neighbours and the global ones."""
         (rows, heads, length, width), device = query.shape, query.device
-        # One block of all is as small as several with both their neighbours each.
-        size, reach = (length, 0) if length <= 3 * self.window else (self.window, self.window)
+        # One block of all is as small as several with both their neighbours each; in a graph for all lengths, never.
+        one = not torch.compiler.is_compiling() and length <= 3 * self.window
+        size, reach = (length, 0) if one else (self.window, self.window)
         place_S = torch.arange(length, device=device)
         looks, near, far = self._turned(query, keys, place_S, first)
-        blocks = -(-length // size)
+        blocks = (length + size - 1) // size
         seen_S = mask_BS & (place_S >= first)
         seen_XK = _windows(seen_S[:, None, :, None], size, reach).view(rows * blocks, 1, 1, -1)
         distance_QK = torch.arange(size, device=device)[:, None] - torch.arange(-reach, size + reach, device=device)
@@ -61,7 +62,8 @@ class WindowedAttention(SelfAttention):
             added = torch.cat([self._to_global(mask_BS[:, :first], blocks, size, added), added], 3)
         looks_XQ = _windows(looks, size, 0)
         context = attend_unseen(looks_XQ, block_keys, block_values, added, self.share, self.training)
-        return context.unflatten(0, (rows, blocks)).transpose(1, 2).reshape(rows, heads, -1, width)[:, :, :length]
+        context = context.reshape(rows, blocks, heads, size, -1).transpose(1, 2)
+        return context.reshape(rows, heads, -1, width)[:, :, :length]
 
     def _turned(self, query: Tensor, keys: Tensor, place_S: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, and the keys that they meet near and as global ones.
@@ -109,9 +111,10 @@ def _windows(x_BHSD: Tensor, size: int, reach: int) -> Tensor:
 
     Zeros stand beyond the ends.
     """
-    blocks = -(-x_BHSD.shape[2] // size)
-    x_BHSD = F.pad(x_BHSD, (0, 0, reach, blocks * size - x_BHSD.shape[2] + reach))
-    x_BHNWD = x_BHSD.unflatten(2, (-1, size))
+    rows, heads, length, width = x_BHSD.shape
+    blocks = (length + size - 1) // size + (2 if reach else 0)
+    x_BHSD = F.pad(x_BHSD, (0, 0, reach, size - 1 + reach))[:, :, : blocks * size]
+    x_BHNWD = x_BHSD.reshape(rows, heads, blocks, size, width)
     if reach:
         x_BHNWD = torch.cat([x_BHNWD[:, :, :-2], x_BHNWD[:, :, 1:-1], x_BHNWD[:, :, 2:]], 3)
     return x_BHNWD.transpose(1, 2).flatten(0, 1)

@@ -17,6 +17,7 @@ from typing import Any
 
 from antiphon.core.config import Config, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
+from antiphon.core.marks import REVERSED
 from antiphon.data import augment, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
@@ -251,9 +252,9 @@ def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
         return task
     texts = turns.Spoken(pairs) if task.turns else pairs
     changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer)
-    if changed and "reverse" in changed.changes and augment.REVERSED not in task.source.vocabulary.index:
+    if changed and "reverse" in changed.changes and REVERSED not in task.source.vocabulary.index:
         do = "take data.augment.reverse=none, or train anew"
-        raise ConfigError(f"the model to go on from has no {augment.REVERSED} in its vocabulary", do=do)
+        raise ConfigError(f"the model to go on from has no {REVERSED} in its vocabulary", do=do)
     return replace(task, augment=turns.on_newest(changed) if changed and task.turns else changed)
 
 

@@ -1,0 +1,1 @@
+"""Export: the same model for engines that answer faster than PyTorch."""

@@ -1,0 +1,72 @@
+"""An exported model as a bundle: converted, checked against PyTorch, measured, and written with a card that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from antiphon.core.errors import ConfigError
+from antiphon.data.corpus import Pair
+from antiphon.export import checking, ctranslate2, onnx
+from antiphon.export.checking import Checked
+from antiphon.export.shortlist import shortlist
+from antiphon.inference.bundle import (
+    CONFIDENCE_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    Stored,
+    bundle_files,
+    engines_of,
+    facts,
+    load,
+    room,
+    write,
+)
+from antiphon.inference.ctranslate2_model import SHORTLIST
+
+Target = Literal["ctranslate2", "onnx"]
+Quantize = Literal["none", "int8"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to export to, with rounded weights or not, with PyTorch's weights beside or without, and the pairs that a
+    shortlist is learned from, where there is to be one."""
+
+    to: Target = "ctranslate2"
+    quantize: Quantize = "int8"
+    keep: bool = False
+    candidates: Iterable[Pair] | None = None
+
+
+def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = Plan()) -> Checked:
+    """Write the model for another engine to a folder or a `.zip`, checked and measured on these pairs.
+
+    Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does, and writes nothing.
+    """
+    path = room(out)
+    if plan.candidates is not None and plan.to != "ctranslate2":
+        raise ConfigError("a shortlist is for CTranslate2", where="export", got=plan.to, do="leave it out")
+    converter = {"ctranslate2": ctranslate2, "onnx": onnx}[plan.to]
+    files = converter.convert(bundle, quantize=plan.quantize)
+    if plan.candidates is not None:
+        examples = (bundle.task.encode(pair) for pair in plan.candidates)
+        text = shortlist(examples, bundle.task.source.size, bundle.task.target.size)
+        files[f"{plan.to}/{SHORTLIST}"] = text.encode()
+    config = bundle.config
+    if plan.to == "ctranslate2":  # whose search is another
+        config = replace(config, decoding=replace(config.decoding, refill=True, thorough=False))
+    nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
+    made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
+    found = checking.check(bundle, made, pairs, exact=plan.quantize == "none" and plan.candidates is None)
+    card = {**(bundle.manifest.get("card") or {}), "export": asdict(found)}
+    rest = bundle_files(model=bundle.model, task=bundle.task, config=config, card=card)
+    if not plan.keep:
+        del rest[WEIGHTS_FILE]
+    if bundle.confidence is not None:
+        rest[CONFIDENCE_FILE] = bundle.confidence.to_bytes()
+    write(path, {**rest, **files}, facts(card))
+    load(path)
+    return found

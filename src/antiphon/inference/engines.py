@@ -1,0 +1,78 @@
+"""What searches for answers: PyTorch, or a faster engine that a model was exported to, behind one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from antiphon.core.config import Decoding
+from antiphon.core.errors import require
+from antiphon.inference import on_ctranslate2, on_onnxruntime
+from antiphon.inference.bundle import Bundle
+from antiphon.inference.hypothesis import Constraint, Hypothesis
+from antiphon.inference.task import Source
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One input for an engine: what is read, what the answer must hold, the most tokens before its end mark, and its
+    number, on which sampling depends."""
+
+    source: Source
+    constraint: Constraint
+    limit: int
+    number: int
+
+
+class Engine(Protocol):
+    """Answers by one network.
+
+    `name` is what people are told. One that is `whole` wants all inputs of a window at once, for it makes its own
+    batches and uses all cores; others get batches sorted by length.
+    """
+
+    name: str
+    whole: bool
+
+    def lacks(self, settings: Decoding, asked: Asked) -> str:
+        """What of this it cannot do exactly as PyTorch does, by the name of the setting; "" for nothing."""
+        ...
+
+    def search(
+        self, asked: Sequence[Asked], settings: Decoding, *, batch_size: int, details: bool
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` best hypotheses of each input, best first; without `details` their log probabilities and weights
+        may be missing, and `total` is there."""
+        ...
+
+
+def open_engine(bundle: Bundle, workers: int) -> Engine | None:
+    """The fastest engine of an exported model that is installed, with so many workers; None where PyTorch is to answer.
+
+    Raises `AntiphonError` with the command that installs one where there is nothing else to answer with.
+    """
+    known = [on_ctranslate2, on_onnxruntime]
+    ready = [module for module in known if module.FOLDER in bundle.engines]
+    for module in ready:
+        if module.present():
+            return module.open_files(bundle.engines[module.FOLDER], bundle, workers)
+    if ready and not bundle.complete:
+        raise require(ready[0].EXTRA, ready[0].PACKAGE)
+    return None
+
+
+def divided(
+    engine: Engine, spare: Callable[[], Engine], asked: Sequence[Asked], settings: Decoding, *, batch_size: int,
+    details: bool,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """What the engine finds for those it can do, and the spare one, in batches, for the others."""
+    able = [not engine.lacks(settings, each) for each in asked]
+    if all(able):
+        return engine.search(asked, settings, batch_size=batch_size, details=details)
+    mine = [each for each, can in zip(asked, able, strict=True) if can]
+    rest = [each for each, can in zip(asked, able, strict=True) if not can]
+    found = iter(engine.search(mine, settings, batch_size=batch_size, details=details) if mine else [])
+    parts = [rest[start : start + batch_size] for start in range(0, len(rest), batch_size)]
+    others = (each for part in parts for each in spare().search(part, settings, batch_size=batch_size, details=details))
+    return [next(found) if can else next(others) for can in able]
