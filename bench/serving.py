@@ -3,9 +3,10 @@
     ANTIPHON_DATA=... python bench/serving.py [--parts speed,overload,memory] [--rounds 3]
 
 `speed` answers sentences of Multi30k with the model of `bench/decoding.py`, by `Predictor.predict` and by a server with
-64 clients that ask for one or four at a time and wait for the answer, both with one decoding process. `overload` asks four times as much as the
-server can answer, from clients that do not wait for each other, and watches its health. `memory` is that of all
-processes after 1,000 and after 100,000 requests. A table on standard error, JSON on standard output (or `--json FILE`).
+64 clients that ask for one or four at a time and wait for the answer, both with one decoding process. `overload` asks
+four times as much as the server can answer, from clients that do not wait for each other, and watches its health.
+`memory` is that of all processes after 1,000 and after 100,000 requests. A table on standard error, JSON on standard
+output (or `--json FILE`).
 """
 
 from __future__ import annotations
