@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= auto
 FILES ?= $(wildcard bench/[a-z]*.py)
 
-.PHONY: help install demo test browser bench check fix lock docs clean
+.PHONY: help install demo test browser reliability bench check fix lock docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -32,6 +32,9 @@ test: .venv/.installed  ## run the tests (ARGS="-m slow" for the long ones)
 
 browser:  ## install Chromium, for the tests of the web page (Debian and its kin)
 	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-install-recommends chromium fonts-noto-cjk
+
+reliability: .venv/.installed  ## what the server promises, at length: an hour (SERVING_SLACK=3 on a slow machine)
+	$(BIN)/python -m pytest -q -n 0 -m slow tests/test_serving_reliability.py tests/test_serving_fuzz.py $(ARGS)
 
 bench: .venv/.installed  ## measure speed and memory: hours (FILES=bench/limits.py ARGS="--models t128" for one)
 	@for file in $(FILES); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done

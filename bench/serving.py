@@ -3,9 +3,10 @@
     ANTIPHON_DATA=... python bench/serving.py [--parts speed,overload,memory] [--rounds 3]
 
 `speed` answers sentences of Multi30k with the model of `bench/decoding.py`, by `Predictor.predict` and by a server with
-64 clients that ask for one each, in turn, both with one decoding process. `overload` asks four times as much as the
-server can answer, from clients that do not wait for each other, and watches its health. `memory` is that of all
-processes after 1,000 and after 100,000 requests. A table on standard error, JSON on standard output (or `--json FILE`).
+64 clients that ask for one or four at a time and wait for the answer, both with one decoding process. `overload` asks
+four times as much as the server can answer, from clients that do not wait for each other, and watches its health.
+`memory` is that of all processes after 1,000 and after 100,000 requests. A table on standard error, JSON on standard
+output (or `--json FILE`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,23 +40,23 @@ guesser = Predictor(load(sys.argv[1]), processes=1)
 lines = Path(sys.argv[2]).read_text(encoding="utf-8").split("\\n")
 list(guesser.predict(lines[:128]))
 wall, cpu = time.perf_counter(), time.process_time()
-count = len(list(guesser.predict(lines)))
+count = len(list(guesser.predict(lines, batch_size=int(sys.argv[3]), window=int(sys.argv[4]))))
 print(json.dumps({"rate": count / (time.perf_counter() - wall), "cpu_rate": count / (time.process_time() - cpu)}))
 """
 
 
-def offline(model: Path, lines: list[str]) -> dict[str, float]:
-    """Sentences a second in batches of 128, in a fresh process with one thread."""
+def offline(model: Path, lines: list[str], batch: int, window: int) -> dict[str, float]:
+    """Sentences a second in such batches, sorted within a window, in a fresh process with one thread."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.write_text("\n".join(lines), encoding="utf-8")
-        command = [sys.executable, "-c", OFFLINE, str(model), str(source)]
+        command = [sys.executable, "-c", OFFLINE, str(model), str(source), str(batch), str(window)]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
-async def closed(port: int, lines: Iterator[str], count: int, clients: int = CLIENTS) -> list[Reply]:
+async def closed(port: int, lines: Iterator[str], count: int, inputs: int = 1, **more: Any) -> list[Reply]:
     """So many requests by clients that each wait for their answer before they ask again."""
     replies: list[Reply] = []
     left = iter(range(count))
@@ -63,39 +64,50 @@ async def closed(port: int, lines: Iterator[str], count: int, clients: int = CLI
     async def one() -> None:
         client = Client(port)
         for _ in left:
-            replies.append(await client.post("/v1/predict", {"inputs": [next(lines)]}))
+            replies.append(await client.post("/v1/predict", {"inputs": list(islice(lines, inputs)), **more}))
         client.close()
 
-    await asyncio.gather(*(one() for _ in range(clients)))
+    await asyncio.gather(*(one() for _ in range(CLIENTS)))
     return replies
 
 
-def online(server: Server, lines: list[str], times: int) -> dict[str, float]:
+def online(server: Server, lines: list[str], inputs: int) -> dict[str, float]:
     """Sentences a second that clients are answered, and for each CPU second of the decoding process."""
     asyncio.run(closed(server.port, cycle(lines), 2 * CLIENTS))
     front, behind, begun = *server.cpu(), time.perf_counter()
-    replies = asyncio.run(closed(server.port, cycle(lines), times * len(lines)))
+    replies = asyncio.run(closed(server.port, cycle(lines), len(lines) // inputs, inputs))
     seconds, after = time.perf_counter() - begun, server.cpu()
     assert all(reply.status == 200 for reply in replies), Counter(reply.status for reply in replies)
     return {
-        "rate": len(replies) / seconds, "cpu_rate": len(replies) / (after[1] - behind),
+        "rate": inputs * len(replies) / seconds, "cpu_rate": inputs * len(replies) / (after[1] - behind),
         "server_cpu_ms_a_request": 1000 * (after[0] - front) / len(replies),
         "p50": _quantile(replies, 0.5), "p99": _quantile(replies, 0.99),
     }  # fmt: skip
 
 
 def speed(model: Path, lines: list[str], rounds: int, log: Path) -> dict[str, Any]:
-    """Both ways in turn."""
-    runs: dict[str, list[dict[str, float]]] = {"offline": [], "server": []}
+    """All ways in turn; the share of offline is that of batches sorted by length, and of batches as they come."""
+    runs: dict[str, list[dict[str, float]]] = {}
+
+    def note(way: str, found: dict[str, float]) -> None:
+        runs.setdefault(way, []).append(found)
+        print(f"  {way}: {json.dumps(found)}", file=sys.stderr, flush=True)
+
     with serving(f"model={model}", "--processes", "1", log=log) as server:
         for _ in range(rounds):
-            runs["offline"].append(offline(model, lines))
-            runs["server"].append(online(server, lines, 1))
-            print(f"  {runs['offline'][-1]} {runs['server'][-1]}", file=sys.stderr, flush=True)
-    pairs = list(zip(runs["server"], runs["offline"], strict=True))
-    ratios = {name: [a[name] / b[name] for a, b in pairs] for name in ("rate", "cpu_rate")}
-    told = {way: {name: _spread([run[name] for run in each]) for name in each[0]} for way, each in runs.items()}
-    return {**told, "share_of_offline": {name: _spread(values) for name, values in ratios.items()}}
+            note("offline, sorted batches of 128", offline(model, lines, 128, 1024))
+            note("server, 1 sentence a request", online(server, lines, 1))
+            note("offline, batches of 64 as they come", offline(model, lines, 64, 64))
+            note("server, 4 sentences a request", online(server, lines, 4))
+    told: dict[str, Any] = {}
+    for way, each in runs.items():
+        told[way] = {name: _spread([run[name] for run in each]) for name in each[0]}
+        for other in runs:
+            if way.startswith("server") and other.startswith("offline"):
+                pairs = list(zip(each, runs[other], strict=True))
+                shares = {name: _spread([a[name] / b[name] for a, b in pairs]) for name in ("rate", "cpu_rate")}
+                told[way][f"share of {other}"] = shares
+    return told
 
 
 def overload(model: Path, lines: list[str], seconds: float, log: Path) -> dict[str, Any]:
@@ -154,11 +166,11 @@ async def _flood(port: int, lines: list[str], rate: float, seconds: float) -> tu
 def memory(model: Path, lines: list[str], requests: int, log: Path) -> dict[str, Any]:
     """Megabytes after the first thousand requests, and after all of them."""
     with serving(f"model={model}", "--processes", "1", log=log) as server:
-        asyncio.run(closed(server.port, cycle(lines), 1000))
+        asyncio.run(closed(server.port, cycle(lines), 1000, beam=1))
         course = {1000: round(server.memory(), 1)}
         while max(course) < requests:
             more = min(9000 if max(course) < 10_000 else 10_000, requests - max(course))
-            asyncio.run(closed(server.port, cycle(lines), more))
+            asyncio.run(closed(server.port, cycle(lines), more, beam=1))
             course[max(course) + more] = round(server.memory(), 1)
             print(f"  {max(course):,} requests: {course[max(course)]} MB", file=sys.stderr, flush=True)
     growth = 100 * (course[max(course)] / course[1000] - 1)

@@ -70,7 +70,8 @@ def raw(server: Served, requests: int) -> None:
             place = draw.randrange(len(content))
             content[place : place + draw.choice([0, 1, 1, 20])] = draw.choice(
                 [bytes([draw.randrange(256)]), b"\r\n", b"\0", b"content-length: 99999999999999999999\r\n",
-                 draw.randbytes(3), b"transfer-encoding: chunked\r\n", b"x: " + b"y" * draw.choice([10, 9000, 70_000]) + b"\r\n"]
+                 draw.randbytes(3), b"transfer-encoding: chunked\r\n",
+                 b"x: " + b"y" * draw.choice([10, 9000, 70_000]) + b"\r\n"]
             )  # fmt: skip
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(content)

@@ -53,7 +53,7 @@ class Settings:
 
     timeout: float = 30.0
     wait: float = 0.005
-    batch: int = 64
+    batch: int = 128
     queue: int = 500_000
     inputs: int = 128
     characters: int = 20_000
