@@ -37,8 +37,8 @@ def _misaligned(texts: Texts, stretch: Stretch) -> Finding:
     side, way = ("targets", "earlier") if offset < 0 else ("sources", "later")
     many = f"{abs(offset)} line{'s' if abs(offset) > 1 else ''}"
     middle = (stretch.start + stretch.stop) // 2
-    about = {row: f"its target: {texts.targets[row + offset][:120]}" for row in (stretch.start, middle, stretch.stop - 1)
-             if 0 <= row + offset < len(texts)}  # fmt: skip
+    rows = (stretch.start, middle, stretch.stop - 1)
+    about = {row: f"its target: {texts.targets[row + offset][:120]}" for row in rows if 0 <= row + offset < len(texts)}
     size = len(stretch) / len(texts)
     return Finding(
         "misaligned", graded(size, 0.0, 0.002 if len(stretch) >= 50 else None),

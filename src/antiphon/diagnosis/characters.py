@@ -126,7 +126,7 @@ def _trigrams(side: Characters) -> np.ndarray:
         small[point] = 48 if character.isdigit() else ord(character[0])
     points = small[side.points].astype(np.uint64)
     before, after = np.roll(points, 1), np.roll(points, -1)
-    mixed = (before * np.uint64(0x9E3779B1) + points * np.uint64(0x85EBCA6B) + after * np.uint64(0xC2B2AE35))
+    mixed = before * np.uint64(0x9E3779B1) + points * np.uint64(0x85EBCA6B) + after * np.uint64(0xC2B2AE35)
     found: np.ndarray = ((mixed >> np.uint64(15)) % np.uint64(BINS)).astype(np.int64)
     return found
 

@@ -1,4 +1,4 @@
-"""Text that went wrong on its way: two encodings mixed up, lost characters, entities of HTML, characters without a look."""
+"""Text that went wrong on its way: mixed-up encodings, lost characters, entities of HTML, what cannot be seen."""
 
 from __future__ import annotations
 

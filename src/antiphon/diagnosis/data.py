@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config
+from antiphon.core.config import Config, override
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.data.signals import kinds_of
 from antiphon.diagnosis import lines, pairs, vocabulary
 from antiphon.diagnosis.belonging import belonging
 from antiphon.diagnosis.characters import Characters, Profile
@@ -17,6 +18,9 @@ from antiphon.diagnosis.findings import Audit, Finding, ranked
 from antiphon.diagnosis.reading import Texts, read
 from antiphon.diagnosis.vocabulary import Cutter
 from antiphon.diagnosis.words import cut
+
+SNIFFED = 20
+"""Pairs that say whether they are texts."""
 
 
 def audit(data: str, config: Config | None = None, *, valid: str | None = None, test: str | None = None) -> Audit:
@@ -30,15 +34,19 @@ def audit(data: str, config: Config | None = None, *, valid: str | None = None, 
     for each in (texts, *others.values()):
         if not each.pairs:
             reasons = "; ".join(f"{len(found):,} lines: {reason}" for reason, found in each.odd.items())
-            raise DataError("there is no pair in it", where=each.name, got=reasons, do="check the format and data.columns")
+            do = "check the format and data.columns"
+            raise DataError("there is no pair in it", where=each.name, got=reasons, do=do)
+    kinds = kinds_of([(pair.source, pair.target) for pair in texts.pairs[:SNIFFED]], config.data)
+    if kinds != ("text", "text"):
+        raise ConfigError("an audit is for texts", where=texts.name, got=" and ".join(kinds), do="say if they are: "
+                          "data.source.kind=text data.target.kind=text")  # fmt: skip
+    config = override(config, {"data.source.kind": "text", "data.target.kind": "text"})
     counts: dict[str, Any] = {"train": _counts(texts), **{name: _counts(other) for name, other in others.items()}}
     findings = ranked(_findings(texts, others, config, counts))
     return Audit(texts, counts, findings, time.process_time() - begun)
 
 
-def _findings(
-    texts: Texts, others: Mapping[str, Texts], config: Config, counts: dict[str, Any]
-) -> Iterator[Finding]:
+def _findings(texts: Texts, others: Mapping[str, Texts], config: Config, counts: dict[str, Any]) -> Iterator[Finding]:
     """Every check in turn; what they measure goes into `counts`."""
     characters = {name: Characters.of(texts.side(name)) for name in ("source", "target")}
     words = {name: cut(texts.side(name)) for name in ("source", "target")}

@@ -12,6 +12,7 @@ from antiphon.diagnosis.reading import Texts
 
 Level = Literal["note", "care", "stop"]
 Sure = Literal["certain", "very likely", "likely", "possible"]
+Rows = Sequence[int] | np.ndarray
 Remedy = Literal["", "drop", "repair", "move"]
 
 VERDICTS: dict[Level, str] = {"note": "go", "care": "go with care", "stop": "stop"}
@@ -94,10 +95,10 @@ def graded(share: float, care: float, stop: float | None = None) -> Level:
     return "stop" if stop is not None and share >= stop else "care" if share >= care else "note"
 
 
-def shown(texts: Texts, rows: Sequence[int] | np.ndarray, about: Mapping[int, str] | None = None) -> tuple[Example, ...]:
+def shown(texts: Texts, rows: Rows, about: Mapping[int, str] | None = None) -> tuple[Example, ...]:
     """The first, the middle and the last of some pairs, long texts shortened."""
-    some = sorted({0, len(rows) // 2, len(rows) - 1}) if len(rows) else []
-    return tuple(example(texts, int(rows[place]), (about or {}).get(int(rows[place]), "")) for place in some)
+    chosen = sorted({0, len(rows) // 2, len(rows) - 1}) if len(rows) else []
+    return tuple(example(texts, int(rows[place]), (about or {}).get(int(rows[place]), "")) for place in chosen)
 
 
 def example(texts: Texts, row: int, about: str = "") -> Example:
@@ -114,3 +115,8 @@ def shorter(text: str) -> str:
 def places(texts: Texts, rows: Iterable[int]) -> tuple[int, ...]:
     """The lines of some pairs, each once, in order."""
     return tuple(sorted({texts.line(row) for row in rows}))
+
+
+def some(count: int, one: str, many: str) -> str:
+    """The count with the words that go with it: `1 pair has`, `2 pairs have`."""
+    return f"{count:,} {one if count == 1 else many}"

@@ -16,14 +16,13 @@ KNOWN, BUCKETS, MOST = 2048, 1024, 8
 LEARNED, CHUNK, STRONGEST = 30_000, 4096, 6.0
 """Lines that are learned from, lines looked at together, and the largest association in nats."""
 
-_SIZE = 1 + KNOWN + BUCKETS
-
 
 @dataclass(frozen=True)
 class Content:
-    """The rarest words that recur of each text `[N, MOST]`, as numbers from 1, 0 where there is none."""
+    """The rarest words that recur of each text `[N, MOST]`, as numbers from 1 and below `size`, 0 where there is none."""
 
     table: np.ndarray
+    size: int
 
     @staticmethod
     def of(words: Words) -> Content:
@@ -31,9 +30,10 @@ class Content:
         counts = words.counts
         order = np.argsort(-counts, kind="stable")
         order = order[counts[order] > 1]
-        spelled = (1 + KNOWN + zlib.crc32(kind.encode()) % BUCKETS for kind in words.index)
+        known = min(KNOWN, len(order))
+        spelled = (1 + known + zlib.crc32(kind.encode()) % BUCKETS for kind in words.index)
         numbers = np.fromiter(spelled, np.int64, len(words.index))
-        numbers[order[:KNOWN]] = 1 + np.arange(min(KNOWN, len(order)))
+        numbers[order[:known]] = 1 + np.arange(known)
         # Sorted by text and then by rarity; the same word twice is one.
         rarity = np.where(counts > 1, counts, counts.max(initial=1))
         found = distinct((words.rows << 40) | (rarity[words.ids] << 16) | numbers[words.ids])
@@ -42,7 +42,7 @@ class Content:
         near = place < MOST
         table = np.zeros((words.texts, MOST), np.int32)
         table[rows[near], place[near]] = found[near] & 0xFFFF
-        return Content(table)
+        return Content(table, 1 + known + BUCKETS)
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ class Association:
     @staticmethod
     def learn(source: Content, target: Content, offsets: Sequence[int]) -> Association:
         """From lines beside the targets at each of the offsets, all alike: none has an advantage over another."""
-        lines, together = len(source.table), np.zeros(_SIZE * _SIZE, np.int64)
+        lines, size = len(source.table), source.size * target.size
+        together = np.zeros(size, np.int64)
         for offset in offsets:
             cells = [_cells(source, target, here, offset) for here in _sample(lines, offset)]
             if cells:
-                together += np.bincount(np.concatenate(cells), minlength=_SIZE * _SIZE)
-        counts = together.reshape(_SIZE, _SIZE).astype(np.float32)
+                together += np.bincount(np.concatenate(cells), minlength=size)
+        counts = together.reshape(source.size, target.size).astype(np.float32)
         chance = np.outer(counts.sum(1), counts.sum(0)) / max(1.0, float(counts.sum())) + 0.3
         found = np.log((np.maximum(counts - 1, 0) + 0.3) / chance)
         found[0] = found[:, 0] = 0
@@ -92,7 +93,7 @@ class Association:
 def _cells(source: Content, target: Content, here: slice, offset: int) -> np.ndarray:
     """Every word of these sources beside every word of their targets, as places of the flat table."""
     left, right = source.table[here], target.table[here.start + offset : here.stop + offset]
-    cells = left[:, :, None] * _SIZE + right[:, None, :]
+    cells = left[:, :, None] * target.size + right[:, None, :]
     real: np.ndarray = cells[(left > 0)[:, :, None] & (right > 0)[:, None, :]]
     return real
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from antiphon.diagnosis.characters import Characters, Profile
-from antiphon.diagnosis.findings import Example, Finding, Level, example, graded, places, shown
+from antiphon.diagnosis.findings import Example, Finding, example, graded, places, shown, some
 from antiphon.diagnosis.reading import Texts
 from antiphon.diagnosis.repeats import Shingles, first_rows, near_others, near_rows
 from antiphon.diagnosis.words import Words, cut
@@ -25,7 +25,8 @@ def repeated(texts: Texts, words: Words) -> Iterator[Finding]:
         share = len(again) / len(texts)
         about = {int(row): f"as in line {texts.line(int(first[row])):,}" for row in again}
         yield Finding(
-            "duplicate pairs", graded(share, 0.2), f"{len(again):,} pairs are there already", texts.name, "certain",
+            "duplicate pairs", graded(share, 0.2), f"{some(len(again), 'pair is', 'pairs are')} there already",
+            texts.name, "certain",
             "they count more than others, and are overestimated", "--fix leaves each pair once",
             {"pairs": len(again), "share": round(share, 4)}, places(texts, again), shown(texts, again, about), "drop",
             tuple(again.tolist()),
@@ -36,7 +37,9 @@ def repeated(texts: Texts, words: Words) -> Iterator[Finding]:
         about = {row: f"as in line {texts.line(before):,}" for row, before in near.items()}
         rows = sorted(near)
         yield Finding(
-            "near duplicates", "note", f"{len(rows):,} sources are nearly those of other pairs", texts.name, "likely",
+            "near duplicates", "note",
+            some(len(rows), "source is nearly that of another pair", "sources are nearly those of other pairs"),
+            texts.name, "likely",
             "split at random, held-out pairs are nearly those of training: scores are too good",
             "hold out by document or source of the data: --valid FILE",
             {"sources": len(rows), "share": round(len(rows) / len(texts), 4)}, places(texts, rows),
@@ -59,7 +62,8 @@ def many_targets(texts: Texts) -> Iterator[Finding]:
         longest = sorted(several.values(), key=len, reverse=True)[0][:3]
         yield Finding(
             "many targets", graded(share, 0.01) if classes else "note",
-            f"{len(several):,} sources have several targets, up to {most:,}", texts.name, "certain",
+            f"{some(len(several), 'source has', 'sources have')} several targets, up to {most:,}", texts.name,
+            "certain",
             "no model can get all of these right" if classes else "none where there are several good answers",
             "look at them, one of each is wrong" if classes else "none needed; evaluate takes them as references",
             {"sources": len(several), "share": round(share, 4), "most": most}, places(texts, rows),
@@ -75,7 +79,8 @@ def _dull(texts: Texts, kinds: int) -> Iterator[Finding]:
         rows = [row for row, found in enumerate(texts.targets) if found == target]
         yield Finding(
             "one answer to much", graded(share, 0.05), f"{times:,} pairs have the same target", texts.name, "certain",
-            "models fall back on what fits everything", "decoding.risk, or ranking with --backward, against dull answers",
+            "models fall back on what fits everything",
+            "decoding.risk, or ranking with --backward, against dull answers",
             {"pairs": times, "share": round(share, 4)}, places(texts, rows), shown(texts, rows),
         )  # fmt: skip
 
@@ -97,7 +102,7 @@ def shared(train: Texts, other: Texts, name: str, words: Words) -> Iterator[Find
         level = graded(share, 0.01, None if pairs < 0.5 * len(other) else 0.0)
         yield Finding(
             f"{name} in training", level,
-            f"{sources:,} of {distinct:,} sources of {name}, and {pairs:,} of {len(other):,} pairs, are in training too",
+            f"{sources:,} of {distinct:,} sources of {name} are in training too, and {pairs:,} of {len(other):,} pairs",
             other.name, "certain", "scores on them are too good: they measure memory",
             f"--fix leaves them out of training; or score {name} without them",
             {"sources": sources, "share": round(share, 4), "pairs": pairs, "training lines": len(mine)},
@@ -126,12 +131,14 @@ def _nearly(train: Texts, other: Texts, name: str, words: Words, known: Mapping[
 
 def _beside(other: Texts, train: Texts, rows: Mapping[int, int]) -> tuple[Example, ...]:
     """Examples with the line of training beside each."""
-    some = sorted(rows)
-    chosen = [some[place] for place in sorted({0, len(some) // 2, len(some) - 1})]
+    ranked = sorted(rows)
+    chosen = [ranked[place] for place in sorted({0, len(ranked) // 2, len(ranked) - 1})]
     return tuple(example(other, row, f"training line {train.line(rows[row]):,}") for row in chosen)
 
 
-def written_otherwise(train: Mapping[str, Profile], other: Mapping[str, Profile], name: str, file: str) -> Iterator[Finding]:
+def written_otherwise(
+    train: Mapping[str, Profile], other: Mapping[str, Profile], name: str, file: str
+) -> Iterator[Finding]:
     """Capitals, marks and spaces that training has and a test has not, or the other way round."""
     for side, mine in train.items():
         for what, share in vars(mine).items():

@@ -1,8 +1,8 @@
-"""All pairs of a file with the lines they stand in, and all lines that are none: an audit goes on where training stops."""
+"""All pairs of a file with their lines, and all lines that are none: an audit goes on where training stops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import zip_longest
@@ -14,8 +14,8 @@ from antiphon.core.config import Data
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.columns import Pair, pairs_of
 from antiphon.data.corpus import TABLES, kind_of_table, named_files
+from antiphon.data.formats import Row, line_rows, tsv_rows
 from antiphon.data.knowledge import FACTS
-from antiphon.data.formats import Row, csv_rows, line_rows, tsv_rows
 from antiphon.data.report import Report
 
 
@@ -24,7 +24,7 @@ class Texts:
     """Pairs as two lists of texts. Pair i stands in line `lines[i]`, from 1, of each of the `files`.
 
     `odd` are the lines that gave no pair, by reason; `counts` the lines of each file; `changed` what reading itself
-    changed, by reason (byte order marks, carriage returns).
+    changed, by reason (byte order marks, carriage returns); `settings` say how they were read.
     """
 
     files: tuple[Path, ...]
@@ -33,6 +33,9 @@ class Texts:
     odd: dict[str, list[int]] = field(default_factory=dict)
     counts: tuple[int, ...] = ()
     changed: dict[str, int] = field(default_factory=dict)
+    settings: Data = field(default_factory=Data)
+    rest: list[tuple[int, str, str]] = field(default_factory=list)
+    """Lines that only one of two files has, with their text on that side."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -107,12 +110,10 @@ def read(data: str, settings: Data) -> Texts:
     files = named_files(data)
     assert files is not None  # a command gives nothing but names
     settings, ledger = replace(settings, empty="skip", damaged="skip"), _Ledger()
-    if len(files) == 2:
-        sides = _Sides(files[0], files[1], ledger)
-        rows, titled, settings = _Counted(sides), "never", replace(settings, columns=(), context=())
-    else:
-        table = TABLES.get(kind_of_table(files[0]), tsv_rows)
-        rows, titled = _Counted(table(files[0], ledger)), "likely" if table is csv_rows else "maybe"
+    settings = replace(settings, columns=(), context=()) if len(files) == 2 else settings
+    raw = raw_rows(files, ledger)
+    rows = _Counted(raw)
+    titled = "never" if len(files) == 2 else "likely" if kind_of_table(files[0]) == ".csv" else "maybe"
     pairs, lines = list[Pair](), list[int]()
     name = ",".join(map(str, files))
     for pair in pairs_of(rows, name, settings, ledger, need_target=True, titled=titled, most_damaged=1.0):
@@ -120,18 +121,28 @@ def read(data: str, settings: Data) -> Texts:
         lines.append(rows.number)
     if not rows.number:
         raise DataError("there is nothing in it", where=name, do="check that this is the right file")
-    counts = sides.counts if len(files) == 2 else (rows.number,)
+    counts = raw.counts if isinstance(raw, _Sides) else (rows.number,)
     odd = {reason.removeprefix("skipped: "): found for reason, found in ledger.all.items()
            if reason.startswith(("skipped: ", "blank line"))}  # fmt: skip
     changed = {reason: count for reason, count in ledger.counts.items() if " removed" in reason}
-    return Texts(tuple(files), pairs, np.array(lines, np.int64), odd, counts, changed)
+    return Texts(tuple(files), pairs, np.array(lines, np.int64), odd, counts, changed, settings,
+                 raw.rest if isinstance(raw, _Sides) else [])  # fmt: skip
+
+
+def raw_rows(files: Sequence[Path], report: Report) -> Iterable[Row]:
+    """The rows of a table, or the lines of two files beside each other."""
+    if len(files) == 2:
+        return _Sides(files[0], files[1], report)
+    return TABLES.get(kind_of_table(files[0]), tsv_rows)(files[0], report)
 
 
 class _Sides:
-    """Lines of two files beside each other, as far as both go; `counts` are then the lines of each."""
+    """Lines of two files beside each other, as far as both go; `counts` are then the lines of each, and `rest` what
+    only one has."""
 
     def __init__(self, source: Path, target: Path, report: Report) -> None:
         self.files, self.report, self.counts = (source, target), report, (0, 0)
+        self.rest: list[tuple[int, str, str]] = []
 
     def __iter__(self) -> Iterator[Row]:
         source = target = 0
@@ -140,4 +151,8 @@ class _Sides:
             if left is not None and right is not None:
                 problem = f"source {left.problem}" if left.problem else f"target {right.problem}" * bool(right.problem)
                 yield Row(left.number, [left.values, right.values], problem)
+            elif left is not None:
+                self.rest.append((left.number, left.values, ""))
+            elif right is not None:
+                self.rest.append((right.number, "", right.values))
         self.counts = source, target

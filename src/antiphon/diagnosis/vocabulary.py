@@ -12,7 +12,7 @@ from antiphon.data.columns import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import FACTS
 from antiphon.data.report import Report
-from antiphon.diagnosis.findings import Example, Finding, graded, places, shorter
+from antiphon.diagnosis.findings import Example, Finding, graded, places, shorter, some
 from antiphon.diagnosis.reading import Texts
 
 SAMPLE, MEASURED = 20_000, 2000
@@ -26,21 +26,21 @@ class Cutter:
         from antiphon.inference.task import Task
         from antiphon.training.recipes import Statistics, propose
 
-        some = texts.pairs[:: -(-len(texts) // SAMPLE)]
+        sample = texts.pairs[:: -(-len(texts) // SAMPLE)]
         find = Finder.open(config.data, Report())
-        self.find = find if find.base is not None or any(FACTS in pair.context for pair in some) else None
-        statistics = replace(Statistics.of(some, self.find, config.data), pairs=len(texts))
+        self.find = find if find.base is not None or any(FACTS in pair.context for pair in sample) else None
+        statistics = replace(Statistics.of(sample, self.find, config.data), pairs=len(texts))
         self.config, _ = propose(config, statistics)
-        self.task = Task.learn(some, self.config, self.find)
+        self.task = Task.learn(sample, self.config, self.find)
 
     def measure(self, texts: Texts) -> dict[str, Any]:
         """Tokens a text, and the share of unknown ones, of each side on a sample."""
         found = {}
         for name in ("source", "target"):
-            side, some = getattr(self.task, name), texts.pairs[:: -(-len(texts) // MEASURED)]
-            tokens = [token for pair in some for text in self._read(pair, name) for token in side.cut(text)]
+            side, sample = getattr(self.task, name), texts.pairs[:: -(-len(texts) // MEASURED)]
+            tokens = [token for pair in sample for text in self._read(pair, name) for token in side.cut(text)]
             unknown = sum(token not in side.vocabulary.index for token in tokens)
-            found[name] = {"tokens a text": round(len(tokens) / max(1, len(some)), 1),
+            found[name] = {"tokens a text": round(len(tokens) / max(1, len(sample)), 1),
                            "unknown": round(unknown / max(1, len(tokens)), 5)}  # fmt: skip
         return found
 
@@ -55,7 +55,8 @@ class Cutter:
         """Tokenizer, vocabulary and longest text of each side, as proposed."""
         return {name: {"tokenizer": getattr(self.config.data, name).tokenizer,
                        "vocabulary": len(getattr(self.task, name).vocabulary),
-                       "max_length": getattr(self.config.data, name).max_length} for name in ("source", "target")}  # fmt: skip
+                       "max_length": getattr(self.config.data, name).max_length} for name in ("source",
+                       "target")}  # fmt: skip
 
 
 def too_long(texts: Texts, cutter: Cutter) -> Iterator[Finding]:
@@ -70,13 +71,14 @@ def too_long(texts: Texts, cutter: Cutter) -> Iterator[Finding]:
         rows = [row for row, length in lengths.items() if length >= limit]
         if rows:
             longest = sorted(rows, key=lengths.__getitem__, reverse=True)[:3]
-            share = len(rows) / len(texts)
+            share, most = len(rows) / len(texts), lengths[longest[0]]
             yield Finding(
                 f"long {name}s", graded(share, 0.01),
-                f"{len(rows):,} {name}s have more than {limit} tokens, up to {lengths[longest[0]]:,}", texts.name,
+                f"{some(len(rows), f'{name} has', f'{name}s have')} more than {limit} tokens, up to {most:,}",
+                texts.name,
                 "certain", "they are cut: what comes after is never " + ("read" if name == "source" else "learned"),
-                f"data.{name}.max_length={_room(lengths[longest[0]])} keeps all; data.too_long=skip leaves them out",
-                {"texts": len(rows), "share": round(share, 4), "longest": lengths[longest[0]], "limit": limit},
+                f"data.{name}.max_length={_room(most)} keeps all; data.too_long=skip leaves them out",
+                {"texts": len(rows), "share": round(share, 4), "longest": most, "limit": limit},
                 places(texts, rows),
                 tuple(Example(texts.line(row), shorter(texts.sources[row]), shorter(texts.targets[row]),
                               f"{lengths[row]:,} tokens") for row in longest),
@@ -88,9 +90,7 @@ def _room(tokens: int) -> int:
     return -(-(tokens + 1) // 64) * 64
 
 
-def unknown(
-    measured: Mapping[str, Mapping[str, Any]], files: Mapping[str, str], *, copied: bool
-) -> Iterator[Finding]:
+def unknown(measured: Mapping[str, Mapping[str, Any]], files: Mapping[str, str], *, copied: bool) -> Iterator[Finding]:
     """Parts with many tokens that the vocabulary lacks; those of sources are no loss where they can be copied."""
     for part, sides in measured.items():
         for name, figures in sides.items():
