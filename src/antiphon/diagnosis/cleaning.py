@@ -86,7 +86,8 @@ def clean(audit: Audit, out: str, keep: Collection[str] = ()) -> Cleaned:
     files, removed = _names(texts, out)
     work = _Work(texts, Plan.of(audit, keep))
     write_rows(files, work.rows(), texts.files)
-    lines = ["reason\tline\tsource\ttarget", *("\t".join(entry) for entry in work.list)]
+    entries = sorted(work.list, key=lambda entry: int(entry[1]))
+    lines = ["reason\tline\tsource\ttarget", *map("\t".join, entries)]
     removed.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Cleaned(files, removed, work.kept, work.dropped, work.changed)
 
@@ -137,6 +138,9 @@ class _Work:
             elif (values := self._mended(row.values, row.number, place)) is not None:
                 self.kept += 1
                 yield values
+        for line in (line for line, reason in self.odd.items() if reason.startswith("blank")):
+            self._note(self.odd[line], line, "", "")
+            self.dropped += 1
         for line, source, target in self.texts.rest:
             self._note("no line beside it", line, source, target)
             self.dropped += 1

@@ -19,7 +19,7 @@ LEARNED, CHUNK, STRONGEST = 30_000, 4096, 6.0
 
 @dataclass(frozen=True)
 class Content:
-    """The rarest words that recur of each text `[N, MOST]`, as numbers from 1 and below `size`, 0 where there is none."""
+    """The rarest words that recur of each text `[N, MOST]`, as numbers from 1 below `size`; 0 where there is none."""
 
     table: np.ndarray
     size: int
