@@ -111,7 +111,7 @@ def test_other_columns_and_what_is_to_be_kept(tmp_path: Path) -> None:
     done = clean(result, str(tmp_path / "b.tsv"), keep=["copied", "encoding: entities"])
     assert done.kept == 59
     assert (tmp_path / "b.tsv").read_text(encoding="utf-8").splitlines()[10] == "10\tsame text here\tsame text here"
-    with pytest.raises(ConfigError, match="no finding copies.*known: .*copied"):
+    with pytest.raises(ConfigError, match=r"no finding copies.*known: .*copied"):
         clean(result, str(tmp_path / "c.tsv"), keep=["copies"])
 
 

@@ -15,7 +15,7 @@ from antiphon.data.report import Report
 from antiphon.diagnosis.findings import Example, Finding, graded, places, shorter, some
 from antiphon.diagnosis.reading import Texts
 
-SAMPLE, MEASURED = 20_000, 2000
+SAMPLE, MEASURED = 10_000, 2000
 """Pairs that the tokenizer is learned from, and texts of each part that are cut with it."""
 
 
