@@ -8,6 +8,7 @@ import antiphon
 
 COMMANDS = {
     "demo": "Learn to pronounce English in a few minutes, and show it.",
+    "audit": "Look for what is wrong with pairs, before anything is trained.",
     "train": "Train a model on a file of pairs.",
     "resume": "Go on with an interrupted training, exactly where it stopped.",
     "distill": "Train a light student on what slower models answer.",

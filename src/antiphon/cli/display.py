@@ -117,7 +117,9 @@ class Panel(Observer):
         if event.kind == "stop":
             self.farewell = event.text
         elif event.kind != "choice":
-            self.console.print(Text(event.text, style="yellow" if event.kind in ("skip", "rollback") else "dim"))
+            self.console.print(
+                Text(event.text, style="yellow" if event.kind in ("audit", "skip", "rollback") else "dim")
+            )
 
     def finished(self, event: Result) -> None:
         """How it ended, below the last picture."""

@@ -99,12 +99,14 @@ def _learn(data: str, mix: str | None, made: dict[str, Any] | None, *, progress:
 def learned(console: Console, given: Mapping[str, Any], learn: Callable[..., Result]) -> int:
     """Train, and show how far it is; gives the exit code. `learn` takes `observers`, `command` and `progress`."""
     from antiphon.cli.answering import answering, stopped
+    from antiphon.cli.checkup import Checkup
     from antiphon.cli.display import watching
     from antiphon.training.start import Stopped
 
     try:
         with answering(console) as progress, watching(console, given) as observer:
-            result = learn(progress=progress, observers=[observer], command=shlex.join(["antiphon", *sys.argv[1:]]))
+            observers = [observer, Checkup(observer)]
+            result = learn(progress=progress, observers=observers, command=shlex.join(["antiphon", *sys.argv[1:]]))
     except Stopped as error:
         return stopped(console, error)
     return concluded(console, result)

@@ -56,9 +56,10 @@ Reader = Callable[[Any], list[Pair]]
 
 
 def pairs_of(
-    rows: Iterable[Row], name: str, settings: Data, report: Report, *, need_target: bool, titled: str = "maybe"
-) -> Iterator[Pair]:
-    """The rows as pairs; odd ones are refused or counted as `settings` says.
+    rows: Iterable[Row], name: str, settings: Data, report: Report, *, need_target: bool, titled: str = "maybe",
+    most_damaged: float = MOST_DAMAGED,
+) -> Iterator[Pair]:  # fmt: skip
+    """The rows as pairs; odd ones are refused or counted as `settings` says, all of them beyond a share of damage.
 
     `titled` says if the first list row may hold column names: "maybe", "likely" (its absence is reported), or "never".
     """
@@ -84,7 +85,9 @@ def pairs_of(
         except Odd as odd:
             damaged += not odd.empty
             _refuse(odd, f"{name}:{row.number}", settings, report)
-    _check_share(damaged, number, name)
+    if damaged > most_damaged * number:
+        what = f"{damaged:,} of {number:,} rows are damaged, more than {most_damaged:.0%}"
+        raise DataError(what, where=name, do="check the format and data.columns")
 
 
 def _there(pair: Pair, folder: Path) -> Pair:
@@ -117,12 +120,6 @@ def _refuse(odd: Odd, place: str, settings: Data, report: Report) -> None:
     if getattr(settings, option) == "error":
         raise DataError(odd.what, where=place, do=f"repair or remove the line, or pass data.{option}=skip")
     report.add(f"skipped: {odd.what.partition(' (')[0]}", place)
-
-
-def _check_share(damaged: int, rows: int, name: str) -> None:
-    if damaged > MOST_DAMAGED * rows:
-        what = f"{damaged:,} of {rows:,} rows are damaged, more than {MOST_DAMAGED:.0%}"
-        raise DataError(what, where=name, do="check the format and data.columns")
 
 
 def _items(settings: Data, need_target: bool) -> Reader:

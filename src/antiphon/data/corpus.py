@@ -40,7 +40,8 @@ from antiphon.data.report import Report
 __all__ = ["Chain", "Corpus", "Odd", "Overlap", "Pair", "Report", "Texts", "fault", "group_references", "open_pairs"]
 __all__ += ["named_files", "overlap", "read_lines", "split"]
 
-_TABLES = {".csv": csv_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": jsonl_rows, ".parquet": parquet_rows}
+TABLES = {".csv": csv_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": jsonl_rows, ".parquet": parquet_rows}
+"""What reads a file, by its suffix; TSV where that says nothing."""
 
 
 KEPT = 1 << 24
@@ -131,7 +132,7 @@ def open_pairs(data: Any, settings: Data, *, parallel: Any = None, need_target: 
     if len(files) == 2:
         return _parallel(files[0], files[1], settings)
     path = files[0]
-    rows = _TABLES.get(_kind(path), tsv_rows)
+    rows = TABLES.get(kind_of_table(path), tsv_rows)
 
     def read(report: Report) -> Iterator[Pair]:
         titled = "likely" if rows is csv_rows else "maybe"
@@ -141,7 +142,8 @@ def open_pairs(data: Any, settings: Data, *, parallel: Any = None, need_target: 
     return Corpus(str(path), read, lambda: _digest_files(files))
 
 
-def _kind(path: Path) -> str:
+def kind_of_table(path: Path) -> str:
+    """The suffix that says what a file is, below that of its compression."""
     return (path.with_suffix("") if path.suffix.lower() in (".gz", ".xz") else path).suffix.lower()
 
 

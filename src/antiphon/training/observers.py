@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from antiphon.core.config import Config
+from antiphon.data.columns import Pair
 from antiphon.inference.tasks import Choice
 from antiphon.metrics import Score
 
@@ -83,7 +85,8 @@ class ValidationEvent:
 
 @dataclass(frozen=True)
 class Note:
-    """Something a person should know: `kind` is data, choice, start, split, skip, rollback, save, resume or stop."""
+    """Something a person should know: `kind` is data, audit, choice, start, split, skip, rollback, save,
+    resume or stop."""
 
     kind: str
     text: str
@@ -118,11 +121,23 @@ class Result:
         return 128 + self.interrupted if self.interrupted else 0
 
 
+@dataclass(frozen=True)
+class Opened:
+    """The data is open and all settings are known; nothing is learned yet."""
+
+    train: Iterable[Pair]
+    config: Config
+
+
 class Observer:
     """Looks at a run and may ask it to stop; never changes it. Override what you need."""
 
     def proposed(self, event: Sequence[Choice]) -> Answer:
         """Before anything is learned: the settings that were proposed from the data, with reasons."""
+        return None
+
+    def opened(self, event: Opened) -> Answer:
+        """After that: the pairs to train on. Going through them costs a pass over the data."""
         return None
 
     def started(self, event: Started) -> Answer:

@@ -36,7 +36,7 @@ from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
 from antiphon.training.identity import claim, ended, same_data
-from antiphon.training.observers import Audience, Note, Result
+from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
 from antiphon.training.trainer import SAVE_SECONDS, train
 from antiphon.training.workers import launch
@@ -78,6 +78,7 @@ def fit(
             train_part, valid_part = sources.open(config)
             find = finder(config, audience)
             config = _propose(config, sources.looked_at(config, train_part, find), audience, origin)
+            audience.tell("opened", Opened(train_part, config))
             runner = launch(config)
             learned, config = _task(config, origin, train_part, sources.old(config), find, audience)
             learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
