@@ -30,7 +30,7 @@ ENGINES: dict[str, tuple[str, int]] = {
        for who in ("ours", "bare")},
 }  # fmt: skip
 """Each engine's environment, and its best batch size here; `ours-thorough` with `decoding.thorough=true`, `ours-fp32`,
-`ours-int8` and `ours-shortlist` (int8 too) with the model exported, and `bare-` what these are without the rest of us."""
+`ours-int8` and `ours-shortlist` (int8 too) with the model exported, and `bare-` what these are called bare."""
 LENGTHS = {"own length": None, "forced length 15": 15}
 
 
