@@ -5,7 +5,8 @@
 DailyDialog (Li et al. 2017), each utterance an answer to the one before it. Every model goes on from the same one by
 likelihood, for the same minutes, likelihood itself too; `antiphon sweep` compares all of them along temperature, since
 one decoding of each would say nothing (Caccia et al. 2020). About half an hour on two quiet cores; --share 0.05 is a
-quick look. JSON on standard output; with --out the runs, the plot (sweep.html) and its numbers are kept.
+quick look. JSON on standard output; with --out the runs, the plot (sweep.html) and its numbers are kept, and what is
+there already is not trained again.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ def measure(out: Path, share: float) -> dict[str, Any]:
     """Train all models and compare them."""
 
     def train(name: str, *words: str, back: str = "") -> None:
+        if (out / name / "best").exists():
+            return
         files = [str(out / f"train{back}.jsonl"), "--valid", str(out / f"valid{back}.jsonl")]
         minutes = f"training.minutes={MINUTES[name] * share:g}"
         antiphon("train", *files, "--task", "dialogue", "--out", str(out / name), minutes, *words)

@@ -8,6 +8,7 @@ import lzma
 import os
 import random
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from antiphon.core.config import Data
 from antiphon.core.errors import AntiphonError, DataError
+from antiphon.data import corpus, formats
 from antiphon.data.alignment import shifted
 from antiphon.data.corpus import Pair, Texts, group_references, named_files, open_pairs, overlap, read_lines, split
 
@@ -177,6 +179,24 @@ def test_the_report_counts_and_says_where(tmp_path: Path) -> None:
     assert corpus.report.places["duplicate pair kept"] == [f"{file}: pair 3"]
     list(corpus)
     assert corpus.report.counts["blank line skipped"] == 1, "each pass starts a new report"
+
+
+@pytest.mark.parametrize(("most", "reads"), [(10_000, 2), (20, 4)], ids=["small", "large"])
+def test_a_small_corpus_is_read_once(most: int, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "pairs.tsv", list[Path]()
+    path.write_text("hello\thallo\n\tleer\nhello\thallo\nworld\twelt\n", encoding="utf-8")
+    monkeypatch.setattr(corpus, "KEPT", most)
+    monkeypatch.setattr(formats, "open_bytes", lambda path, real=formats.open_bytes: opened.append(path) or real(path))
+    pairs = open_pairs(path, Data(empty="skip"))
+    assert list(islice(pairs, 1)) != list(pairs)  # a pass that was not finished is no corpus
+    told = pairs.report.lines()
+    assert list(pairs.view("all but the world", lambda pair: pair.source != "world")) == list(pairs)[:2]
+    assert pairs.report.lines() == told
+    assert len(told) == 2
+    assert len(opened) == reads
+    pairs.forget()
+    assert len(list(pairs)) == 3
+    assert len(opened) == reads + 1
 
 
 def test_fingerprint_changes_with_one_byte(tmp_path: Path) -> None:

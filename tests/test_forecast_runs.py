@@ -12,7 +12,7 @@ import pytest
 from antiphon import Seq2Seq, load
 from antiphon.core.config import Config, override
 from antiphon.core.errors import ConfigError, DataError
-from antiphon.core.numbers import parse
+from antiphon.core.numbers import parse, spell
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference.predictor import Predictor
 from antiphon.training.recipes import Statistics, propose
@@ -80,6 +80,13 @@ def proposed(pairs: list[tuple[Any, Any]], **more: Any) -> Config:
     return propose(config, Statistics.of(open_pairs(pairs, config.data), None, config.data))[0]
 
 
+def rhythm(start: int) -> np.ndarray:
+    """A trend, and a season of four steps, with a little noise."""
+    place = np.arange(start, start + 30)
+    noise = np.random.default_rng(start).normal(0, 0.1, len(place))
+    return (np.array([3.0, -1.0, 0.0, 1.0])[place % 4] + 0.5 * place + noise)[:, None]
+
+
 def test_what_the_recipe_proposes_follows_from_the_pairs() -> None:
     assert proposed(waves(20, ragged=True)).model.ends
     levels = [(f"{n % 3} {n % 5}", f"{100 * (n % 7)}.5") for n in range(40)]
@@ -89,6 +96,8 @@ def test_what_the_recipe_proposes_follows_from_the_pairs() -> None:
     walks = [(f"{n * n} {n * n + 1} {n * n + 5}", f"{n * n + 5.5} {n * n + 6}") for n in range(40)]
     assert proposed(walks).data.frames.normalize == "last"
     assert proposed(walks).training.metric == "mase"
+    season = [(spell(values[:24]), spell(values[24:])) for values in (rhythm(start) for start in range(40))]
+    assert (proposed(season).data.frames.normalize, proposed(season).data.frames.season) == ("season", 4)
     words = proposed([("go left", "1.5 2"), ("go right", "2.5 3 4")], data__source__kind="text")
     assert words.data.source.tokenizer
     assert words.data.frames.normalize == "all"

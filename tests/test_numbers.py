@@ -16,7 +16,7 @@ from antiphon.core.numbers import Forecast, held, is_plain, parse, spell
 from antiphon.data.arrays import as_line, read_numbers, written
 from antiphon.data.corpus import open_pairs
 from antiphon.data.modalities import TooLong
-from antiphon.data.numbers import Numbers, Scale
+from antiphon.data.numbers import Numbers, Scale, Season
 from antiphon.data.report import Report
 from antiphon.data.signals import kinds_of
 from antiphon.inference.task import Task
@@ -148,6 +148,39 @@ def test_or_that_of_its_source_from_its_last_step_on() -> None:
     np.testing.assert_allclose(example.source, [[-2, 0], [0, 0]])
     with pytest.raises(ConfigError, match=r"normalize=last is for sources of numbers"):
         override(Config(), {"data.source.kind": "speech", "data.frames.normalize": "last"})
+
+
+def series(season: int, length: int) -> np.ndarray:
+    """A trend and a season of two features."""
+    place, shape = np.arange(length), np.random.default_rng(1).normal(size=(season, 2))
+    return 100 + 3 * shape[place % season] + 0.7 * place[:, None]
+
+
+@pytest.mark.parametrize(("season", "length"), [(1, 9), (4, 16), (4, 19), (12, 13)])
+def test_trend_and_season_are_what_a_series_is_read_beyond(season: int, length: int) -> None:
+    values = series(season, length + 2 * season + 1)
+    found, read = Season.of(values[:length], season)
+    np.testing.assert_allclose(found.expected(2 * season + 1), values[length:])
+    np.testing.assert_allclose(read * found.deviation_F, 0, atol=1e-5)
+    noisy = values + np.random.default_rng(2).normal(size=values.shape)
+    found, read = Season.of(noisy[:length], season)
+    np.testing.assert_allclose(read[-1], 0)
+    np.testing.assert_allclose(found.back(found.to(noisy[length:])), noisy[length:], rtol=1e-5)
+    drawn = np.stack([found.to(noisy[length:])] * 5, axis=1)
+    np.testing.assert_allclose(found.back(drawn)[:, 3], noisy[length:], rtol=1e-5)
+    np.testing.assert_allclose(found.first(1).back(found.to(noisy[length:])[:, :1]), noisy[length:, :1], rtol=1e-5)
+
+
+def test_a_season_needs_more_than_one_of_it() -> None:
+    more = {"data__frames__normalize": "season", "data__frames__season": 3}
+    with pytest.raises(DataError, match="a series has to be longer than a season of 3 steps"):
+        learned([("1 2 3", "4")], **more)
+    task = learned([("1 2 6 4", "5")], **more)
+    example = task.encode(next(iter(open_pairs([("1 2 6 4", "5 9")], BOTH))))
+    np.testing.assert_allclose(task.read("1 2 6 4").scale.back(example.target), [[5], [9]], rtol=1e-6)
+    np.testing.assert_allclose(example.target, 0, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"normalize=season is for sources of numbers"):
+        override(Config(), {"data.source.kind": "frames", "data.frames.normalize": "season"})
 
 
 def test_small_numbers_are_brought_to_scale_too() -> None:

@@ -253,3 +253,11 @@ def test_bpe_dropout_draws_from_the_plain_distribution(rate: float) -> None:
     found = Counter(tuple(made.sample("the dog", rate, seed)) for seed in range(many))
     assert sum(abs(joined[cut] - found[cut]) for cut in joined | found) / (2 * many) < 0.06
     assert (len(found) == 1) == (rate == 1.0)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_pieces_are_counted_as_they_are_cut(kind: str) -> None:
+    made = tokenizer(kind)
+    assert isinstance(made, Subword)
+    given = [*TEXTS, *TEXTS[:7], "", "two  blanks", " at the edges "]
+    assert made.count(given) == Counter(piece for text in given for piece in made.encode(text))

@@ -70,9 +70,12 @@ class Frames:
     size: int | None = setting(None, "films: pixels of a side of a picture, which is made square")
     crop: bool = setting(True, "films: keep the middle square of a picture; without, all of it is squeezed into one")
     grey: bool = setting(False, "films: brightness alone, in place of three colours")
-    normalize: Literal["all", "each", "last", "none"] | None = setting(
-        None, "mean 0 and deviation 1 over all training sources, or over each; last: as each, from its last step on"
+    normalize: Literal["all", "each", "last", "season", "none"] | None = setting(
+        None,
+        "mean 0 and deviation 1 over all training sources, or over each; last: as each, from its last step on; "
+        "season: what is beyond trend and season",
     )
+    season: int | None = setting(None, "numbers read as seasons: steps of one; 1 is from step to step")
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,9 @@ def _check_signals(config: Config, where: str) -> None:
         name = "model.ends" if model.ends is not None else f"model.head={model.head}"
         do = "leave it out, or set data.target.kind=numbers"
         raise ConfigError(f"{name} is for targets of numbers, and these are text", where=where, do=do)
-    if data.frames.normalize == "last" and data.source.kind in ("text", "frames", "speech"):
-        do = "take each"
-        raise ConfigError(
-            "data.frames.normalize=last is for sources of numbers", where=where, got=data.source.kind, do=do
-        )
+    if data.frames.normalize in ("last", "season") and data.source.kind in ("text", "frames", "speech"):
+        what = f"data.frames.normalize={data.frames.normalize} is for sources of numbers"
+        raise ConfigError(what, where=where, got=data.source.kind, do="take each")
     if model.frontend.reduce not in (None, 1, 2, 4, 8):
         raise ConfigError("model.frontend.reduce must be 1, 2, 4 or 8", where=where, got=model.frontend.reduce)
     if data.source.kind == "text" and model.frontend.kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -42,8 +43,12 @@ __all__ += ["named_files", "overlap", "read_lines", "split"]
 _TABLES = {".csv": csv_rows, ".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": jsonl_rows, ".parquet": parquet_rows}
 
 
+KEPT = 1 << 24
+"""Most characters of a corpus that is read once and then kept."""
+
+
 class Corpus:
-    """Pairs that can be gone through again and again without being held in memory.
+    """Pairs that can be gone through again and again; a large corpus is read anew each time and never held in memory.
 
     A record with several accepted targets gives one pair for each. `report` counts what was odd in the latest pass
     and is complete when that pass is.
@@ -52,10 +57,31 @@ class Corpus:
     def __init__(self, name: str, read: Callable[[Report], Iterator[Pair]], digest: Callable[[], str]) -> None:
         self.name, self.report = name, Report()
         self._read, self._digest = read, digest
+        self._kept: tuple[list[Pair], Report] | None = None
 
     def __iter__(self) -> Iterator[Pair]:
         self.report = Report()
-        return self._read(self.report)
+        return self._pass(self.report)
+
+    def _pass(self, report: Report) -> Iterator[Pair]:
+        if self._kept is not None:
+            report.merge(self._kept[1])
+            yield from self._kept[0]
+            return
+        pairs, room = list[Pair](), KEPT
+        for pair in self._read(report):
+            room -= len(pair.source) + len(pair.target)
+            if room >= 0:
+                pairs.append(pair)
+            elif pairs:
+                pairs = []
+            yield pair
+        if room >= 0:
+            self._kept = pairs, copy.deepcopy(report)
+
+    def forget(self) -> None:
+        """Keep no pairs any more: the next pass reads them."""
+        self._kept = None
 
     def fingerprint(self) -> str:
         """The SHA-256 of the content (of files: of their bytes), in hexadecimal."""
@@ -65,7 +91,7 @@ class Corpus:
         """The pairs for which `keep` is true; `quiet` leaves the report to another view of the same corpus."""
 
         def read(report: Report) -> Iterator[Pair]:
-            return (pair for pair in self._read(Report() if quiet else report) if keep(pair))
+            return (pair for pair in self._pass(Report() if quiet else report) if keep(pair))
 
         return Corpus(f"{self.name} ({name})", read, self._digest)
 

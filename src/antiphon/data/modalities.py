@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from antiphon.core.config import Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
@@ -14,13 +15,13 @@ from antiphon.core.marks import BOS, EOS, PAD
 from antiphon.data import tokenizers
 from antiphon.data.formats import fault
 from antiphon.data.report import Report
-from antiphon.data.tokenizers import Byte, Tokenizer
+from antiphon.data.tokenizers import Byte, Subword, Tokenizer
 from antiphon.data.vocabulary import Vocabulary
 
 VOCABULARY_FILE = "vocabulary.json"
 TOKENIZER_FILE = "tokenizer.json"
 
-_MANY = 1 << 20
+_MANY, _TOGETHER = 1 << 20, 1 << 14
 """Distinct tokens beyond which counting drops the rare ones, so that it fits in memory on any corpus."""
 
 
@@ -192,12 +193,16 @@ def normalize(text: str, side: Side) -> str:
     return unicodedata.normalize(side.normalize.upper(), text)  # type: ignore[arg-type]
 
 
+def _counted(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
+    return Counter(token for text in texts for token in tokenizer.encode(text))
+
+
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
     """How often each token occurs; past a million distinct ones, the rarest are forgotten as in lossy counting."""
     counts: Counter[str] = Counter()
-    floor = 1
-    for text in texts:
-        counts.update(tokenizer.encode(text))
+    stream, floor = iter(texts), 1
+    while some := list(islice(stream, _TOGETHER)):
+        counts.update(tokenizer.count(some) if isinstance(tokenizer, Subword) else _counted(tokenizer, some))
         if len(counts) > _MANY:
             counts = Counter({token: count for token, count in counts.items() if count > floor})
             floor += 1

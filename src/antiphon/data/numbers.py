@@ -48,6 +48,58 @@ class Scale(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Season:
+    """What brings the steps after a series to what they are beyond its trend, its season and where it was last.
+
+    `shape_MF` is what the M steps after the series would be without a trend, `slope_F` what a step adds, `deviation_F`
+    that of the series about both. It is a classical decomposition, by means over all seasons (Hyndman and
+    Athanasopoulos 2021, chapter 3).
+    """
+
+    shape_MF: np.ndarray
+    slope_F: np.ndarray
+    deviation_F: np.ndarray
+
+    def expected(self, steps: int) -> np.ndarray:
+        """What comes if nothing new does, `[T, F]`."""
+        step = np.arange(steps)
+        expected: np.ndarray = self.shape_MF[step % len(self.shape_MF)]
+        return expected + self.slope_F * step[:, None]
+
+    def to(self, values_TF: np.ndarray) -> np.ndarray:
+        """Numbers as the model reads them."""
+        scaled: np.ndarray = ((values_TF - self.expected(len(values_TF))) / self.deviation_F).astype(np.float32)
+        return scaled
+
+    def back(self, values_TF: np.ndarray) -> np.ndarray:
+        """Numbers as people read them; there may be axes between steps and features."""
+        expected = self.expected(len(values_TF))
+        return values_TF * self.deviation_F + expected.reshape(len(expected), *[1] * (values_TF.ndim - 2), -1)
+
+    def first(self, features: int) -> Season:
+        """That of the first features."""
+        return Season(self.shape_MF[:, :features], self.slope_F[:features], self.deviation_F[:features])
+
+    @staticmethod
+    def of(values_SF: np.ndarray, steps: int, usual_F: np.ndarray | None = None) -> tuple[Season, np.ndarray]:
+        """That of a series, for seasons of so many steps; and the series itself as what is beyond it.
+
+        Raises `DataError` where there is no more than a season.
+        """
+        length, values_SF = len(values_SF), values_SF.astype(np.float64)
+        if length <= steps:
+            do = "give longer ones, or take data.frames.normalize=last"
+            raise DataError(f"a series has to be longer than a season of {steps} steps", got=length, do=do)
+        slope_F, place = (values_SF[steps:] - values_SF[:-steps]).mean(axis=0) / steps, np.arange(length)
+        level_SF = values_SF - slope_F * place[:, None]
+        shape_MF = np.stack([level_SF[phase::steps].mean(axis=0) for phase in range(steps)])
+        rest_SF = level_SF - shape_MF[place % steps]
+        deviation_F = Scale.of(values_SF.mean(axis=0), rest_SF.std(axis=0), usual_F).deviation_F
+        after_MF = np.roll(shape_MF, -(length % steps), axis=0) + rest_SF[-1] + slope_F * length
+        return Season(after_MF, slope_F, deviation_F), ((rest_SF - rest_SF[-1]) / deviation_F).astype(np.float32)
+
+
+@dataclass(frozen=True)
 class Numbers:
     """The target side where it is numbers. `features` is F; `scale` that of training. `horizon` is how many steps
     every answer has, 0 where the model says where it ends. `own` says that a target has the scale of its source."""
@@ -131,7 +183,7 @@ class Numbers:
 
 def owning(data: Data) -> bool:
     """Whether a target is brought to the scale of its own source: both are one series."""
-    return data.source.kind == "numbers" and data.frames.normalize in ("each", "last")
+    return data.source.kind == "numbers" and data.frames.normalize in ("each", "last", "season")
 
 
 def _about(content: bytes, where: str) -> tuple[int, int, Scale]:

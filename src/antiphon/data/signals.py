@@ -17,7 +17,7 @@ from antiphon.core.numbers import is_plain
 from antiphon.data import speech, video
 from antiphon.data.arrays import INLINE, described, path_of, read_array, read_numbers, shown
 from antiphon.data.modalities import TooLong
-from antiphon.data.numbers import Scale
+from antiphon.data.numbers import Scale, Season
 from antiphon.data.report import Report
 
 SIGNAL_FILE = "signal.json"
@@ -113,10 +113,16 @@ class Signal:
 
     def normalize(self, frames: np.ndarray) -> np.ndarray:
         """Mean 0 and deviation 1 in each feature: over the sequence itself, or over all of training."""
-        return self.scale(frames).to(frames)
+        return self.scaled(frames)[1]
 
-    def scale(self, frames: np.ndarray) -> Scale:
-        """What brings a source's features to mean 0 and deviation 1."""
+    def scaled(self, frames: np.ndarray) -> tuple[Scale | Season, np.ndarray]:
+        """What brings steps that go on from a source to mean 0 and deviation 1 in each feature, and the source so."""
+        if self.settings.normalize == "season":
+            return Season.of(frames, self.settings.season or 1, self.deviation)
+        scale = self._scale(frames)
+        return scale, scale.to(frames)
+
+    def _scale(self, frames: np.ndarray) -> Scale:
         if self.settings.normalize == "none":
             return Scale(np.zeros(self.features), np.ones(self.features))
         mean, deviation = self.mean, self.deviation

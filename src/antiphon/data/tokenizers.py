@@ -8,6 +8,7 @@ import math
 import random
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import groupby, islice, pairwise
@@ -284,6 +285,14 @@ class Subword:
         for word in self._split(text):
             pieces += self._words.get(word) or self._cut(word)
         return pieces
+
+    def count(self, texts: Iterable[str]) -> Counter[str]:
+        """How often each piece occurs; every different word is cut once."""
+        words, counts = Counter(word for text in texts for word in self._split(text)), Counter[str]()
+        for word, times in words.items():
+            for piece in self._words.get(word) or self._cut(word):
+                counts[piece] += times
+        return counts
 
     def _split(self, text: str) -> list[str]:
         """The words, between which no piece reaches, or the whole text where the model has pieces that do."""

@@ -11,7 +11,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
 from antiphon.core.marks import BOS, EOS, PAD
 from antiphon.core.numbers import Forecast
-from antiphon.data.numbers import Scale
+from antiphon.data.numbers import Scale, Season
 
 BEAM = 5
 """Hypotheses kept where the settings leave it open."""
@@ -113,7 +113,7 @@ class Rolled(Hypothesis):
 
     forecast: Forecast | None = None
 
-    def scaled(self, scale: Scale | None, history_SF: np.ndarray | None) -> Forecast:
+    def scaled(self, scale: Scale | Season | None, history_SF: np.ndarray | None) -> Forecast:
         """The forecast in units of the source."""
         found = self.forecast
         assert found is not None

@@ -19,7 +19,7 @@ from antiphon.data.corpus import Pair, Texts
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
-from antiphon.data.numbers import Numbers, Scale
+from antiphon.data.numbers import Numbers, Scale, Season
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.store import Example
@@ -57,7 +57,7 @@ class Source:
     context: dict[str, list[int]]
     extra: list[str]
     facts: list[str] = field(default_factory=list)
-    scale: Scale | None = None
+    scale: Scale | Season | None = None
     history: np.ndarray | None = None
 
     @property
@@ -201,8 +201,8 @@ class Task:
 
     def _heard(self, signal: Signal, value: str, seed: int | None, report: Report | None) -> Source:
         raw = signal.raw(value, seed=seed, report=report)
-        scale, target = signal.scale(raw), self.target
-        found = Source(signal.places(len(raw)), scale.to(raw), {}, [])
+        (scale, frames), target = signal.scaled(raw), self.target
+        found = Source(signal.places(len(raw)), frames, {}, [])
         if not isinstance(target, Numbers):
             return found
         same = scale.first(target.features) if target.own else target.scale

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from antiphon.models.functional import label_logs
-from antiphon.models.linear import BLOCKS, blocks, whole
+from antiphon.models.linear import blocks, chunks, whole
 
 TINY = 1e-20
 """The least probability of a label, so that its logarithm stays finite."""
@@ -29,7 +29,7 @@ class _MixtureCrossEntropy(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         count, size = len(labels_N), len(weight_VD)
         exact, share = torch.promote_types(hidden_ND.dtype, torch.float32), smoothing / size
-        sizes = [block for block in BLOCKS if block <= rows] or [rows]
+        sizes = chunks(hidden_ND, rows)
         buffer = hidden_ND.new_empty(sizes[0], size)
         to_hidden, to_gate, to_copied = (torch.empty_like(each) for each in (hidden_ND, gate_N, copied_N))
         to_weight, to_bias = torch.zeros_like(weight_VD), torch.zeros_like(bias_V, dtype=exact)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from antiphon.models.linear import BLOCKS, blocks, whole
+from antiphon.models.linear import blocks, chunks, whole
 
 ROWS = 512
 """Rows whose probabilities are held at once."""
@@ -47,7 +47,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         student = Projection(hidden_ND, weight_VD, bias_V)
         exact, dtype = torch.promote_types(hidden_ND.dtype, torch.float32), hidden_ND.dtype
-        sizes = [block for block in BLOCKS if block <= rows] or [rows]
+        sizes = chunks(hidden_ND, rows)
         shape, least = (sizes[0], len(weight_VD)), sizes[-1]
         first, second, third = (hidden_ND.new_empty(shape, dtype=exact) for _ in range(3))
         product = None if dtype == exact else hidden_ND.new_empty(shape)

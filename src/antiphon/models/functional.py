@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from antiphon.core.batch import PAD
-from antiphon.models.linear import BLOCKS, blocks, whole
+from antiphon.models.linear import blocks, chunks, whole
 
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
@@ -72,8 +72,7 @@ class _SplitHeads(torch.autograd.Function):
     def forward(ctx: Any, x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
         rows, length, width = x_BTX.shape
         ctx.dtype, ctx.shape = x_BTX.dtype, (rows, length, parts, heads, width // (parts * heads))
-        exact = torch.promote_types(x_BTX.dtype, torch.float32)
-        result = x_BTX.new_empty(parts, rows, heads, length, width // (parts * heads), dtype=exact)
+        result = x_BTX.new_empty(parts, rows, heads, length, width // (parts * heads), dtype=of_heads(x_BTX))
         return result.copy_(x_BTX.view(ctx.shape).permute(2, 0, 3, 1, 4)).unbind(0)
 
     @staticmethod
@@ -84,8 +83,13 @@ class _SplitHeads(torch.autograd.Function):
         return x_BTPHD.flatten(2), None, None
 
 
+def of_heads(x: Tensor) -> torch.dtype:
+    """What is computed in within a head: on a CPU fp32 at least, for short rows are slow there in bf16."""
+    return torch.promote_types(x.dtype, torch.float32) if x.device.type == "cpu" else x.dtype
+
+
 def split_heads(x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
-    """`[B, T, parts * D]` as `parts` tensors `[B, H, T, D/H]`, in fp32 at least: short rows are slow in bf16."""
+    """`[B, T, parts * D]` as `parts` tensors `[B, H, T, D/H]`."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _SplitHeads.apply(x_BTX, heads, parts)
     return split_heads_plainly(x_BTX, heads, parts)
@@ -94,8 +98,8 @@ def split_heads(x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
 def split_heads_plainly(x_BTX: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """The plain version of `split_heads`."""
     rows, length, width = x_BTX.shape
-    exact = torch.promote_types(x_BTX.dtype, torch.float32)
-    return x_BTX.to(exact).view(rows, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    x_BTX = x_BTX.to(of_heads(x_BTX))
+    return x_BTX.view(rows, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class _JoinHeads(torch.autograd.Function):
@@ -122,8 +126,9 @@ def join_heads(x_BHTD: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def softmax_(scores: Tensor) -> Tensor:
-    """Softmax over the last axis in place. PyTorch's own is ten times slower on rows that do not fill a register."""
-    if scores.shape[-1] >= 16:
+    """Softmax over the last axis in place. PyTorch's own is ten times slower on rows that do not fill a register of a
+    CPU."""
+    if scores.shape[-1] >= 16 or scores.device.type != "cpu":
         return torch._softmax(scores, scores.dim() - 1, False, out=scores)
     scores.sub_(scores.amax(-1, keepdim=True)).exp_()
     return scores.div_(scores.sum(-1, keepdim=True))
@@ -131,7 +136,7 @@ def softmax_(scores: Tensor) -> Tensor:
 
 def through_softmax_(gradient: Tensor, chances: Tensor) -> Tensor:
     """The gradient of a softmax over the last axis, in place."""
-    if chances.shape[-1] >= 16:
+    if chances.shape[-1] >= 16 or chances.device.type != "cpu":
         return torch._softmax_backward_data(gradient, chances, chances.dim() - 1, chances.dtype, grad_input=gradient)
     gradient.mul_(chances)
     return gradient.addcmul_(chances, gradient.sum(-1, keepdim=True), value=-1)
@@ -208,6 +213,7 @@ def attend_fused(
 ) -> Tensor:
     """PyTorch's kernel; on a CPU it is slower than ours."""
     dropout_p = share if training else 0.0
+    added = None if added is None else added.to(query_BHTD.dtype)
     return F.scaled_dot_product_attention(query_BHTD, keys_BHSD, values_BHSD, added, dropout_p)
 
 
@@ -310,7 +316,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         count, size = len(labels_N), len(weight_VD)
         exact, share = torch.promote_types(hidden_ND.dtype, torch.float32), smoothing / size
         wanted = any(ctx.needs_input_grad)
-        sizes = [block for block in BLOCKS if block <= rows] or [rows]
+        sizes = chunks(hidden_ND, rows)
         buffer = hidden_ND.new_empty(sizes[0], size)
         hidden_gradient = torch.empty_like(hidden_ND)
         weight_gradient, bias_gradient = torch.zeros_like(weight_VD), torch.zeros_like(bias_V, dtype=exact)

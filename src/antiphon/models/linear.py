@@ -71,6 +71,15 @@ def blocks(count: int, sizes: Sequence[int] = BLOCKS) -> Iterator[slice]:
         yield slice(start, count)
 
 
+def chunks(hidden_ND: Tensor, rows: int) -> list[int]:
+    """Rows that are projected onto the vocabulary at once: at most `rows`, of few sizes; on a GPU 32 times as many, and
+    in equal parts."""
+    if hidden_ND.device.type == "cpu":
+        return [block for block in BLOCKS if block <= rows] or [rows]
+    parts = max(1, -(-len(hidden_ND) // (32 * rows)))
+    return [max(1, -(-len(hidden_ND) // parts))]
+
+
 def whole(rows_ND: Tensor, size: int = BLOCKS[-1]) -> Tensor:
     """The rows, and zeros below where they are fewer than `size`."""
     missing = size - len(rows_ND)

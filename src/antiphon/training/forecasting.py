@@ -10,7 +10,7 @@ import numpy as np
 from antiphon.core.config import Data
 from antiphon.data.arrays import read_numbers
 from antiphon.data.corpus import Pair
-from antiphon.data.numbers import Scale
+from antiphon.data.numbers import Scale, Season
 from antiphon.training.recipes import step_down
 from antiphon.training.sensing import Hearing
 
@@ -18,36 +18,43 @@ HOW = {
     "all": "the level of sources says little of that of targets",
     "each": "targets keep about the level of their sources",
     "last": "targets go on from the last step of their sources",
+    "season": "targets go on with the trend and the season of their sources",
 }
 """Ways to scale, and what speaks for each."""
+
+WATCHED = 200
+"""Pairs among which a season is looked for."""
 
 
 @dataclass(frozen=True)
 class Targets:
     """What targets of numbers are like: steps of the mean and of the longest one, whether all have as many, features,
-    and the scale under which they are spread least, where sources can give them theirs."""
+    and the scale under which they are spread least, where sources can give them theirs, with the steps of a season."""
 
     steps: float
     longest: int
     even: bool
     features: int
     scale: str = "all"
+    season: int = 1
 
     @staticmethod
     def of(pairs: Sequence[Pair], data: Data) -> Targets:
         """Looks at these pairs."""
         found = [read_numbers(pair.target) for pair in pairs]
         lengths, features = [len(values) for values in found], found[0].shape[1]
-        scale = "all"
+        scale, season = "all", 1
         if data.source.kind == "numbers" and all(values.shape[1] == features for values in found):
             sources = [read_numbers(pair.source) for pair in pairs]
             if all(source.shape[1] >= features for source in sources):
-                scale = _least_spread([source[:, :features] for source in sources], found)
-        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, scale)
+                sources = [source[:, :features].astype(np.float64) for source in sources]
+                scale, season = _least_spread(sources, found, data.frames.season)
+        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, scale, season)
 
 
-def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> str:
-    """The scale under which the numbers of targets are nearest to 0, in the mean over pairs, features and steps."""
+def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], season: int | None) -> tuple[str, int]:
+    """The scale under which the numbers of targets are nearest to 0, in the mean over pairs, features and steps; and
+    the steps of the season that does it, or those that are set."""
     read, every = np.concatenate(sources), np.concatenate(targets)
     usual = Scale.of(read.mean(axis=0), read.std(axis=0)).deviation_F
     spread = dict.fromkeys(HOW, 0.0)
@@ -58,11 +65,45 @@ def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) 
         for name, scale in level.items():
             spread[name] += float(np.abs(scale.to(target)).clip(max=FAR).mean())
     spread["all"] /= CLEAR
-    return min(HOW, key=lambda name: spread[name])
+    steps, share = _season(sources, targets, usual, season)
+    # Watched in fewer pairs, so it is told as a share of what the last step says there.
+    spread["season"] = spread["last"] * share / CLEAR_SEASON
+    return min(HOW, key=lambda name: spread[name]), steps
+
+
+def _season(
+    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], usual_F: np.ndarray, season: int | None
+) -> tuple[int, float]:
+    """The steps of the season that foretells targets best, with the trend, and how far off these are then, as a share
+    of how far they are from the last step of their sources."""
+    every = max(1, len(sources) // WATCHED)
+    pairs = list(zip(sources[::every], targets[::every], strict=True))
+    longest = min(len(source) for source, _ in pairs) // 2
+
+    def miss(steps: int) -> float:
+        return sum(_off(target - Season.of(source, steps)[0].expected(len(target)), source, usual_F)
+                   for source, target in pairs)  # fmt: skip
+
+    plain = sum(_off(target - source[-1], source, usual_F) for source, target in pairs)
+    tried = [season] if season and season <= longest else range(1, longest + 1)
+    misses = {steps: miss(steps) for steps in tried}
+    if not misses or not plain:
+        return season or 1, 1.0
+    best = min(misses, key=lambda steps: misses[steps])
+    return best, misses[best] / plain
+
+
+def _off(missed_TF: np.ndarray, source_SF: np.ndarray, usual_F: np.ndarray) -> float:
+    """The mean size of misses, in deviations of the source."""
+    own = Scale.of(source_SF.mean(axis=0), source_SF.std(axis=0), usual_F)
+    return float(np.abs(missed_TF / own.deviation_F).clip(max=FAR).mean())
 
 
 CLEAR = 0.7
 """What one scale for all must bring the spread down to: it does not provide for levels that training did not have."""
+
+CLEAR_SEASON = 0.9
+"""What a season must bring it down to beside the last step: of many lengths one is the best by chance."""
 
 FAR = 10.0
 """Scaled numbers beyond this are no farther, so that a few series that change their level do not decide."""
@@ -100,6 +141,10 @@ class Forecasting(Hearing):
             self.propose("data.frames.normalize", "all", "sources have no level")
         elif self.config.data.source.kind == "numbers":
             self.propose("data.frames.normalize", self.numbers.scale, HOW[self.numbers.scale])
+            if self.config.data.frames.normalize == "season":
+                self.propose(
+                    "data.frames.season", self.numbers.season, "steps after which a series is most like itself"
+                )
             self.propose("data.source.max_length", max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
             self.propose("model.frontend.kind", "stack", "a matrix: each step may count")
             reduce = step_down(self.signal.frames / 200, (1, 2, 4, 8))
@@ -145,7 +190,10 @@ class Forecasting(Hearing):
 
     def judging(self) -> None:
         """By errors, in units that suit all series; what is rolled out is one path."""
-        own = self.config.data.frames.normalize in ("each", "last") and self.config.data.source.kind == "numbers"
+        own = (
+            self.config.data.frames.normalize in ("each", "last", "season")
+            and self.config.data.source.kind == "numbers"
+        )
         self.propose("training.metric", "mase" if own else "mae",
                      "series of any size count alike" if own else "judged on real answers")  # fmt: skip
         self.propose("decoding.beam", 1, "there are no tokens to choose among")

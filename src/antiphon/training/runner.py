@@ -122,6 +122,10 @@ class Local:
     def __init__(self, settings: Training, split: Split | None = None) -> None:
         self.split = split or Split()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.type == "cuda":
+            # cuDNN plans attention anew for every size, and no two batches have one. What is fp32 is not to be TF32.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+            torch.backends.cudnn.allow_tf32 = False
         self.twins: dict[str, Twin] = {}
         self.compiled: dict[str, Seq2Seq] = {}
 

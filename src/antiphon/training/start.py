@@ -241,6 +241,8 @@ def _encode(
     audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
     for line in (*table(data, store.names, store.groups), *_effects(config, task, store)):
         audience.note("data", f"training data: {line}")
+    for part in (train_part, valid_part):
+        part.forget()
     return task, store, held_out
 
 
