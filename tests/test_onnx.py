@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import exports
 from antiphon.core.batch import EOS, Batch, pad
 from antiphon.core.config import Decoding, Encoder, Model
 from antiphon.core.errors import BundleError, ConfigError
@@ -28,7 +29,6 @@ from antiphon.inference.onnx_files import check
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.search import search
 from antiphon.models.seq2seq import Seq2Seq, build
-import exports
 from conformance import SIZE, combinations, label, made, model, variants
 from test_predictor import make, texts
 
