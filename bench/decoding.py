@@ -26,8 +26,11 @@ from training import MODELS
 ENGINES: dict[str, tuple[str, int]] = {
     "ours": ("ours", 128), "ours-thorough": ("ours", 128), "generate": ("transformers", 32),
     "ct2-fp32": ("transformers", 32), "ct2-int8": ("transformers", 32),
+    **{f"{who}-{kind}": ("ours", 128 if who == "ours" else 32) for kind in ("fp32", "int8", "shortlist")
+       for who in ("ours", "bare")},
 }  # fmt: skip
-"""Each engine's environment, and its best batch size here; `ours-thorough` with `decoding.thorough=true`."""
+"""Each engine's environment, and its best batch size here; `ours-thorough` with `decoding.thorough=true`, `ours-fp32`,
+`ours-int8` and `ours-shortlist` (int8 too) with the model exported, and `bare-` what these are called bare."""
 LENGTHS = {"own length": None, "forced length 15": 15}
 
 
@@ -43,18 +46,31 @@ def trained(steps: int) -> Path:
     return run
 
 
+def exported(steps: int, kind: str) -> Path:
+    """The model for CTranslate2, exported the first time."""
+    out, data = WORK / f"decoder-{steps}-{kind}", prepare()
+    if not out.exists():
+        more = ["--quantize", "none"] if kind == "fp32" else []
+        more += ["--shortlist", f"{data / 'train.en'},{data / 'train.de'}"] if kind == "shortlist" else []
+        words = [str(trained(steps)), str(out), "--data", f"{data / 'valid.en'},{data / 'valid.de'}", *more]
+        subprocess.run([sys.executable, "-m", "antiphon", "export", *words], check=True, stdout=sys.stderr)
+    return out
+
+
 def run(engine: str, length: int | None, threads: int, given: argparse.Namespace) -> dict[str, Any]:
     """One measurement in a fresh process: rates and answers, or `error`."""
-    place, batch = ENGINES[engine]
+    (place, batch), (who, _, kind) = ENGINES[engine], engine.partition("-")
+    another = who in ("ours", "bare") and kind not in ("", "thorough")
+    model = exported(given.steps, kind) if another else trained(given.steps)
     with tempfile.TemporaryDirectory(prefix="antiphon-bench-") as folder:
         lines = (prepare() / "test.en").read_text(encoding="utf-8").split("\n")[: given.sentences]
         source = Path(folder) / "source"
         source.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         task = {
-            "engine": engine, "run": str(trained(given.steps)), "folder": folder, "source": str(source),
+            "engine": engine, "run": str(model), "folder": folder, "source": str(source),
             "threads": threads, "batch": given.batch or batch, "length": length,
         }  # fmt: skip
-        found = drive(place, "decode.py", task)
+        found = drive(place, "bare.py" if who == "bare" else "decode.py", task)
     if "error" in found:
         return found
     count = len(found["answers"])

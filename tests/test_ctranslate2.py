@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from antiphon.core.batch import EOS
 from antiphon.core.config import Decoding
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.data.corpus import Pair
@@ -88,6 +90,17 @@ def test_the_batch_changes_nothing() -> None:
     for text, [best] in list(zip(INPUTS, together, strict=True))[:10]:
         [[alone]] = answers(exported, [text])
         assert (alone.tokens, alone.score) == (best.tokens, pytest.approx(best.score, abs=1e-4))
+
+
+def test_without_a_length_penalty_as_many_end_as_the_beam_is_wide() -> None:
+    """CTranslate2 by itself would then go on until the best of the beam has ended too, which is another search: this
+    model was looked for to show it."""
+    bundle = made(seed=38, data__target__tokenizer="char", sharp=2.0)
+    with torch.no_grad():
+        bundle.model.get_parameter("head.bias")[EOS] -= 1.0
+    chosen = {"beam": 2, "n_best": 2, "length_penalty": 0.0, "max_length": 12}
+    right, found = answers(bundle, **chosen, refill=True), answers(converted(bundle, quantize="none"), **chosen)
+    assert [[each.tokens for each in mine] for mine in right] == [[one.tokens for one in mine] for mine in found]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ NAMED = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_settings_that_are_named_exist(text: str) -> None:
     found = re.findall(r"[`\s]((?:data|model|training|decoding)\.[a-z][a-z0-9_.]*[a-z0-9])(?=`|=| |\n)", text)
     groups = {key[: key.index(".", place)] for key in leaves() for place in range(len(key)) if "." in key[place:]}
-    files = (".tsv", ".jsonl", ".json", ".csv", ".py", ".txt", ".zip", ".safetensors")
+    files = (".bin", ".tsv", ".jsonl", ".json", ".csv", ".py", ".txt", ".zip", ".safetensors")
     assert not [name for name in found if name not in leaves() | dict.fromkeys(groups) and not name.endswith(files)]
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     """Decode the test part once to warm up and once on the clock."""
     task = read_task()
     torch.set_num_threads(task["threads"])
-    predictor = Predictor(load(Path(task["run"])))
+    predictor = Predictor(load(Path(task["run"])), processes=task["threads"])
     length = task.get("length")
     limits = {"decoding.min_length": length, "decoding.max_length": length} if length else {}
     thorough = task["engine"] == "ours-thorough"
@@ -27,7 +27,8 @@ def main() -> None:
     lines = Path(task["source"]).read_text(encoding="utf-8").split("\n")[:-1]
     list(predictor.predict(lines[:: len(lines) // 64], settings=settings, batch_size=task["batch"]))
     watch = Stopwatch()
-    found = [answers[0].text for answers in predictor.predict(lines, settings=settings, batch_size=task["batch"])]
+    told = predictor.predict(lines, settings=settings, batch_size=task["batch"], details=False)
+    found = [answers[0].text for answers in told]
     watch.report(found)
 
 

@@ -233,7 +233,6 @@ class Rewriting:
         self._put(f"{tensor.name}.scale", scale.astype(np.float32))
         if values.ndim == 2:
             self.matrices.add(tensor.name)
-            self._put(f"zero{len(values)}", np.zeros(len(values), np.int8))
 
     def _add(self, kind: str, inputs: Sequence[str], output: str = "", domain: str = "", **attributes: Any) -> str:
         self.count += 1
@@ -267,8 +266,7 @@ class Rewriting:
             turned = self._add("Transpose", [f"{matrix}.int"], perm=[1, 0])
             self.turned[matrix] = turned, self._add("Squeeze", [f"{matrix}.scale", "last"])
         turned, scale = self.turned[matrix]
-        size = self.weights[f"{matrix}.int"].dims[0]
-        inputs = [rounded, turned, "unit", scale, "middle", f"zero{size}"]
+        inputs = [rounded, turned, "unit", scale, "middle"]
         made = self._add("MatMulIntegerToFloat", inputs, domain=OWN)
         if node.op_type == "MatMul" or len(node.input) < 3:
             self._add("Mul", [made, largest], node.output[0])

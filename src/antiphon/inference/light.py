@@ -67,7 +67,7 @@ _BY_SENTENCE += ["prefixes_AT", "best_AN", "shortest_A", "known_A"]
 
 
 class Search:
-    """All beams of a batch; `run` gives the answers, and of each sentence the smallest gap of a decision that made it."""
+    """All beams of a batch; `run` gives the answers, and for each sentence the smallest gap of a decision."""
 
     def __init__(self, walk: Walk, task: Task) -> None:
         settings, rows = task.settings, len(task.limits)

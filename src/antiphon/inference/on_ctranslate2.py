@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FOLDER, EXTRA, PACKAGE = "ctranslate2", "fast", "ctranslate2"
 BATCH = 32
 """Sentences that a worker takes at once: fewer leave products small, with more they fall out of the cache."""
+END, MARKS = str(EOS), frozenset({str(PAD), str(BOS)})
+"""The end mark, and what no answer holds, as CTranslate2 spells them."""
 NOWHERE = np.zeros((0, 0), np.float32)
 """The weights of a hypothesis that nobody asked for."""
 TINY = 1e-30
@@ -87,22 +90,16 @@ class CTranslate2:
 
     def lacks(self, settings: Decoding, asked: Asked) -> str:
         """What of this it cannot do, or would do otherwise: it makes probabilities sum to one again after a rule."""
-        beam, constraint = (settings.beam or BEAM) > 1, asked.constraint
-        wrong = {
-            "decoding.sample": settings.sample,
-            "decoding.groups": settings.groups > 1,
-            "decoding.coverage_penalty": bool(settings.coverage_penalty),
-            "decoding.ctc": bool(settings.ctc),
-            "decoding.no_repeat": bool(settings.no_repeat),
-            "decoding.min_length": bool(settings.min_length),
-            "required words": bool(constraint.required),
-            "banned words": bool(constraint.banned),
-            "a prefix with a beam": bool(constraint.prefix) and beam,
-            "a beam with decoding.refill=false": beam and not settings.refill,
-            f"a source of {len(asked.source.ids):,} tokens": len(asked.source.ids) > self.source_limit,
-            f"an answer of {asked.limit:,} tokens": asked.limit >= self.target_limit,
-        }
-        return next((name for name, found in wrong.items() if found), "")
+        constraint, length = asked.constraint, len(asked.source.ids)
+        if constraint.required or constraint.banned:
+            return "required words" if constraint.required else "banned words"
+        if constraint.prefix and (settings.beam or BEAM) > 1:
+            return "a prefix with a beam"
+        if length > self.source_limit:
+            return f"a source of {length:,} tokens"
+        if asked.limit >= self.target_limit:
+            return f"an answer of {asked.limit:,} tokens"
+        return _lacking(settings)
 
     def search(
         self, asked: Sequence[Asked], settings: Decoding, *, batch_size: int, details: bool
@@ -111,11 +108,11 @@ class CTranslate2:
         check(settings)
         call = _Call(settings.beam or BEAM, settings.length_penalty)
         told = self._told(asked, call, max(each.limit for each in asked))
-        marked = [place for place, mine in enumerate(told) if any({PAD, BOS} & set(one.tokens) for one in mine)]
+        marked = [place for place, mine in enumerate(told) if any(not MARKS.isdisjoint(one.words) for one in mine)]
         self._again(asked, told, marked, replace(call, suppress=True))
         if call.beam > 1:  # where the limit came first, what was found is not what a search up to it finds, or not all
             late = [place for place, (each, mine) in enumerate(zip(asked, told, strict=True))
-                    if any(len(one.tokens) > each.limit for one in mine)]  # fmt: skip
+                    if any(len(one.words) > each.limit for one in mine)]  # fmt: skip
             self._again(asked, told, sorted({*late} - {*marked}), replace(call, patience=2))
             self._again(asked, told, sorted({*late} & {*marked}), replace(call, patience=2, suppress=True))
         return self._ranked(asked, told, settings, details)
@@ -140,7 +137,7 @@ class CTranslate2:
             patience=call.patience,
             num_hypotheses=call.beam * call.patience,
             length_penalty=call.length_penalty or TINY,
-            max_batch_size=BATCH,
+            max_batch_size=BATCH // 2 if self.shortlist else BATCH,  # whose words all answers of a batch may hold
             max_input_length=0,
             min_decoding_length=0,
             max_decoding_length=limit + 1,
@@ -151,7 +148,7 @@ class CTranslate2:
         )
         return [
             [
-                _Told(list(map(int, words)), score * len(words) ** (call.length_penalty or TINY))
+                _Told(words, score * len(words) ** (call.length_penalty or TINY))
                 for words, score in zip(result.hypotheses, result.scores, strict=True)
             ]
             for result in results
@@ -165,7 +162,7 @@ class CTranslate2:
     ) -> list[list[Hypothesis]]:
         """Finished hypotheses before others, each once, by score. What was cut, or begins with a prefix, gets its score
         from a pass of its own, and with `details` all that are returned get their log probabilities and weights."""
-        found = [_distinct(mine, each.limit, settings.length_penalty) for each, mine in zip(asked, told, strict=True)]
+        found = [_distinct(mine, each.limit, settings) for each, mine in zip(asked, told, strict=True)]
         unsure = [
             (each, mine, place)
             for each, mine in zip(asked, found, strict=True)
@@ -238,20 +235,39 @@ class _Call:
 class _Told:
     """A hypothesis as CTranslate2 tells it: tokens, with the end mark where it came to that, and their chance."""
 
-    tokens: list[int]
+    words: list[str]
     total: float
 
+    def ended(self, limit: int) -> bool:
+        """Whether the end mark came within the limit."""
+        return self.words[-1:] == [END] and len(self.words) <= limit + 1
+
     def cut(self, limit: int, length_penalty: float) -> Hypothesis:
-        """Without the end mark; where there is none within the limit, without what goes over that."""
-        finished = self.tokens[-1:] == [EOS] and len(self.tokens) <= limit + 1
-        tokens, score = (
-            self.tokens[:-1] if finished else self.tokens[:limit],
-            self.total / len(self.tokens) ** length_penalty,
-        )
+        """Without the end mark, or, where there is none within the limit, without what goes over that."""
+        finished = self.ended(limit)
+        tokens = list(map(int, self.words[:-1] if finished else self.words[:limit]))
+        score = self.total / len(self.words) ** length_penalty
         return Hypothesis(tokens, score, [], NOWHERE, finished, total=self.total)
 
 
-def _distinct(told: Sequence[_Told], limit: int, length_penalty: float) -> list[Hypothesis]:
-    """Those that are still different where they were cut."""
-    cut = [one.cut(limit, length_penalty) for one in told]
+def _distinct(told: Sequence[_Told], limit: int, settings: Decoding) -> list[Hypothesis]:
+    """Those that are still different where they were cut; of a search that was not cut, the best, which come first."""
+    if all(one.ended(limit) for one in told):
+        return [one.cut(limit, settings.length_penalty) for one in told[: settings.n_best]]
+    cut = [one.cut(limit, settings.length_penalty) for one in told]
     return list({(tuple(one.tokens), one.finished): one for one in cut[::-1]}.values())[::-1]
+
+
+@cache
+def _lacking(settings: Decoding) -> str:
+    """The first of the settings that would come out otherwise than in PyTorch."""
+    wrong = {
+        "decoding.sample": settings.sample,
+        "decoding.groups": settings.groups > 1,
+        "decoding.coverage_penalty": bool(settings.coverage_penalty),
+        "decoding.ctc": bool(settings.ctc),
+        "decoding.no_repeat": bool(settings.no_repeat),
+        "decoding.min_length": bool(settings.min_length),
+        "a beam with decoding.refill=false": (settings.beam or BEAM) > 1 and not settings.refill,
+    }
+    return next((name for name, found in wrong.items() if found), "")

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 FOLDER, EXTRA, PACKAGE = "onnx", "onnx", "onnxruntime"
 FILES = {"encoder.onnx", "step.onnx", "shared.onnx", "about.json"}
 FORMAT = 1
-ROWS = 160
-"""Hypotheses that go through a step together: so much of what they say stays in the cache of a core."""
+ROWS, SAID = 160, 1_600_000
+"""Hypotheses that go through a step together, and more where they have fewer log probabilities between them than that:
+so much stays in the cache of a core."""
 ROOM = 48
 """Columns of the caches of self-attention from which on those that are no hypothesis' own any more are dropped."""
 GRAPH = ("facts", "fact_node", "fact_subject", "fact_object")
@@ -144,7 +145,8 @@ class OnnxRuntime:
         """The answers to each input, best first; one with a decision so close that float error could turn it is
         searched again alone (docs/decisions/0001-near-ties.md)."""
         check(settings)
-        together = max(1, min(batch_size, ROWS // (settings.beam or BEAM)))
+        rows = max(ROWS, SAID // self.about.vocabulary)
+        together = max(1, min(batch_size, rows // (settings.beam or BEAM)))
         found = []
         for start in range(0, len(asked), together):
             found += self._batch(asked[start : start + together], settings, details)
