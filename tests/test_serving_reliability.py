@@ -12,6 +12,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -41,14 +42,17 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model(tmp_path_factory.mktemp("model") / "slow", least=SLOW)
 
 
-async def flood(port: int, seconds: float, rate: float, clients: int) -> tuple[list[Reply], list[Reply]]:
-    """Requests at this rate by so many clients, and the health asked for meanwhile."""
+async def flood(
+    port: int, seconds: float, rate: float, clients: int, enough: threading.Event | None = None
+) -> tuple[list[Reply], list[Reply]]:
+    """Requests at this rate by so many clients, and the health asked for meanwhile; ends early when it is enough."""
     replies, health, begun, sent = list[Reply](), list[Reply](), time.perf_counter(), 0
+    enough = enough or threading.Event()
 
     async def one(number: int) -> None:
         nonlocal sent
         client = Client(port)
-        while (passed := time.perf_counter() - begun) < seconds:
+        while (passed := time.perf_counter() - begun) < seconds and not enough.is_set():
             if sent > passed * rate:
                 await asyncio.sleep(0.001)
                 continue
@@ -58,7 +62,7 @@ async def flood(port: int, seconds: float, rate: float, clients: int) -> tuple[l
 
     async def look() -> None:
         client = Client(port)
-        while time.perf_counter() - begun < seconds:
+        while time.perf_counter() - begun < seconds and not enough.is_set():
             health.append(await client.get("/healthz"))
             await asyncio.sleep(0.1)
         client.close()
@@ -198,7 +202,8 @@ def test_processes_that_are_killed_or_stopped_are_replaced(path: Path, tmp_path:
     words = [path, "--processes", "1", "--hang", "1", "--timeout", "20"]
     with served(*words, folder=tmp_path) as server, ThreadPoolExecutor(1) as pool:
         [nursery] = children(server.process.pid)
-        load = pool.submit(asyncio.run, flood(server.port, 300 * SLACK, 30, 4))
+        enough = threading.Event()
+        load = pool.submit(asyncio.run, flood(server.port, 3000, 30, 4, enough))
         for number in range(50):
             server.until(server.ready)
             time.sleep(draw.random() * 0.5)
@@ -208,9 +213,10 @@ def test_processes_that_are_killed_or_stopped_are_replaced(path: Path, tmp_path:
             server.until(lambda number=number: len(server.events("process lost")) == number + 1, 30)
             server.until(server.ready, 30)
             assert time.monotonic() - begun < (5 + 2 * stop) * SLACK
+        enough.set()
         replies, _ = load.result()
         statuses = Counter(reply.status for reply in replies)
-        assert statuses[200] > 1000
+        assert statuses[200] > 500
         assert statuses[500] + statuses[422] <= 5
         assert statuses[0] == 0
         assert server.texts(*SOURCES)
