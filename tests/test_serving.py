@@ -81,6 +81,9 @@ def test_searches_are_as_asked_for(server: Served, predictor: Predictor) -> None
     drawn = override(settings, {"decoding.sample": True, "decoding.seed": 7, "decoding.temperature": 2.0}).decoding
     wanted = [answers[0].text for answers in predictor.predict(SOURCES[:5], settings=drawn)]
     assert server.texts(*SOURCES[:5], sample=True, seed=7, temperature=2.0) == wanted
+    with ThreadPoolExecutor(12) as pool:  # what is drawn does not depend on who else draws
+        draws = pool.map(lambda _: server.texts(*SOURCES[:5], sample=True, seed=7, temperature=2.0), range(24))
+        assert all(texts == wanted for texts in draws)
     assert server.texts(source, prefix="tu tu")[0].startswith("tu tu")
     assert "lo" in server.texts(source, required=["lo"])[0].split()
     assert "ba" not in server.texts(source, banned=["ba"], beam=4)[0].split()

@@ -12,12 +12,12 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from served import SOURCES, children, model, served
@@ -42,14 +42,17 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model(tmp_path_factory.mktemp("model") / "slow", least=SLOW)
 
 
-async def flood(port: int, seconds: float, rate: float, clients: int) -> tuple[list[Reply], list[Reply]]:
-    """Requests at this rate by so many clients, and the health asked for meanwhile."""
+async def flood(
+    port: int, seconds: float, rate: float, clients: int, enough: threading.Event | None = None
+) -> tuple[list[Reply], list[Reply]]:
+    """Requests at this rate by so many clients, and the health asked for meanwhile; ends early when it is enough."""
     replies, health, begun, sent = list[Reply](), list[Reply](), time.perf_counter(), 0
+    enough = enough or threading.Event()
 
     async def one(number: int) -> None:
         nonlocal sent
         client = Client(port)
-        while (passed := time.perf_counter() - begun) < seconds:
+        while (passed := time.perf_counter() - begun) < seconds and not enough.is_set():
             if sent > passed * rate:
                 await asyncio.sleep(0.001)
                 continue
@@ -59,7 +62,7 @@ async def flood(port: int, seconds: float, rate: float, clients: int) -> tuple[l
 
     async def look() -> None:
         client = Client(port)
-        while time.perf_counter() - begun < seconds:
+        while time.perf_counter() - begun < seconds and not enough.is_set():
             health.append(await client.get("/healthz"))
             await asyncio.sleep(0.1)
         client.close()
@@ -126,7 +129,7 @@ def test_no_answer_comes_later_than_asked_for(slow: Path, tmp_path: Path) -> Non
         def ask(seconds: float) -> tuple[float, int, float]:
             headers = {"X-Timeout": str(seconds)}
             begun = time.perf_counter()
-            reply = httpx.post(f"{server.url}/v1/predict", json={"inputs": ["ba"]}, headers=headers, timeout=30)
+            reply = server.client.post("/v1/predict", json={"inputs": ["ba"]}, headers=headers)
             return seconds, reply.status_code, time.perf_counter() - begun
 
         found = list(pool.map(ask, [draw.choice([0.001, 0.1, 0.5, 1, 2]) for _ in range(200)]))
@@ -199,7 +202,8 @@ def test_processes_that_are_killed_or_stopped_are_replaced(path: Path, tmp_path:
     words = [path, "--processes", "1", "--hang", "1", "--timeout", "20"]
     with served(*words, folder=tmp_path) as server, ThreadPoolExecutor(1) as pool:
         [nursery] = children(server.process.pid)
-        load = pool.submit(asyncio.run, flood(server.port, 300 * SLACK, 30, 4))
+        enough = threading.Event()
+        load = pool.submit(asyncio.run, flood(server.port, 3000, 30, 4, enough))
         for number in range(50):
             server.until(server.ready)
             time.sleep(draw.random() * 0.5)
@@ -209,9 +213,10 @@ def test_processes_that_are_killed_or_stopped_are_replaced(path: Path, tmp_path:
             server.until(lambda number=number: len(server.events("process lost")) == number + 1, 30)
             server.until(server.ready, 30)
             assert time.monotonic() - begun < (5 + 2 * stop) * SLACK
+        enough.set()
         replies, _ = load.result()
         statuses = Counter(reply.status for reply in replies)
-        assert statuses[200] > 1000
+        assert statuses[200] > 500
         assert statuses[500] + statuses[422] <= 5
         assert statuses[0] == 0
         assert server.texts(*SOURCES)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from antiphon import Predictor, load
 from antiphon.core.batch import pad
@@ -87,6 +88,18 @@ def test_what_is_decided_last_is_not_told_early(predictor: Predictor) -> None:
     assert [outcomes(found) for found in predictor.predict(SOURCES, banned=["ba"], watcher=eyes)] == wanted
     assert not eyes.told
     assert eyes.seen
+
+
+def test_a_near_tie_is_not_told_before_it_is_settled(path: Path) -> None:
+    bundle = load(path)
+    with torch.no_grad():
+        bundle.model.head.weight[5] = bundle.model.head.weight[6]
+    predictor, eyes = Predictor(bundle, processes=1), Eyes()
+    found = list(predictor.predict(SOURCES, settings=KINDS["diverse"], watcher=eyes))
+    again = {number for number, answers in enumerate(found) if answers[0].repeated}
+    assert again
+    assert not again & eyes.told.keys()
+    assert eyes.told
 
 
 def test_recordings_are_watched_whole(tmp_path: Path) -> None:
