@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.config import Config, get, leaves, override, read, to_dict
@@ -14,6 +14,7 @@ def test_defaults_survive_the_round_trip() -> None:
     assert read(to_dict(Config())) == Config()
 
 
+@settings(deadline=None)  # the first of them imports pydantic
 @given(st.sampled_from(["gru", "lstm", "conv"]), st.integers(1, 9), st.booleans(), st.floats(0, 0.99))
 def test_overrides_survive_the_round_trip(kind: str, layers: int, residual: bool, share: float) -> None:
     assignments = {

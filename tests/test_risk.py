@@ -394,6 +394,6 @@ def test_memory_is_that_of_a_beam() -> None:
     sizes: list[int] = []
     predictor = Predictor(make(), processes=1)
     search = predictor._search
-    predictor._search = lambda jobs, settings: (sizes.append(len(jobs)), search(jobs, settings))[1]  # type: ignore[method-assign,func-returns-value]
+    predictor._search = lambda jobs, *how: (sizes.append(len(jobs)), search(jobs, *how))[1]  # type: ignore[method-assign,func-returns-value]
     list(predictor.predict(texts(20), settings=Decoding(sample=True, risk="exact", samples=20), batch_size=16))
     assert max(sizes) == 4

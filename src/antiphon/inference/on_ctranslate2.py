@@ -137,7 +137,7 @@ class CTranslate2:
             patience=call.patience,
             num_hypotheses=call.beam * call.patience,
             length_penalty=call.length_penalty or TINY,
-            max_batch_size=BATCH // 2 if self.shortlist else BATCH,  # whose words all answers of a batch may hold
+            max_batch_size=BATCH // 4 if self.shortlist else BATCH,  # whose words all answers of a batch may hold
             max_input_length=0,
             min_decoding_length=0,
             max_decoding_length=limit + 1,
