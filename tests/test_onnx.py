@@ -52,9 +52,11 @@ KINDS = {
     "penalties": Decoding(beam=4, n_best=2, length_penalty=0.7, coverage_penalty=0.3),
     "rules": Decoding(beam=3, min_length=3, no_repeat=2),
     "thorough": Decoding(beam=3, n_best=2, thorough=True),
+    "once": Decoding(beam=1, no_repeat=1, min_length=12),
 }
-LIMITS = [6, 9, 12]
-RULES = [Constraint((5, 6), (), ((7,),)), Constraint((8,)), Constraint((), (), ((5,), (6, 7)))]
+LIMITS = [6, 9, 14]
+MOST = tuple((token,) for token in range(4, 17))
+RULES = [Constraint((5, 6), (), ((7,),)), Constraint((8,)), Constraint((), (), (*MOST, (18, 19)))]
 
 
 def graphs(network: Seq2Seq, quantize: str = "none") -> OnnxRuntime:
