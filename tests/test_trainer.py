@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.errors import ConfigError, DataError, TrainingError
@@ -250,7 +251,7 @@ def test_training_that_keeps_failing_ends_with_the_reason(tmp_path: Path, poison
     with pytest.raises(TrainingError, match=r"keeps failing after 3 roll-backs: step 14 .* the loss"):
         run(configured(training__steps=50, training__validate_every=2, training__patience=0), tmp_path)
     weights = Checkpoints(tmp_path).newest().files["model.safetensors"]
-    assert all(bool(tensor.isfinite().all()) for tensor in bundle.safetensors.torch.load(weights).values())
+    assert all(bool(tensor.isfinite().all()) for tensor in load(weights).values())
 
 
 def test_weights_that_overflow_are_never_saved(tmp_path: Path, monkeypatch: Any) -> None:

@@ -75,7 +75,7 @@ class Frames:
         "mean 0 and deviation 1 over all training sources, or over each; last: as each, from its last step on; "
         "season: what is beyond trend and season",
     )
-    season: int | None = setting(None, "numbers read as seasons: steps of one; 1 is from step to step")
+    season: int = setting(0, "numbers read as seasons: steps of one; 1 is a trend alone, 0 is for the recipe to find")
 
 
 @dataclass(frozen=True)

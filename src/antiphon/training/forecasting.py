@@ -48,7 +48,7 @@ class Targets:
             sources = [read_numbers(pair.source) for pair in pairs]
             if all(source.shape[1] >= features for source in sources):
                 sources = [source[:, :features].astype(np.float64) for source in sources]
-                scale, season = _least_spread(sources, found, data.frames.season)
+                scale, season = _least_spread(sources, found, data.frames.season or None)
         return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, scale, season)
 
 
@@ -141,10 +141,8 @@ class Forecasting(Hearing):
             self.propose("data.frames.normalize", "all", "sources have no level")
         elif self.config.data.source.kind == "numbers":
             self.propose("data.frames.normalize", self.numbers.scale, HOW[self.numbers.scale])
-            if self.config.data.frames.normalize == "season":
-                self.propose(
-                    "data.frames.season", self.numbers.season, "steps after which a series is most like itself"
-                )
+            if self.config.data.frames.normalize == "season" and not self.config.data.frames.season:
+                self.replace("data.frames.season", self.numbers.season, "so a series is most like itself")
             self.propose("data.source.max_length", max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
             self.propose("model.frontend.kind", "stack", "a matrix: each step may count")
             reduce = step_down(self.signal.frames / 200, (1, 2, 4, 8))
