@@ -83,8 +83,10 @@ class Served:
             self.port = free.getsockname()[1]
         self.file, self.url = folder / f"log-{self.port}", f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-W", "error", "-m", "antiphon", "serve", *words, "--port", str(self.port)]
+        # what a server that is killed leaves behind goes where the test's files go
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)}
         with self.file.open("wb") as file:
-            self.process = subprocess.Popen(command, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+            self.process = subprocess.Popen(command, stderr=file, env=environment)
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
     def until(self, good: Callable[[], bool], seconds: float = 60) -> None:

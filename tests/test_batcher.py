@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
@@ -147,6 +148,8 @@ async def test_a_crash_costs_one_request_at_most() -> None:
     with pytest.raises(Refusal, match="stopped the model before"):
         batcher.submit(job("b"))
     assert sum(batcher.pending.values()) == 0
+    batcher.refused = OrderedDict.fromkeys(batcher.refused, asyncio.get_running_loop().time())
+    batcher.submit(job("b"))  # after a while
 
 
 @looped

@@ -84,11 +84,8 @@ def damaged(folder: Path) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def test_hangs_crashes_changes_and_the_end(
-    models: Path, tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hangs_crashes_changes_and_the_end(models: Path, tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     """One server goes through all of it, for it costs seconds to start one."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     changing = shutil.copytree(models / "one", tmp_path / "changing")
     with served(f"m={changing}", models / "slow", "--processes", "1", "--hang", "1.5", "--watch", "0.3", "--timeout",
                 "60", folder=tmp_path) as server:  # fmt: skip
@@ -169,7 +166,7 @@ def _end(server: Served, pool: ThreadPoolExecutor) -> None:
     assert [work.result().status_code for work in works] == [200] * 4
     assert server.process.wait(30) == 0
     assert server.events("ended")[-1]["code"] == 0
-    assert not list(Path(os.environ["TMPDIR"]).glob("antiphon-serve-*"))
+    assert not list(server.file.parent.glob("antiphon-serve-*"))
 
 
 def test_a_second_signal_ends_it_at_once_and_keys_are_asked_for(

@@ -204,21 +204,25 @@ def test_processes_that_are_killed_or_stopped_are_replaced(path: Path, tmp_path:
         [nursery] = children(server.process.pid)
         enough = threading.Event()
         load = pool.submit(asyncio.run, flood(server.port, 3000, 30, 4, enough))
-        for number in range(50):
-            server.until(server.ready)
-            time.sleep(draw.random() * 0.5)
-            begun = time.monotonic()
-            stop = number % 5 == 4
-            os.kill(children(nursery)[0], signal.SIGSTOP if stop else signal.SIGKILL)
-            server.until(lambda number=number: len(server.events("process lost")) == number + 1, 30)
-            server.until(server.ready, 30)
-            assert time.monotonic() - begun < (5 + 2 * stop) * SLACK
-        enough.set()
+        try:
+            for number in range(50):
+                server.until(server.ready)
+                time.sleep(draw.random() * 0.5)
+                begun = time.monotonic()
+                stop = number % 5 == 4
+                os.kill(children(nursery)[0], signal.SIGSTOP if stop else signal.SIGKILL)
+                server.until(lambda number=number: len(server.events("process lost")) == number + 1, 30)
+                server.until(server.ready, 30)
+                assert time.monotonic() - begun < (5 + 2 * stop) * SLACK
+        finally:
+            enough.set()
         replies, _ = load.result()
         statuses = Counter(reply.status for reply in replies)
         assert statuses[200] > 500
-        assert statuses[500] + statuses[422] <= 5
-        assert statuses[0] == 0
+        # those that were struck twice, and for a while the same texts again, which every 40th request has
+        assert statuses[500] <= 5
+        assert statuses[422] <= statuses[500] * (len(replies) // len(SOURCES) + 1)
+        assert set(statuses) <= {200, 422, 500}, statuses
         assert server.texts(*SOURCES)
 
 

@@ -15,9 +15,9 @@ from antiphon.serving.refusals import BROKEN, FULL, LATE, UNREADY, WRONG, Refusa
 from antiphon.serving.settings import Settings
 
 CRASHES = 2
-"""Times that a request may bring a process down; then it is refused for good."""
-REMEMBERED = 1000
-"""Requests that are refused for good, at most."""
+"""Times that a request may bring a process down; then it is refused for a while."""
+REMEMBERED, FORGOTTEN = 1000, 600.0
+"""Requests that are refused so, at most, and the seconds after which they may try again: it may not have been they."""
 SHARE = 0.5
 """Of its time, what a request may be expected to wait."""
 FORGET = 0.8
@@ -99,7 +99,7 @@ class Batcher:
     running: set[Job] = field(default_factory=set)
     idle: list[Decoder] = field(default_factory=list)
     paces: dict[str, Pace] = field(default_factory=dict)
-    refused: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    refused: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
     open: bool = False
     waiting: int = 0
     pending: Counter[str] = field(default_factory=Counter)
@@ -107,7 +107,7 @@ class Batcher:
 
     def submit(self, job: Job) -> None:
         """Accept a request, or raise a `Refusal`."""
-        if self.refused and job.fingerprint in self.refused:
+        if self.refused and self.refused.get(job.fingerprint, 0.0) > _now():
             raise Refusal(WRONG, "this request has stopped the model before", do="change it", cause="quarantine")
         if not self.open:
             raise Refusal(UNREADY, "no model is ready", do="try again soon", cause="unready", retry=1)
@@ -212,7 +212,7 @@ class Batcher:
 
     def lost(self, jobs: list[Job]) -> None:
         """A decoder has died or hung over a batch: each request of it gets another chance by itself, and is refused
-        for good where that ends in the same way."""
+        for a while where that ends in the same way."""
         for job in reversed(jobs):
             job.crashes, job.alone, job.worker = job.crashes + 1, True, None
             if job.crashes < CRASHES and not job.future.done():
@@ -223,7 +223,7 @@ class Batcher:
             self._forget(job)
             if job.future.done():
                 continue
-            self.refused[job.fingerprint] = None
+            self.refused[job.fingerprint] = _now() + FORGOTTEN
             while len(self.refused) > REMEMBERED:
                 self.refused.popitem(last=False)
             settle(job, Refusal(BROKEN, "the model stopped over this request", where=job.id, cause="crash"))
