@@ -23,7 +23,7 @@ from antiphon.training import runner, trainer
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.learner import Learner
 from antiphon.training.objectives import Likelihood
-from antiphon.training.observers import Observer, read_log
+from antiphon.training.observers import Observer, StepEvent, read_log
 from antiphon.training.start import fit, resume
 from antiphon.training.validation import Validator
 from runs import Recorder, configured, light, outcome, prepared, run, words
@@ -305,6 +305,19 @@ def test_one_pair_too_large_for_memory_is_a_clear_error(error: Exception, tmp_pa
 def test_other_runtime_errors_are_not_taken_for_memory() -> None:
     assert not runner.is_memory(RuntimeError("shape mismatch"))
     assert runner.is_memory(MemoryError())
+
+
+def test_the_log_tells_of_a_step_at_once(tmp_path: Path) -> None:
+    """So that whoever follows it sees what is going on, and a killed run has lost nothing of it."""
+    seen: list[tuple[int, int]] = []
+
+    class Reader(Observer):
+        def step(self, event: StepEvent) -> None:
+            logged = [each["step"] for each in read_log(tmp_path / "log.jsonl") if each["event"] == "step"]
+            seen.append((event.step, logged[-1]))
+
+    run(configured(training__steps=3), tmp_path, observers=[Reader()])
+    assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
 # Signals

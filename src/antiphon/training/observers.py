@@ -9,8 +9,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from antiphon.core.config import Config
 from antiphon.data.columns import Pair
@@ -187,11 +188,11 @@ class Audience:
 
 
 class Log(Observer):
-    """Every event as one line of JSON in `log.jsonl`. A full disk stops the log, not the run."""
+    """Every event as one line of JSON in `log.jsonl`, there at once. A full disk stops the log, not the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: IO[bytes] | None = None
+        self.file: FileIO | None = None
 
     def step(self, event: StepEvent) -> Answer:
         return self._write("step", event)
@@ -212,7 +213,7 @@ class Log(Observer):
         line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False)
         with suppress(OSError):
             if self.file is None:
-                self.file = open(self.path, "ab")  # noqa: SIM115
+                self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
             self.file.write(line.encode("utf-8", "replace") + b"\n")
         return None
 
