@@ -1,12 +1,13 @@
 """Trains with Antiphon as its users do: `fit` on two files, watched by an observer.
 
-A task may ask for tricks to be switched `off`, or for the `curve` of the losses and not for speed.
+A task may ask for tricks to be switched `off`, for the `curve` of the losses, or for a `profile`, and not for speed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 from meter import Meter, read_task
 from ours.tricks import switch_off
+from torch.profiler import ProfilerActivity, profile
 
 from antiphon.core.config import leaves
 from antiphon.training.observers import Observer, StepEvent, ValidationEvent
@@ -48,6 +50,35 @@ class Curve(Observer):
         return {"training": self.training, "validation": self.validation, "tokens": 0, "wall": 1, "cpu": 1}
 
 
+class Profile(Observer):
+    """After the warm-up, CPU microseconds of so many steps by PyTorch operation, and the FLOPs of its products."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self.warmup, self.steps = task["warmup"], task["profile"]
+        self.profiler = profile(activities=[ProfilerActivity.CPU], with_flops=True)
+        self.tokens = 0
+
+    def step(self, event: StepEvent) -> str | None:
+        if event.step == self.warmup:
+            self.profiler.start()
+            self.cpu = time.process_time()
+        elif event.step > self.warmup:
+            self.tokens += event.tokens
+        if event.step < self.warmup + self.steps:
+            return None
+        self.cpu = time.process_time() - self.cpu
+        self.profiler.stop()
+        return "stop"
+
+    def told(self) -> dict[str, Any]:
+        """Of each operation the time that it took by itself, its calls and FLOPs."""
+        rows = {
+            row.key: {"seconds": row.self_cpu_time_total / 1e6, "calls": row.count, "flops": row.flops}
+            for row in self.profiler.key_averages()
+        }
+        return {"operations": rows, "tokens": self.tokens, "wall": self.cpu, "cpu": self.cpu}
+
+
 def settings(task: dict[str, Any]) -> dict[str, Any]:
     """The task's model and budget as settings; where both cores are asked for, their use is left to Antiphon."""
     model, recurrent = task["model"], task["model"]["kind"] != "transformer"
@@ -75,9 +106,9 @@ def main() -> None:
     switch_off(task.get("off", []))
     data, folder = Path(task["data"]), Path(task["folder"])
     pairs, valid = ((data / f"{part}.en", data / f"{part}.de") for part in ("train", "valid"))
-    watch = Curve() if task.get("curve") else Watch(task)
+    watch = Curve() if task.get("curve") else Profile(task) if task.get("profile") else Watch(task)
     fit(pairs, valid=valid, out=folder / "run", assignments=settings(task), observers=[watch])
-    if isinstance(watch, Curve):
+    if not isinstance(watch, Watch):
         print("\n" + json.dumps(watch.told()))
 
 
