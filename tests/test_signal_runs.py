@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -17,6 +18,7 @@ from antiphon.core.errors import ConfigError
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.recordings import words
+from antiphon.training.observers import read_log
 from antiphon.training.start import fit, resume
 from commands import Call, calling, refused
 from runs import Recorder, light, listing, outcome
@@ -92,6 +94,14 @@ def test_it_learns_and_the_bundle_reads_raw_files(model: Path, tmp_path: Path, c
     assert titles == again
     code, told, _ = call("info", model)
     assert "speech at 8,000 Hz, 20 features a frame" in told
+
+
+def test_lengths_are_told_in_seconds_before_training(model: Path) -> None:
+    told = [event["text"] for event in read_log(model / "log.jsonl") if event["event"] == "note"]
+    [line] = [text for text in told if "sources of" in text]
+    assert re.search(
+        r"sources of 0\.\d+ to [\d.]+ \(middle [\d.]+\) s, [\d.]+ minutes in all; targets of .* a second", line
+    )
 
 
 def test_answers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:

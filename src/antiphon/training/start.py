@@ -27,6 +27,7 @@ from antiphon.data.modalities import Text, TooLong
 from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.data.signals import Signal
+from antiphon.data.sizes import sizes
 from antiphon.data.store import Store, join, prepare
 from antiphon.inference.tags import tag_of, tagged
 from antiphon.inference.task import Task
@@ -239,6 +240,7 @@ def _encode(
                         ("validation", overlap(train_part, held_out).lines())):  # fmt: skip
         for line in lines:
             audience.note("data", f"{name} data: {line}")
+    audience.note("data", f"training data: {_sizes(task, store)}")
     audience.note("data", f"training data: {_padded(config, store):.1%} of a batch is padding")
     for line in (*table(data, store.names, store.groups), *_effects(config, task, store)):
         audience.note("data", f"training data: {line}")
@@ -272,6 +274,13 @@ def _effects(config: Config, task: Task, store: Store) -> Iterator[str]:
             cuts = [[Pair(" ".join(side.cut(getattr(pair, name), seed=seed)), "") for seed in (None, number)]
                     for number, pair in enumerate(pairs)]  # fmt: skip
             yield augment.effect(f"subword sampling of the {name}", [(old, new) for old, new in cuts], len(store))
+
+
+def _sizes(task: Task, store: Store) -> str:
+    """How long sources and targets are, and a target for its source."""
+    frames = isinstance(task.source, Signal)
+    seconds = task.source.seconds if isinstance(task.source, Signal) else None
+    return sizes(store.source.lengths, store.target_lengths, frames=frames, seconds=seconds)
 
 
 def _padded(config: Config, store: Store) -> float:
