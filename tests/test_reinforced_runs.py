@@ -1,9 +1,9 @@
-"""Runs by objectives of whole answers, and unlikelihood: exact resume, and each one moves its own target."""
+"""Runs by objectives of whole answers, and by unlikelihood: exact resume, and each one moves its own target."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from antiphon.core.batch import Padded
 from antiphon.core.config import Config, Training
 from antiphon.core.errors import BundleError
 from antiphon.data.corpus import Pair
@@ -23,6 +24,7 @@ from antiphon.training.initial import adopt
 from antiphon.training.objectives import Likelihood, Unlikelihood, unlikelihood
 from antiphon.training.observers import read_log
 from antiphon.training.reinforcement import INITIAL, Reward, draw, remembered
+from antiphon.training.repetition import again
 from antiphon.training.trainer import train
 from runs import Recorder, configured, light, outcome, prepared, run, words
 from test_reinforcement import KINDS, WHOLE, made
@@ -47,7 +49,9 @@ def logged(folder: Path) -> list[Any]:
 STOPS = [("self-critical", "fp32", 3), ("self-critical", "bf16", 4), ("minimum-risk", "fp32", 5)]
 
 
-@pytest.mark.parametrize(("kind", "precision", "stop"), [*STOPS, ("unlikelihood", "fp32", 2)])
+@pytest.mark.parametrize(
+    ("kind", "precision", "stop"), [*STOPS, ("unlikelihood", "fp32", 2), ("sequence-unlikelihood", "fp32", 4)]
+)
 def test_a_stopped_run_ends_with_the_same_bits(kind: str, precision: str, stop: int, tmp_path: Path) -> None:
     run(case(kind, precision), tmp_path / "whole")
     run(case(kind, precision), tmp_path / "parts", observers=[Recorder(stop)])
@@ -84,9 +88,11 @@ def test_unlikelihood_is_shared_among_processes(tmp_path: Path) -> None:
 # Each objective moves its own target
 
 
-def learned(config: Config, out: Path, start: Mapping[str, Tensor] | None = None) -> tuple[Seq2Seq, Task]:
+def learned(
+    config: Config, out: Path, start: Mapping[str, Tensor] | None = None, pairs: Sequence[tuple[str, str]] = ()
+) -> tuple[Seq2Seq, Task]:
     """The model at the end of a run."""
-    task, store, valid = prepared(config, words(300))
+    task, store, valid = prepared(config, list(pairs) or words(300))
     train(config, task, store, valid, out, start=start)
     model = build(config.model, len(task.source.vocabulary), len(task.target.vocabulary))
     adopt(model, load(Checkpoints(out).newest().files["model.safetensors"]))
@@ -169,3 +175,31 @@ def test_unlikelihood_lowers_repetition(tmp_path: Path) -> None:
         drawn = [row[:n].tolist() for row, n in zip(answers.values, answers.lengths_B.tolist(), strict=True)]
         shares[kind] = sum(len(row) - len(set(row)) for row in drawn) / sum(map(len, drawn))
     assert shares["unlikelihood"] < 0.7 * shares["likelihood"]
+
+
+def test_runs_that_come_again_are_found() -> None:
+    """Runs of four may overlap; what is behind the end does not count."""
+    rows = ["abcdefgh", "abcdxabcd", "aaaaa", "aaaa", "abcdeabcdezz", "abcdabcd"]
+    lengths = [8, 9, 5, 4, 10, 7]
+    width = max(map(len, rows))
+    values = torch.tensor([[ord(letter) for letter in row.ljust(width, ".")] for row in rows])
+    found = again(Padded(values, torch.tensor(lengths)))
+    marks = ["".join("x" if each else "." for each in row) for row in found.tolist()]
+    assert marks == ["." * 12, ".....xxxx...", ".xxxx.......", "." * 12, ".....xxxxx..", "." * 12]
+    assert not again(Padded(values[:, :4], torch.tensor([4] * 6))).any()
+
+
+def test_sequence_unlikelihood_ends_loops(start: dict[str, Tensor], tmp_path: Path) -> None:
+    """A model that learns to say everything three times over runs in loops; then it learns not to."""
+    shares, thrice = {}, [(source, 3 * target) for source, target in words(300)]
+    for kind in ("likelihood", "sequence-unlikelihood"):
+        settings = {**LEARN, "training__steps": 60, "training__objective": kind, "training__likelihood": 0.0}
+        model, task = learned(configured("gru", **settings), tmp_path / kind, start, thrice)
+        start = dict(tensors(model))
+        batch = task.batch([Pair(*pair) for pair in thrice[:100]])
+        with torch.no_grad():
+            memory = remembered(model, batch, 1)
+            answers = draw(model, memory, torch.full((100,), 24), torch.ones(100, dtype=torch.bool))
+        shares[kind] = float(again(answers).sum() / answers.lengths_B.sum())
+    assert shares["likelihood"] > 0.5
+    assert shares["sequence-unlikelihood"] < 0.1

@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "self-critical": {"training__objective": "self-critical", "training__reward": "cer"},
     "minimum-risk": {"training__objective": "minimum-risk", "training__reward": "cer+exact", "training__samples": 3},
     "unlikelihood": {"training__objective": "unlikelihood"},
+    "sequence-unlikelihood": {"training__objective": "sequence-unlikelihood"},
 }
 WHOLE = ("self-critical", "minimum-risk")
 

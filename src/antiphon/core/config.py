@@ -255,9 +255,10 @@ class Training:
     )
     r_drop: float = setting(0.0, "weight of the R-Drop loss (Wu et al. 2021)")
     scheduled_sampling: float = setting(0.0, "largest share of inputs taken from the model (Bengio et al. 2015)")
-    objective: Literal["likelihood", "self-critical", "minimum-risk", "adversarial", "unlikelihood", "distillation"] = (
-        setting("likelihood", "what is minimized: likelihood, alone or with more")
-    )
+    objective: Literal[
+        "likelihood", "self-critical", "minimum-risk", "adversarial", "unlikelihood", "sequence-unlikelihood",
+        "distillation",
+    ] = setting("likelihood", "what is minimized: likelihood, alone or with more")  # fmt: skip
     reward: str = setting("", "self-critical, minimum-risk: a metric, several joined by +, or constant (the control)")
     likelihood: float = setting(0.1, "share of likelihood in the loss of every other objective but unlikelihood")
     samples: int = setting(5, "minimum-risk: answers drawn for each source")

@@ -20,8 +20,8 @@ STEPWISE = ("rnn", "lstm", "gru", "ssru")
 """Decoders that read one token after another anyway, so that scheduled sampling can be exact."""
 
 
-SEQUENCE_LEVEL = ("self-critical", "minimum-risk", "adversarial")
-"""Objectives that draw whole answers and score them."""
+SEQUENCE_LEVEL = ("self-critical", "minimum-risk", "adversarial", "sequence-unlikelihood")
+"""Objectives that learn from whole answers of the model."""
 
 Turn = Callable[[Mapping[str, Any], Batch, float], dict[str, Loss]]
 """The losses of the players that learn in a part of a step, from all models, a batch, and how far training is."""

@@ -51,6 +51,10 @@ def make_objective(config: Config, task: Task) -> Objective:
             from antiphon.training.adversarial import Adversarial  # it builds on what is below
 
             return Adversarial(config, task)
+        case "sequence-unlikelihood":
+            from antiphon.training.repetition import SequenceUnlikelihood  # and so does it
+
+            return SequenceUnlikelihood(config, task)
         case _:
             return from_settings(config.training, task)
 
