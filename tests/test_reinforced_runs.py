@@ -47,11 +47,10 @@ def logged(folder: Path) -> list[Any]:
 
 
 STOPS = [("self-critical", "fp32", 3), ("self-critical", "bf16", 4), ("minimum-risk", "fp32", 5)]
+STOPS += [("unlikelihood", "fp32", 2), ("sequence-unlikelihood", "fp32", 4)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "precision", "stop"), [*STOPS, ("unlikelihood", "fp32", 2), ("sequence-unlikelihood", "fp32", 4)]
-)
+@pytest.mark.parametrize(("kind", "precision", "stop"), STOPS)
 def test_a_stopped_run_ends_with_the_same_bits(kind: str, precision: str, stop: int, tmp_path: Path) -> None:
     run(case(kind, precision), tmp_path / "whole")
     run(case(kind, precision), tmp_path / "parts", observers=[Recorder(stop)])
