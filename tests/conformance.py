@@ -270,13 +270,14 @@ def check_search(network: Seq2Seq, batch: Batch) -> None:
     beam = search([network], batch.source, several, max_lengths=limits, context=batch.context)
     for row, hypotheses in enumerate(beam):
         alone = batch.rows(torch.tensor([row]))
-        own = alone.context
-        again = search([network], alone.source, several, max_lengths=[6], context=own)[0]
+        again = search([network], alone.source, several, max_lengths=[6], context=alone.context)[0]
         assert [h.tokens for h in hypotheses] == [h.tokens for h in again], "the batch changes the answer"
-        for hypothesis in hypotheses:
-            if hypothesis.finished:
-                scored = rescore([network], alone.source, [hypothesis.tokens], several, context=own)[0]
-                assert abs(scored.score - hypothesis.score) < 1e-4, "beam score is not the rescored score"
+    ended = [(row, each) for row, hypotheses in enumerate(beam) for each in hypotheses if each.finished]
+    if ended:
+        each = batch.rows(torch.tensor([row for row, _ in ended]))
+        scored = rescore([network], each.source, [found.tokens for _, found in ended], several, context=each.context)
+        for (_, found), other in zip(ended, scored, strict=True):
+            assert abs(other.score - found.score) < 1e-4, "beam score is not the rescored score"
     single = search([network], batch.source, Decoding(beam=1, ctc=weight), max_lengths=limits, context=batch.context)
     assert [h[0].tokens for h in single] == greedy(network, batch, 6), "a beam of one is not greedy"
 

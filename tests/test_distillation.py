@@ -214,7 +214,7 @@ def test_teachers_that_do_not_fit_are_named(teacher: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(("given", "message"), [
     ({"data.source.tokenizer": "word"}, "data.source.tokenizer is char in the teacher"),
     ({"data.target.lowercase": "true"}, "data.target.lowercase is false in the teacher"),
-    ({"model.head": "copy"}, "a student with a copy head"), ({"training.r_drop": "1"}, "distillation has no R-Drop"),
+    ({"training.r_drop": "1"}, "distillation has no R-Drop"),
     ({"training.temperature": "0"}, "training.temperature must be above 0"),
     ({"training.teachers": "nowhere"}, "nowhere"),
 ])  # fmt: skip
@@ -230,8 +230,18 @@ def test_distillation_needs_a_teacher_with_a_distribution(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="needs a teacher; name models with --teacher"):
         fit(words(), out=tmp_path / "run", assignments={"training.objective": "distillation"})
     copying = raw(tmp_path / "copying", configured(model__head="copy"))
-    with pytest.raises(ConfigError, match="copying: a teacher with a copy head has no distribution"):
-        fit(words(), out=tmp_path / "run", teachers=[copying])
+    with pytest.raises(ConfigError, match="copying: the teacher copies words of the source"):
+        fit(
+            words(), out=tmp_path / "run", teachers=[copying], assignments={**QUICK, **MADE, "model.head": "vocabulary"}
+        )
+
+
+def test_a_student_that_copies_learns_from_one_that_copies(tmp_path: Path) -> None:
+    copying = raw(tmp_path / "copying", configured(model__head="copy"))
+    seen, given = Recorder(), {**QUICK, **MADE, "model.head": "copy", "training.steps": 4}
+    fit(words(), out=tmp_path / "run", teachers=[copying], assignments=given, observers=[seen])
+    assert all(0 < step.facts["teacher"] < 20 for step in seen.steps)
+    assert bundle.load(tmp_path / "run").task.copy
 
 
 def test_other_objectives_take_the_vocabulary_alone(teacher: Path, tmp_path: Path) -> None:

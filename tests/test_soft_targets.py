@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from antiphon.models.distillation import Projection, soft_cross_entropy, soft_cross_entropy_plainly
+from antiphon.core.batch import PAD, Memory, Steps
+from antiphon.models.distillation import (
+    Projection,
+    Said,
+    mixed_cross_entropy,
+    soft_cross_entropy,
+    soft_cross_entropy_plainly,
+)
+from antiphon.models.heads import CopyHead, VocabularyHead
 
 SIZE = 37
 
@@ -59,3 +69,48 @@ def test_a_hopeless_token_costs_a_finite_price() -> None:
     student = Projection(torch.zeros(1, 1), torch.zeros(2, 1), torch.tensor([0.0, -300.0]))
     teacher = Projection(torch.zeros(1, 1), torch.zeros(2, 1), torch.tensor([-300.0, 0.0]))
     assert float(soft_cross_entropy(student, [teacher])) == pytest.approx(300.0)
+
+
+# Students that copy
+
+COPIES = [[4, 38, 6, 3], [37, 39, 7, 3]]
+
+
+def said(head: type[VocabularyHead], seed: int, *, learns: bool = False) -> Said:
+    """A head over steps that look at four source tokens."""
+    draw = torch.Generator().manual_seed(seed)
+    made = head(torch.nn.Parameter(torch.randn(SIZE, 8, generator=draw)))
+    hidden = torch.randn(2, 9, 8, generator=draw).requires_grad_(learns)
+    weights = torch.rand(2, 9, 4, generator=draw).softmax(2).requires_grad_(learns)
+    memory = Memory(torch.zeros(2, 4, 8), torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 8), torch.tensor(COPIES))
+    return Said(made, Steps(hidden, weights), memory)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("teachers", [[CopyHead], [VocabularyHead], [CopyHead, VocabularyHead]])
+def test_pieces_of_mixtures_give_the_plain_sum_and_gradients(teachers: list[Any], temperature: float) -> None:
+    """By hand: probabilities to a power, divided by their sum, and zero where a teacher cannot say a word."""
+    labels = torch.full((2, 9), 5)
+    labels[1, 6:] = PAD
+    student = said(CopyHead, 1, learns=True)
+    taught = [said(head, 2 + number) for number, head in enumerate(teachers)]
+    learns = [student.steps.hidden_BTD, student.steps.weights_BTS, *student.head.parameters()]
+
+    def spread(each: Said) -> Tensor:
+        powers = each.log_probs(slice(None)).exp() ** (1 / temperature)
+        chances = powers if temperature == 1 else powers / powers.sum(2, keepdim=True)
+        return torch.nn.functional.pad(chances, (0, SIZE + 3 - chances.shape[2]))
+
+    wanted = torch.stack([spread(each).detach() for each in taught]).mean(0)
+    plain = -(wanted * spread(student).log().clamp_min(-100))[labels != PAD].sum()
+    found = mixed_cross_entropy(student, taught, labels, temperature=temperature, rows=4)
+    torch.testing.assert_close(found, plain)
+    for one, other in zip(torch.autograd.grad(found, learns), torch.autograd.grad(plain, learns), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copying_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    student = said(CopyHead, 1, learns=True)
+    found = mixed_cross_entropy(student, [student], torch.full((2, 9), 5))
+    [gradient] = torch.autograd.grad(found, [student.head.weight])
+    assert gradient.abs().max() < 1e-5

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
+from antiphon.core.batch import PAD, Memory, Steps
+from antiphon.models.heads import VocabularyHead
 from antiphon.models.linear import blocks, chunks, whole
 
 ROWS = 512
@@ -107,3 +110,54 @@ def soft_cross_entropy_plainly(
     chances = [(F.linear(*teacher) / temperature).softmax(1) for teacher in teachers]
     wanted_NV = torch.stack(chances).mean(0).detach()
     return -(wanted_NV * (F.linear(*student) / temperature).log_softmax(1)).sum()
+
+
+class Said(NamedTuple):
+    """What a model says of all steps, whatever its head."""
+
+    head: VocabularyHead
+    steps: Steps
+    memory: Memory
+
+    def log_probs(self, part: slice) -> Tensor:
+        """Of some steps, `[B, t, V]`, with the source's own words behind if the head copies."""
+        steps = Steps(self.steps.hidden_BTD[:, part], self.steps.weights_BTS[:, part])
+        return self.head.log_probs(steps, self.memory)
+
+
+def mixed_cross_entropy(
+    student: Said, teachers: Sequence[Said], labels_BT: Tensor, *, temperature: float = 1.0, rows: int = ROWS
+) -> Tensor:
+    """The same for a student that copies: its whole distribution, over the vocabulary and the words of the source.
+
+    A teacher may copy or not; all number their tokens alike. A distribution at a temperature is its power
+    1/temperature, divided by its sum, which is what dividing logits gives. A few steps are held at once, and made again
+    for their gradient.
+    """
+    size, length = labels_BT.shape
+    count = max(1, rows // size)
+
+    def piece(hidden_BTD: Tensor, weights_BTS: Tensor, part: slice) -> Tensor:
+        with torch.no_grad():
+            wanted_BTV = torch.stack(_together([_tempered(each.log_probs(part), temperature) for each in teachers]))
+            wanted_BTV = wanted_BTV.exp().mean(0)
+        said = student.head.log_probs(Steps(hidden_BTD, weights_BTS), student.memory)
+        logs_BTV, wanted_BTV = _together([_tempered(said, temperature), wanted_BTV], 0.0)
+        return -(wanted_BTV * logs_BTV).sum(2)[labels_BT[:, part] != PAD].sum()
+
+    total = labels_BT.new_zeros((), dtype=torch.float32)
+    for begin in range(0, length, count):
+        part = slice(begin, begin + count)
+        hidden_BTD, weights_BTS = student.steps.hidden_BTD[:, part], student.steps.weights_BTS[:, part]
+        total = total + checkpoint(piece, hidden_BTD, weights_BTS, part, use_reentrant=False)
+    return total
+
+
+def _tempered(log_probs_BTV: Tensor, temperature: float) -> Tensor:
+    return log_probs_BTV if temperature == 1 else (log_probs_BTV / temperature).log_softmax(2)
+
+
+def _together(parts: Sequence[Tensor], empty: float = -torch.inf) -> list[Tensor]:
+    """All as wide as the widest."""
+    width = max(part.shape[2] for part in parts)
+    return [F.pad(part, (0, width - part.shape[2]), value=empty) for part in parts]

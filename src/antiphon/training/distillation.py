@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from antiphon.core.batch import Batch, Loss, Steps
+from antiphon.core.batch import Batch, Loss, Memory, Steps
 from antiphon.core.config import Config, Training, override
 from antiphon.core.errors import ConfigError
 from antiphon.data.facts import MARKS
 from antiphon.data.modalities import Text
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.task import Task
-from antiphon.models.distillation import Projection, soft_cross_entropy
+from antiphon.models.distillation import Projection, Said, mixed_cross_entropy, soft_cross_entropy
 from antiphon.models.functional import real_rows
-from antiphon.models.heads import coverage_loss
+from antiphon.models.heads import CopyHead, coverage_loss
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.finetuning import SIDE, Start, agree
 from antiphon.training.identity import fingerprint_bundle
@@ -59,7 +59,7 @@ class Distillation(Objective):
         if self.sampling:
             batch = sampled(model, batch, self.sampling * min(1.0, progress))
         steps, memory = model(batch)
-        soft = self.against(model, steps, batch)
+        soft = self.against(model, steps, memory, batch)
         total = (1 - self.share) * self.temperature**2 * soft
         if self.share:
             total = total + self.share * model.words.loss(steps, memory, batch.labels_BT, self.smoothing).total
@@ -68,36 +68,39 @@ class Distillation(Objective):
         loss = Loss(total, batch.count, {"teacher": float(soft.detach())})
         return {"model": model.heard(loss, memory, batch, self.ctc)}
 
-    def against(self, model: Seq2Seq, steps: Steps, batch: Batch) -> torch.Tensor:
+    def against(self, model: Seq2Seq, steps: Steps, memory: Memory, batch: Batch) -> torch.Tensor:
         """The cross-entropy against the teachers, in nats, summed over the real target tokens."""
-        rows, weight = real_rows(batch.labels_BT), model.words.weight
-        taught = []
+        weight, taught = model.words.weight, list[Said]()
         with torch.no_grad():
             for teacher in self.teachers:
                 teacher.to(device=weight.device, dtype=weight.dtype)
-                taught.append(projection(teacher, teacher(batch)[0], rows))
-        return soft_cross_entropy(projection(model, steps, rows), taught, temperature=self.temperature)
+                taught.append(Said(teacher.words, *teacher(batch)))
+        student = Said(model.words, steps, memory)
+        if isinstance(model.words, CopyHead):
+            return mixed_cross_entropy(student, taught, batch.labels_BT, temperature=self.temperature)
+        rows = real_rows(batch.labels_BT)
+        parts = [projection(each, rows) for each in (student, *taught)]
+        return soft_cross_entropy(parts[0], parts[1:], temperature=self.temperature)
 
     def facts(self, loss: Loss) -> dict[str, float]:
         """Nats of cross-entropy against the teachers a target token, at the temperature."""
         return {"teacher": loss.sums["teacher"] / max(1, loss.count), **heard(loss)}
 
 
-def projection(model: Seq2Seq, steps: Steps, rows: torch.Tensor) -> Projection:
+def projection(said: Said, rows: torch.Tensor) -> Projection:
     """What a model's logits are made of in these rows of all steps."""
-    return Projection(steps.hidden_BTD.flatten(0, 1).index_select(0, rows), model.words.weight, model.words.bias)
+    hidden_ND = said.steps.hidden_BTD.flatten(0, 1).index_select(0, rows)
+    return Projection(hidden_ND, said.head.weight, said.head.bias)
 
 
 def from_settings(settings: Training, task: Task | None = None) -> Objective:
     """The objective of the settings, where it needs no rewards; with a task the teachers must fit it."""
     if settings.objective != "distillation":
         return token_level(settings)
-    teachers = Teachers.open(settings.teachers, distributions=True)
-    if task is not None and task.copy:
-        do = "set model.head=vocabulary"
-        raise ConfigError("a student with a copy head cannot learn from distributions", got="model.head=copy", do=do)
+    teachers = Teachers.open(settings.teachers)
     if task is not None:
         teachers.check(task)
+        teachers.check_heads(task)
     return Distillation(settings, [bundle.model for bundle in teachers.bundles])
 
 
@@ -109,21 +112,23 @@ class Teachers:
     names: tuple[str, ...]
 
     @classmethod
-    def open(cls, paths: Sequence[str], distributions: bool = False) -> Teachers:
-        """Bundles or runs, for their vocabularies and answers, or for their `distributions` as well.
-
-        Raises `ConfigError` where there are none, or where they do not go together.
-        """
+    def open(cls, paths: Sequence[str]) -> Teachers:
+        """Bundles or runs. Raises `ConfigError` where there are none, or where they do not go together."""
         if not paths:
             do = "name models with --teacher, or training.teachers"
             raise ConfigError("training.objective=distillation needs a teacher", do=do)
         found = cls(tuple(load(Path(path)) for path in paths), tuple(paths))
         for name, bundle in zip(found.names, found.bundles, strict=True):
-            if distributions and bundle.task.copy:
-                do = "leave it out; `antiphon distill --level sequence` learns from its answers"
-                raise ConfigError("a teacher with a copy head has no distribution to learn from", where=name, do=do)
             found.check(bundle.task, name)
         return found
+
+    def check_heads(self, task: Task) -> None:
+        """Refuse a teacher that copies where the student cannot: it expects words that the student never says."""
+        for name, bundle in zip(self.names, self.bundles, strict=True):
+            if bundle.task.copy and not task.copy:
+                do = "set model.head=copy; or `antiphon distill --level sequence` learns from its answers"
+                raise ConfigError("the teacher copies words of the source, and the student has no copy head",
+                                  where=name, got="model.head=vocabulary", do=do)  # fmt: skip
 
     def check(self, task: Task, where: str = "the student") -> None:
         """Refuse a task that cuts text otherwise, or numbers its tokens otherwise, than the first teacher does."""

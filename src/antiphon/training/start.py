@@ -152,7 +152,7 @@ def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
     """The configuration of a run as far as it is known before its data is."""
     config, kept = finetuning.settings(assignments, origin), origin.bundle.task if origin else None
     if config.training.objective == "distillation" or config.training.teachers:
-        found = Teachers.open(config.training.teachers, config.training.objective == "distillation")
+        found = Teachers.open(config.training.teachers)
         config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
     tag = tag_of(config.data.mix_tag) if config.data.mix_tag else None
     known = kept.source.vocabulary.index if kept and isinstance(kept.source, Text) else {}
