@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -52,11 +54,25 @@ GRAPHS = {
 """Two facts with one subject, a fact, and none."""
 
 
+PARTS = (ENCODERS, DECODERS, ATTENTIONS, HEADS)
+
+
 def combinations() -> Iterator[Model]:
     """Every encoder with every decoder, attention and head; copying needs attention."""
-    for encoder, decoder, attention, head in itertools.product(ENCODERS, DECODERS, ATTENTIONS, HEADS):
-        if (attention, head) != ("none", "copy"):
-            yield model(encoder, decoder, attention, head)
+    for parts in itertools.product(*PARTS):
+        if parts[2:] != ("none", "copy"):
+            yield model(*parts)
+
+
+def architectures() -> list[Any]:
+    """All combinations and variants, as parameters of a test. Two combinations of three are slow: in the others every
+    two parts still meet, with either head."""
+    found = [pytest.param(config, id=label(config)) for config in variants()]
+    for config in combinations():
+        chosen = config.encoder.kind, config.decoder.kind, config.attention, config.head
+        place = sum(kinds.index(str(kind)) for kinds, kind in zip(PARTS, chosen, strict=True))
+        found.append(pytest.param(config, id=label(config), marks=[pytest.mark.slow] if place % 3 else []))
+    return found
 
 
 def variants() -> Iterator[Model]:

@@ -17,8 +17,6 @@ from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local
 from antiphon.training.twin import Twin, compiled
 
-MODELS = [*conformance.combinations(), *conformance.variants()]
-
 
 def found(network: conformance.Seq2Seq, batch: Batch) -> Tensor:
     """The loss, after a backward pass."""
@@ -27,7 +25,7 @@ def found(network: conformance.Seq2Seq, batch: Batch) -> Tensor:
     return loss.total.detach().float()
 
 
-@pytest.mark.parametrize("config", MODELS, ids=conformance.label)
+@pytest.mark.parametrize("config", conformance.architectures())
 def test_bf16_is_near_fp32(config: Model) -> None:
     network, batch = conformance.made(config)
     flat = Flat(network)
