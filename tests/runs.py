@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -68,8 +69,11 @@ def run(config: Config, out: Path, *, resume: bool = False, observers: Sequence[
 
 
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what only costs time in tests: waiting for the disk, and comparing matrix products."""
+    """Leave out what only costs time in tests: waiting for the disk, going through all that pytest holds in memory, and
+    comparing matrix products."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(runner, "probe", lambda: Products("highest", False, {}))
 
 
