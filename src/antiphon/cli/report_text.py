@@ -65,7 +65,8 @@ def _head(title: str) -> Text:
 
 def _curves(run: Run) -> Iterator[RenderableType]:
     """The loss, and what was judged by."""
-    drawn: list[tuple[str, Points]] = [("training loss", thinned(run.curve("loss"), SMOOTH)), ("validation loss", run.losses())]
+    trained = thinned(run.curve("loss"), SMOOTH)
+    drawn: list[tuple[str, Points]] = [("training loss", trained), ("validation loss", run.losses())]
     if run.metric != "loss":
         drawn.append((f"validation {run.metric}", [(step, value) for step, value, _, _ in run.scored(run.metric)]))
     for name, points in drawn:
