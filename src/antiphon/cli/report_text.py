@@ -14,7 +14,7 @@ from rich.text import Text
 from antiphon.cli.display import marked
 from antiphon.cli.drawing import curve
 from antiphon.diagnosis.report.judging import Judged, Judgement
-from antiphon.diagnosis.report.page import lead
+from antiphon.diagnosis.report.page import lead, prescribed, shown
 from antiphon.diagnosis.report.reading import Points, Run, settings, thinned
 from antiphon.diagnosis.report.scores import main_metric
 from antiphon.inference.breakdown import Bucket
@@ -134,8 +134,7 @@ def _doctor(found: Mapping[str, Any] | None) -> Iterator[RenderableType]:
     yield _head("what the doctor says")
     for finding in found.get("findings") or ():
         yield Text(f"  {finding.get('cause')} ({float(finding.get('confidence') or 0):.0%} sure)", "bold")
-        cure = " ".join(f"{name}={value}" for name, value in (finding.get("cure") or {}).items())
-        for line in (finding.get("symptom"), cure or finding.get("action")):
+        for line in (finding.get("symptom"), prescribed(finding) or finding.get("action")):
             yield from [Padding(Text(str(line), overflow="fold"), (0, 0, 0, 4))] if line else []
     if found.get("healthy"):
         yield Text("  nothing is more likely wrong than not", "green")
@@ -150,6 +149,6 @@ def _settings(runs: Sequence[Run]) -> Iterator[RenderableType]:
     yield _head("settings that differ")
     table = Table.grid(padding=(0, 3, 0, 0))
     for name, values in rows:
-        table.add_row(Text(f"  {name}", "cyan"), *(Text(str(value)) for value in values))
+        table.add_row(Text(f"  {name}", "cyan"), *(Text(shown(value)) for value in values))
     yield table
     yield Text()

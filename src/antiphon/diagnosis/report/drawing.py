@@ -97,12 +97,12 @@ def _roomy(low: float, high: float, log: bool) -> tuple[float, float]:
 
 
 def _grid(across: Axis, up: Axis, over: str) -> Iterator[str]:
-    for value in up.ticks():
+    for value, told in written(up.ticks()):
         y = up.at(value)
         yield f'<line class="g" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{short(value)}</text>'
-    for value in across.ticks():
-        yield f'<text x="{across.at(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(value)}</text>'
+        yield f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{told}</text>'
+    for value, told in written(across.ticks()):
+        yield f'<text x="{across.at(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{told}</text>'
     yield f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end" class="q">{escape(over)}</text>'
 
 
@@ -142,9 +142,9 @@ def intervals(rows: Sequence[tuple[str, float, float | None, float | None, int]]
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     across, line = Axis(low - room, high + room, 128, WIDTH - 12), 26
     height = line * len(rows) + 24
-    parts = [f'<text x="{across.at(tick):.1f}" y="{height - 4}" text-anchor="middle">{short(tick)}</text>'
+    parts = [f'<text x="{across.at(tick):.1f}" y="{height - 4}" text-anchor="middle">{told}</text>'
              f'<line class="g" x1="{across.at(tick):.1f}" x2="{across.at(tick):.1f}" y1="4" y2="{height - 18}"/>'
-             for tick in across.ticks()]  # fmt: skip
+             for tick, told in written(across.ticks())]  # fmt: skip
     if zero:
         parts.append(f'<line class="z" x1="{across.at(0):.1f}" x2="{across.at(0):.1f}" y1="4" y2="{height - 18}"/>')
     for number, (name, value, below, above, place) in enumerate(rows):
@@ -236,6 +236,16 @@ def short(value: float) -> str:
     if size >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def written(values: Sequence[float]) -> list[tuple[float, str]]:
+    """Values with texts that tell them apart."""
+    told = [short(value) for value in values]
+    digits = 3
+    while len(set(told)) < len(values) and digits < 9:
+        digits += 1
+        told = [f"{value:.{digits}g}" for value in values]
+    return list(zip(values, told, strict=True))
 
 
 def fit(text: str, most: int) -> str:

@@ -51,7 +51,7 @@ SERIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("answers", "tokens right: by itself, and with the right beginning",
      (("forced_accuracy", "beginning given"), ("free_accuracy", "by itself"))),
     ("answers", "what answers are like",
-     (("repetition", "repeat"), ("distinct", "distinct"), ("copied", "copied"), ("common", "the same"),
+     (("repetition", "repeat"), ("distinct", "distinct"), ("copied", "copied"), ("common", "commonest"),
       ("unended", "no end"))),
     ("answers", "length of answers by that of references", (("length_ratio", "ratio"),)),
     ("attention", "attention",

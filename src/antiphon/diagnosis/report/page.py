@@ -99,7 +99,7 @@ def doctor(runs: Sequence[Run], findings: Sequence[Found | None]) -> str:
 def _finding(finding: Mapping[str, Any]) -> str:
     """Cause, symptom, evidence, how it was told apart, cure and what to expect."""
     evidence = "".join(f"<li>{_evidence(each)}</li>" for each in finding.get("evidence") or ())
-    cure = " ".join(f"{name}={value}" for name, value in (finding.get("cure") or {}).items())
+    cure = prescribed(finding)
     sure = finding.get("confidence")
     told = f" <small>{float(sure):.0%} sure</small>" if isinstance(sure, int | float) else ""
     lines = [("Not something else", finding.get("told_apart")), ("Do", finding.get("action")),
@@ -112,6 +112,11 @@ def _finding(finding: Mapping[str, Any]) -> str:
             f"<p>{escape(str(finding.get('symptom', '')))}</p><ul>{evidence}</ul>{more}"
             f"{f'<p><small>Cure.</small> <code>{escape(cure)}</code></p>' if cure else ''}"
             f"{drawing.joined([picture])}</div>")  # fmt: skip
+
+
+def prescribed(finding: Mapping[str, Any]) -> str:
+    """The settings of a cure as they are typed; nothing where no setting cures."""
+    return " ".join(f"{name}={shown(value)}" for name, value in (finding.get("cure") or {}).items())
 
 
 def _evidence(each: Any) -> str:
@@ -158,6 +163,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if value is None:
         return "auto"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
