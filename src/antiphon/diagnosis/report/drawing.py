@@ -10,8 +10,10 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 44, 62, 12, 34
-"""Around what is drawn: room for values, names, nothing, and steps."""
+LEFT, TOP, BOTTOM = 44, 12, 34
+"""Around what is drawn: room for values, for nothing, and for steps."""
+NAME, LETTER = 18, 6.2
+"""Most letters of a name at the right of what is drawn, and the width of one."""
 TICKS = 4
 
 
@@ -79,10 +81,11 @@ def chart(lines: Sequence[Line], *, name: str, over: str = "step", log: bool = F
     xs = [x for line in kept for x, _ in line.points]
     ys = [y for line in kept for _, y in line.points]
     ys += [value for line in kept for band in line.band for value in band[1:]]
-    across = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+    named = max(len(fit(line.name, NAME)) for line in kept)
+    across = Axis(min(xs), max(xs), LEFT, WIDTH - 12 - LETTER * named)
     up = Axis(*_roomy(min(ys), max(ys), log), HEIGHT - BOTTOM, TOP, log)
     body = [*_grid(across, up, over), *(part for line in kept for part in _curve(line, across, up))]
-    body += _names(kept, up)
+    body += _names(kept, across, up)
     caption = f"<figcaption>{escape(name)}{f' <small>{escape(unit)}</small>' if unit else ''}</figcaption>"
     picture = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)}">{"".join(body)}</svg>'
     return f"<figure>{caption}{picture}</figure>"
@@ -99,11 +102,11 @@ def _roomy(low: float, high: float, log: bool) -> tuple[float, float]:
 def _grid(across: Axis, up: Axis, over: str) -> Iterator[str]:
     for value, told in written(up.ticks()):
         y = up.at(value)
-        yield f'<line class="g" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<line class="g" x1="{LEFT}" x2="{across.end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{told}</text>'
     for value, told in written(across.ticks()):
         yield f'<text x="{across.at(value):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{told}</text>'
-    yield f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end" class="q">{escape(over)}</text>'
+    yield f'<text x="{across.end:.1f}" y="{HEIGHT - 3}" text-anchor="end" class="q">{escape(over)}</text>'
 
 
 def _curve(line: Line, across: Axis, up: Axis) -> Iterator[str]:
@@ -120,7 +123,7 @@ def _curve(line: Line, across: Axis, up: Axis) -> Iterator[str]:
             yield f'<circle class="d {kind}" cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="2.6">{about}</circle>'
 
 
-def _names(lines: Sequence[Line], up: Axis) -> Iterator[str]:
+def _names(lines: Sequence[Line], across: Axis, up: Axis) -> Iterator[str]:
     """The names at the ends of the curves, kept apart."""
     wanted = sorted((up.at(line.points[-1][1]), number) for number, line in enumerate(lines) if line.name)
     places, last = dict[int, float](), -math.inf
@@ -129,8 +132,8 @@ def _names(lines: Sequence[Line], up: Axis) -> Iterator[str]:
     over = max(0.0, last - (HEIGHT - BOTTOM))
     for number, y in places.items():
         line = lines[number]
-        yield (f'<text class="n c{line.place}{" f" if line.faint else ""}" x="{WIDTH - RIGHT + 6}" '
-               f'y="{y - over + 4:.1f}">{escape(line.name)}</text>')  # fmt: skip
+        yield (f'<text class="n c{line.place}{" f" if line.faint else ""}" x="{across.end + 6:.1f}" '
+               f'y="{y - over + 4:.1f}">{escape(fit(line.name, NAME))}</text>')  # fmt: skip
 
 
 def intervals(rows: Sequence[tuple[str, float, float | None, float | None, int]], *, zero: bool = False) -> str:
