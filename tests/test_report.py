@@ -57,6 +57,13 @@ FINDING = {
 }  # fmt: skip
 
 
+def probed(log: Path, events: list[dict[str, Any]]) -> None:
+    """Give a log these probes and no others, and a line that a crash has torn."""
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if '"event": "probe"' not in line]
+    lines += [json.dumps(event) for event in events]
+    log.write_text("\n".join(lines) + '\n{"event": "torn', encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two small runs of the same pairs, the first with probes."""
@@ -68,8 +75,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "valid.tsv").write_text("".join(f"{s}\t{t}\n" for s, t in PAIRS), encoding="utf-8")
         for name, more in (("first", {}), ("second & more", {"training.steps": 4})):
             fit(folder / "pairs.tsv", valid=folder / "valid.tsv", out=folder / name, assignments={**SETTINGS, **more})
-        with open(folder / "first" / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write("".join(json.dumps(event) + "\n" for event in PROBES) + '{"event": "torn')
+        for name in ("first", "second & more"):
+            probed(folder / name / "log.jsonl", PROBES if name == "first" else [])
     return folder
 
 
