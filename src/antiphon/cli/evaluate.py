@@ -48,6 +48,10 @@ def evaluate(
     from antiphon.inference.evaluate import evaluate as score
 
     guesser = predictor(model, backward, knowledge, adapter)
+    if robust:
+        from antiphon.inference.robustness import check
+
+        check(guesser.config)
     chosen = searching(guesser.config, settings)
     columns = metric_names(by)
     pairs = scored_pairs(data, guesser.config)

@@ -122,10 +122,8 @@ def robustness(
     `clean` is the evaluation of the same pairs by the same predictor. Raises `ConfigError` where sources are no text.
     """
     config = predictor.config
-    if config.data.source.kind not in (None, "text") or config.data.target.kind == "numbers":
-        do = "leave it out: recordings, films, arrays and numbers have noise of other kinds"
-        raise ConfigError("--robust is for sources and targets of text", got=config.data.source.kind, do=do)
-    drops, left_out = [], {}
+    check(config)
+    drops, left_out = list[Drop](), dict[str, str]()
     for each in PERTURBATIONS:
         why = unsuited(each, config)
         asked = None if why else perturbed(each, pairs, clean.answers, seed)
@@ -134,6 +132,13 @@ def robustness(
         else:
             drops.append(_dropped(each, asked, predictor, clean, decoding, seed))
     return Robustness(drops, left_out)
+
+
+def check(config: Config) -> None:
+    """Refuse what has no noise of these kinds, with `ConfigError`: to be known before anything is answered."""
+    if config.data.source.kind not in (None, "text") or config.data.target.kind == "numbers":
+        do = "leave it out: recordings, films, arrays and numbers have noise of other kinds"
+        raise ConfigError("--robust is for sources and targets of text", got=config.data.source.kind, do=do)
 
 
 def unsuited(each: Perturbation, config: Config) -> str:
