@@ -15,6 +15,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data import augment
 from antiphon.data.augment import MASK, REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.corpus import Pair
+from antiphon.data.noise import BESIDE
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
 from antiphon.inference.task import Task
 from antiphon.training.start import fit, resume
@@ -115,8 +116,8 @@ def test_typos_touch_letters_at_their_rate() -> None:
 
 
 def test_keys_are_beside_each_other() -> None:
-    assert set(augment.BESIDE["s"]) == set("wedxza")
-    assert set(augment.BESIDE["q"]) == set("wa")
+    assert set(BESIDE["s"]) == set("wedxza")
+    assert set(BESIDE["q"]) == set("wa")
 
 
 def test_casing_and_punctuation_change_the_whole_source_at_their_rate() -> None:

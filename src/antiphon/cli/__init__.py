@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "Talk with a trained model; it remembers what was said.",
     "serve": "Serve trained models over HTTP, with a web page.",
     "evaluate": "Score a model on pairs, with 95 % intervals.",
+    "report": "Show a run, or several beside each other, on a page or in the terminal.",
     "compare": "Score two models on the same pairs and test whether they differ.",
     "export": "Write a model for an engine that answers faster than PyTorch.",
     "sweep": "Draw quality against variety of models over temperatures.",

@@ -91,6 +91,9 @@ class Augment:
     typos: float = setting(0.0, "rate at which a letter of the source is mistyped")
     casing: float = setting(0.0, "rate at which a source is put in lower case or capitals")
     punctuation: float = setting(0.0, "rate at which a source loses the punctuation at its end")
+    robust: bool = setting(
+        False, "noise that people make and that leaves the meaning: capitals, typing errors, lost full stops, symbols"
+    )
     synonyms: str = setting("", "wordnet, or a file of groups of synonyms or of word vectors")
     synonym_rate: float = setting(0.1, "rate at which a word that has synonyms becomes one of them")
     names: float | None = setting(None, "rate at which a rare word that both sides share becomes a made-up one on both")

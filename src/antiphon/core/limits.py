@@ -203,5 +203,5 @@ def _check_numbers(config: Config, where: str) -> None:
 _OF_NUMBERS = ("gaussian", "quantile")
 
 _OF_TEXT = ("drop", "swap", "replace", "mask", "insert", "typos", "casing", "punctuation", "synonyms", "names", "stems",
-            "switchout")  # fmt: skip
+            "switchout", "robust")  # fmt: skip
 """Kinds of augmentation that change words."""

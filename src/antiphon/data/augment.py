@@ -6,10 +6,9 @@ A change works on the text of a pair before it is cut into tokens, and follows f
 from __future__ import annotations
 
 import math
-import unicodedata
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from random import Random
@@ -22,6 +21,7 @@ from antiphon.data.columns import Pair
 from antiphon.data.corpus import Texts
 from antiphon.data.modalities import count_tokens
 from antiphon.data.names import Names, Stems
+from antiphon.data.noise import NOISE, Mixed, Typos, recased, unpunctuated, with_texts
 from antiphon.data.synonyms import Synonyms
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
 
@@ -52,14 +52,18 @@ class Augmenter:
         return pair
 
 
-def learn(pairs: Iterable[Pair], data: Data, source: Tokenizer, target: Tokenizer) -> Augmenter | None:
+def learn(
+    pairs: Iterable[Pair], data: Data, source: Tokenizer, target: Tokenizer, noise: Collection[str] = NOISE
+) -> Augmenter | None:
     """What the settings ask for, or None; units and synonyms are learned from training pairs, gone through again.
 
-    `source` and `target` are the tokenizers of the sides: their kinds say what a unit of text is. Raises `ConfigError`
-    for a setting that could do nothing, and what `synonyms.learn` raises.
+    `source` and `target` are the tokenizers of the sides: their kinds say what a unit of text is. `noise` are the kinds
+    of it that leave a source's meaning as it is, for `data.augment.robust`. Raises `ConfigError` for a setting that
+    could do nothing, and what `synonyms.learn` raises.
     """
     settings = data.augment
-    wanted = any(getattr(settings, name) for name in (*RATES, "switchout", "synonyms")) or settings.reverse != "none"
+    wanted = any(getattr(settings, name) for name in (*RATES, "switchout", "synonyms", "robust"))
+    wanted = wanted or settings.reverse != "none"
     if not wanted or not settings.share:
         return None
     if settings.casing and data.source.lowercase:
@@ -73,6 +77,8 @@ def learn(pairs: Iterable[Pair], data: Data, source: Tokenizer, target: Tokenize
         cut = source.encode if source.kind == "chinese" else synonyms.words_of if ours.spaced else None
         table = synonyms.learn(settings.synonyms, Texts(pairs, ["source"]), cut)
     changes = {name: change for name, rate, change in _kinds(settings, ours, theirs, table) if rate}
+    if settings.robust:
+        changes |= {"robust": Mixed.learn(noise, ours.letters)}
     if settings.stems:
         changes = {"stems": Stems.learn(settings.stems, pairs, ours.units, theirs.units), **changes}
     if settings.names:
@@ -143,11 +149,6 @@ class Side:
         return found
 
 
-def _with(pair: Pair, source: str, target: str) -> Pair:
-    """The pair with other texts, or as it is where they are blank."""
-    return Pair(source if source.strip() else pair.source, target if target.strip() else pair.target, (), pair.context)
-
-
 # Noise on units
 
 
@@ -161,7 +162,7 @@ class Noisy:
     def __call__(self, pair: Pair, draw: Random) -> Pair:
         before = self.units.encode(pair.source)
         after = self.noise(before, draw)
-        return pair if after == before else _with(pair, self.units.decode(after), pair.target)
+        return pair if after == before else with_texts(pair, self.units.decode(after), pair.target)
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class SwitchOut:
 
     def __call__(self, pair: Pair, draw: Random) -> Pair:
         source = self._switched(pair.source, self.source, draw)
-        return _with(pair, source, self._switched(pair.target, self.target, draw))
+        return with_texts(pair, source, self._switched(pair.target, self.target, draw))
 
     def _switched(self, text: str, side: Side, draw: Random) -> str:
         units = side.units.encode(text)
@@ -265,59 +266,7 @@ class Sometimes:
     def __call__(self, pair: Pair, draw: Random) -> Pair:
         if draw.random() >= self.rate:
             return pair
-        return _with(pair, self.change(pair.source, draw), pair.target)
-
-
-def unpunctuated(text: str, draw: Random) -> str:
-    """The text without the punctuation at its end."""
-    end = len(text.rstrip())
-    while end and unicodedata.category(text[end - 1]).startswith("P"):
-        end -= 1
-    return text[:end].rstrip() if end < len(text.rstrip()) else text
-
-
-def recased(text: str, draw: Random) -> str:
-    """The text in lower case, in capitals, or with a capital at each word, whichever it is not already."""
-    titled = "".join(piece.capitalize() for piece in synonyms.words_of(text))
-    others = sorted({text.lower(), text.upper(), titled} - {text})
-    return draw.choice(others) if others else text
-
-
-KEYS = ("qwertyuiop", 0.0), ("asdfghjkl", 0.25), ("zxcvbnm", 0.75)
-_PLACES = {key: (row, start + column) for row, (keys, start) in enumerate(KEYS) for column, key in enumerate(keys)}
-BESIDE = {
-    key: [other for other, (r, c) in _PLACES.items() if other != key and abs(r - row) <= 1 and abs(c - column) <= 1]
-    for key, (row, column) in _PLACES.items()
-}
-"""The letters around each on a keyboard."""
-
-
-@dataclass(frozen=True)
-class Typos:
-    """Each letter or digit of the source, at a rate, is left out, doubled, changed with the next, or hit beside: a
-    neighbour on the keyboard, of other scripts any letter (Belinkov and Bisk 2018)."""
-
-    rate: float
-    letters: tuple[str, ...]
-
-    def __call__(self, pair: Pair, draw: Random) -> Pair:
-        text, place, found = pair.source, 0, list[str]()
-        while place < len(text):
-            here, after = text[place], text[place + 1 : place + 2]
-            if here.isalnum() and draw.random() < self.rate:
-                kind = draw.randrange(4)
-                if kind == 2 and after.isalnum():
-                    here, place = after + here, place + 1
-                else:
-                    here = ("", here + here, self._beside(here, draw), self._beside(here, draw))[kind]
-            found.append(here)
-            place += 1
-        return _with(pair, "".join(found), pair.target)
-
-    def _beside(self, letter: str, draw: Random) -> str:
-        near: Sequence[str] = BESIDE.get(letter.lower()) or self.letters or letter
-        hit = draw.choice(near)
-        return hit.upper() if letter.isupper() else hit
+        return with_texts(pair, self.change(pair.source, draw), pair.target)
 
 
 @dataclass(frozen=True)
@@ -333,7 +282,7 @@ class Replaced:
             others = self.synonyms.of(piece)
             if others and draw.random() < self.rate:
                 pieces[place] = draw.choice(others)
-        return _with(pair, "".join(pieces), pair.target)
+        return with_texts(pair, "".join(pieces), pair.target)
 
 
 @dataclass(frozen=True)

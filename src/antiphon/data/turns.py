@@ -114,7 +114,7 @@ class Spoken:
 
 
 @dataclass(frozen=True)
-class _Newest:
+class Newest:
     """A change of the newest turn alone: what was said before it stays."""
 
     change: Change
@@ -131,4 +131,4 @@ class _Newest:
 
 def on_newest(augmenter: Augmenter) -> Augmenter:
     """The augmentation for dialogues."""
-    return replace(augmenter, changes={name: _Newest(change) for name, change in augmenter.changes.items()})
+    return replace(augmenter, changes={name: Newest(change) for name, change in augmenter.changes.items()})

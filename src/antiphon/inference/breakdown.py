@@ -160,3 +160,15 @@ def worst_answers(
     errors = [letters.sentence(letters.stats(*each)) for each in zip(answers, references, strict=True)]
     order = sorted(range(len(pairs)), key=lambda row: (-badness[row], -errors[row], row))[:WORST]
     return [Worst(row + 1, pairs[row].source, answers[row], references[row], scores[row]) for row in order]
+
+
+def best_answers(
+    metrics: Sequence[Metric], tables: Mapping[str, Stats], pairs: Sequence[Pair], answers: Sequence[str]
+) -> list[Worst]:
+    """The best by the first metric; of equals, those to the longest sources."""
+    first = metrics[0]
+    scores = [first.sentence(row) for row in tables[first.name]]
+    goodness = [score if first.higher_is_better else -score for score in scores]
+    order = sorted(range(len(pairs)), key=lambda row: (-goodness[row], -len(pairs[row].source), row))[:WORST]
+    references = [pair.references or (pair.target,) for pair in pairs]
+    return [Worst(row + 1, pairs[row].source, answers[row], references[row], scores[row]) for row in order]

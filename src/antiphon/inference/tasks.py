@@ -30,7 +30,8 @@ class Preset:
     follow from the data. `spelled`: short strings are cut into characters. `longest_source`: a source may have so many
     tokens, if the tokenizer does not allow more. `copy`: words of the source can be copied. `no_repeat`: n-grams of
     this length do not recur in an answer, unless it is spelled. `turns`: a source may be a dialogue
-    (`antiphon.data.turns`). `source` and `target`: what they are, where they are not text.
+    (`antiphon.data.turns`). `noise` are the kinds of it (`antiphon.data.noise`) that leave the meaning of a source, or
+    of its target, as it is. `source` and `target`: what they are, where they are not text.
     """
 
     name: str
@@ -42,10 +43,12 @@ class Preset:
     copy: bool = False
     no_repeat: int = 0
     turns: bool = False
+    noise: tuple[str, ...] = ("casing", "punctuation", "spaces", "symbols")
     source: Kind | None = None
     target: Kind | None = None
 
 
+_WRITTEN = ("casing", "typos", "punctuation", "spaces", "symbols")
 _ANSWERS = "judged on real answers"
 _LOSS = "cheap and steady: good answers may share no word with the one that is known"
 _SOMETHING = Choice("decoding.min_length", 1, "an empty answer is none")
@@ -61,6 +64,7 @@ TRANSLATION = Preset(
     "sentences into another language or style",
     metrics=("bleu", "chrf"),
     choices=(Choice("training.metric", "chrf", _ANSWERS),),
+    noise=(*_WRITTEN, "single", "joined"),
 )
 SUMMARIZATION = Preset(
     "summarization",
@@ -70,6 +74,7 @@ SUMMARIZATION = Preset(
     longest_source=512,
     copy=True,
     no_repeat=3,
+    noise=_WRITTEN,
 )
 DIALOGUE = Preset(
     "dialogue",
@@ -77,12 +82,14 @@ DIALOGUE = Preset(
     metrics=("bleu", "distinct1", "distinct2"),
     choices=(Choice("training.metric", "loss", _LOSS), _SOMETHING),
     turns=True,
+    noise=_WRITTEN,
 )
 CODE = Preset(
     "code",
     "descriptions into programs, queries or commands",
     metrics=("exact", "bleu"),
     copy=True,
+    noise=("punctuation", "spaces", "symbols"),
 )
 DATA_TO_TEXT = Preset(
     "data-to-text",
@@ -90,6 +97,7 @@ DATA_TO_TEXT = Preset(
     metrics=("bleu", "chrf"),
     longest_source=512,
     copy=True,
+    noise=("spaces", "symbols"),
 )
 CLASSIFICATION = Preset(
     "classification",
@@ -104,6 +112,7 @@ CLASSIFICATION = Preset(
         Choice("decoding.max_length", 1, "the name of a class is one token"),
         Choice("decoding.beam", 1, "the likeliest class"),
     ),
+    noise=_WRITTEN,
 )
 
 SPEECH = Preset(
@@ -112,6 +121,7 @@ SPEECH = Preset(
     metrics=("wer", "cer"),
     source="speech",
     choices=(Choice("training.metric", "wer", _ANSWERS),),
+    noise=(),
 )
 
 CAPTIONING = Preset(
@@ -120,6 +130,7 @@ CAPTIONING = Preset(
     metrics=("bleu", "chrf"),
     source="video",
     choices=(Choice("training.metric", "chrf", _ANSWERS), _SOMETHING),
+    noise=(),
 )
 
 FORECASTING = Preset(
@@ -129,6 +140,7 @@ FORECASTING = Preset(
     source="numbers",
     target="numbers",
     choices=(Choice("training.metric", "mase", "series of any size count alike"),),
+    noise=(),
 )
 
 PRESETS = {

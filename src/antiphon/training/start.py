@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 from antiphon.core.config import Config, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.core.marks import REVERSED
-from antiphon.data import augment, turns
+from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
 from antiphon.data.corpus import Chain, Corpus, Pair, group_references, overlap
@@ -29,6 +30,7 @@ from antiphon.data.report import Report
 from antiphon.data.signals import Signal
 from antiphon.data.sizes import sizes
 from antiphon.data.store import Store, join, prepare
+from antiphon.inference import tasks
 from antiphon.inference.tags import tag_of, tagged
 from antiphon.inference.task import Task
 from antiphon.training import finetuning, recipes
@@ -193,7 +195,10 @@ def _task(
     if origin is None and config.training.teachers:
         return replace(Teachers.open(config.training.teachers).task(config), find=find), config
     if origin is None:
-        return Task.learn(Chain((pairs, mixed)) if mixed else pairs, config, find), config
+        more: list[Iterable[Pair]] = [mixed] if mixed else []
+        if config.data.augment.robust and "casing" in tasks.get(config.task).noise:
+            more.append(noise.Recased(turns.Spoken(pairs)))
+        return Task.learn(Chain((pairs, *more)) if more else pairs, config, find), config
     task, config, lines = origin.task(config, pairs, find)
     for line in lines:
         audience.note("start", line)
@@ -230,8 +235,9 @@ def _encode(
     report, held_out_report, data = Report(), Report(), config.data
     anew = bool(data.source.sampling or data.target.sampling or data.augment.speed or task.augment)
     size = None if task.copy else max(task.source.size, task.target.size)
-    store = prepare(train_part, partial(task.encode, report=report), run / "data", report=report, ids_below=size,
-                    keep_text=anew, balance=data.balance)  # fmt: skip
+    more = _more(config, task, train_part, audience)
+    store = prepare(Chain((train_part, more)), partial(task.encode, report=report), run / "data", report=report,
+                    ids_below=size, keep_text=anew, balance=data.balance)  # fmt: skip
     held_out = list(group_references(_fitting(valid_part, task, held_out_report)))
     if not held_out:
         raise DataError("no pair is left to validate with", where=valid_part.name)
@@ -254,11 +260,33 @@ def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
     if isinstance(task.source, Signal) or isinstance(task.target, Numbers):
         return task
     texts = turns.Spoken(pairs) if task.turns else pairs
-    changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer)
+    kinds = tasks.get(config.task).noise
+    changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer, kinds)
     if changed and "reverse" in changed.changes and REVERSED not in task.source.vocabulary.index:
         do = "take data.augment.reverse=none, or train anew"
         raise ConfigError(f"the model to go on from has no {REVERSED} in its vocabulary", do=do)
     return replace(task, augment=turns.on_newest(changed) if changed and task.turns else changed)
+
+
+def _more(config: Config, task: Task, pairs: Corpus, audience: Audience) -> list[Pair]:
+    """Pairs of two, and of a word, that are added where sources of other lengths are to be learned."""
+    kinds = tasks.get(config.task).noise
+    if not config.data.augment.robust or task.augment is None or not {"joined", "single"} <= set(kinds):
+        return []
+    limits = [side.max_length or math.inf for side in (config.data.source, config.data.target)]
+
+    def fits(pair: Pair) -> bool:
+        example = task.encode(pair)
+        return len(example.source) < limits[0] and len(example.target) < limits[1]
+
+    two = noise.two_as_one(pairs, random.Random(f"longer {config.training.seed}"), noise.LONGER)
+    two = [pair for pair in two if fits(pair)]
+    one = noise.dictionary(pairs) if not config.data.context and not config.data.balance else []
+    one = one[: round(len(two) * noise.WORDS / noise.LONGER)]
+    shown = "".join(f", '{pair.source}' -> '{pair.target}'" for pair in one[:3])
+    told = f"{len(two):,} pairs of two in a row and {len(one):,} of single words are added{shown}"
+    audience.note("data", f"training data: {told}")
+    return [*two, *one]
 
 
 def _effects(config: Config, task: Task, store: Store) -> Iterator[str]:

@@ -1,0 +1,151 @@
+"""A run's model on pairs: scores with intervals, where it errs, its best and worst answers, and where it looked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from antiphon.core.errors import AntiphonError
+from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs
+from antiphon.diagnosis.report.reading import Run
+from antiphon.inference.breakdown import Worst, best_answers
+from antiphon.inference.bundle import load
+from antiphon.inference.evaluate import Evaluation, compare, evaluate, of_numbers
+from antiphon.inference.predictor import Predictor
+from antiphon.metrics import scoring
+from antiphon.metrics.base import Metric, Pooled
+from antiphon.metrics.significance import Comparison
+from antiphon.metrics.words import units
+from antiphon.training.sources import Sources
+
+PAIRS, COUNTED = 1000, 200_000
+"""Pairs that are answered where nobody says how many, and training targets whose words are counted."""
+MAPS, LONGEST = 4, 24
+"""Attention maps that are drawn, and the most tokens of a side of one."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where a model looked: weights `[T, S]` of an answer's tokens on its source's."""
+
+    source: list[str]
+    answer: list[str]
+    weights_TS: np.ndarray
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model on pairs; `why` says why there is nothing where the model or its data are not here."""
+
+    evaluation: Evaluation | None = None
+    best: tuple[Worst, ...] = ()
+    looks: tuple[Look, ...] = ()
+    parameters: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All runs on the same pairs of `data`, and tests of each later one against the first."""
+
+    data: str
+    pairs: int
+    of: int
+    judged: list[Judged]
+    tests: list[list[Comparison]]
+
+    @property
+    def about(self) -> str:
+        """Which pairs, in words."""
+        some = f"{self.pairs:,} of {self.of:,}" if self.pairs < self.of else f"{self.pairs:,}"
+        return f"{some} {self.data}{', evenly spread' if self.pairs < self.of else ''}"
+
+
+def judge(runs: Sequence[Run], data: str | None = None, most: int = PAIRS) -> Judgement:
+    """Answer the same pairs with the model of each run: those of `data`, else the first run's validation pairs.
+
+    At most `most` of them, spread evenly; with 0 nothing is answered.
+    """
+    if not most:
+        return Judgement("", 0, 0, [Judged(why="nothing was answered, as you asked") for _ in runs], [])
+    try:
+        corpus, train = _opened(runs[0], data)
+        pairs = group_references(corpus)
+    except AntiphonError as error:
+        if data is not None:
+            raise
+        return Judgement("", 0, 0, [Judged(why=f"the pairs of the run cannot be read: {error}") for _ in runs], [])
+    some = pairs[:: max(1, -(-len(pairs) // most))]
+    frequencies = _frequencies(train)
+    judged = [_judged(run, some, frequencies) for run in runs]
+    name = f"pairs of {data}" if data else "validation pairs"
+    return Judgement(name, len(some), len(pairs), judged, [_tests(judged[0], each) for each in judged[1:]])
+
+
+def _opened(run: Run, data: str | None) -> tuple[Corpus, Corpus | None]:
+    """The pairs to answer, and those of training where they are still there."""
+    if data is None:
+        train, valid = Sources.recall(run.path, run.facts).open(run.config)
+        return valid, train
+    train_part = None
+    with suppress(AntiphonError, OSError):
+        train_part = Sources.recall(run.path, run.facts).open(run.config)[0]
+    return open_pairs(data, run.config.data), train_part
+
+
+def _frequencies(train: Corpus | None) -> dict[str, int] | None:
+    """How often words occur in the training targets; None where these are gone."""
+    if train is None:
+        return None
+    counted: Counter[str] = Counter()
+    with suppress(AntiphonError, OSError):
+        for number, pair in enumerate(train):
+            if number == COUNTED:
+                break
+            counted.update(units(pair.target))
+    return dict(counted) or None
+
+
+def _judged(run: Run, pairs: Sequence[Pair], frequencies: dict[str, int] | None) -> Judged:
+    try:
+        predictor = Predictor(load(run.path))
+    except AntiphonError as error:
+        return Judged(why=f"the run has no model yet: {error}")
+    found = evaluate(predictor, pairs, frequencies=frequencies)
+    metrics = [metric for name in found.tables if name and (metric := _metric(name)) is not None]
+    best = best_answers(metrics, found.tables, pairs, found.answers) if metrics else []
+    size = sum(weights.numel() for model in predictor.models for weights in model.parameters())
+    looks = [] if of_numbers(run.config) else list(_looks(predictor, pairs, found.answers))
+    return Judged(found, tuple(best), tuple(looks), size)
+
+
+def _metric(name: str) -> Metric | None:
+    with suppress(AntiphonError):
+        found = scoring.get(name)
+        return None if isinstance(found, Pooled) else found
+    return None
+
+
+def _looks(predictor: Predictor, pairs: Sequence[Pair], answers: Sequence[str]) -> Iterator[Look]:
+    """Where the model looked at a few sources of middling length."""
+    lengths = [len(answer) for answer in answers]
+    order = sorted(range(len(pairs)), key=lambda row: abs(lengths[row] - np.median(lengths)))
+    looked = 0
+    for [answer, *_] in predictor.predict([pairs[row] for row in order[: 4 * MAPS]]):
+        weights_TS = np.asarray(answer.weights)
+        fits = 1 < len(answer.source_tokens) <= LONGEST and 1 < len(answer.tokens) <= LONGEST
+        if fits and weights_TS.ndim == 2 and weights_TS.shape[0] >= len(answer.tokens) and weights_TS.any():
+            yield Look(list(answer.source_tokens), list(answer.tokens), weights_TS[: len(answer.tokens)])
+            looked += 1
+        if looked == MAPS:
+            return
+
+
+def _tests(first: Judged, other: Judged) -> list[Comparison]:
+    if first.evaluation is None or other.evaluation is None:
+        return []
+    return compare(first.evaluation, other.evaluation)
