@@ -72,7 +72,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what only costs time in tests: waiting for the disk, going through all that pytest holds in memory, and
     comparing matrix products."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    monkeypatch.setattr(gc, "collect", lambda: 0)
+    monkeypatch.setattr(gc, "collect", lambda *generation: 0)
     monkeypatch.setattr(gc, "freeze", lambda: None)
     monkeypatch.setattr(runner, "probe", lambda: Products("highest", False, {}))
 
