@@ -36,6 +36,7 @@ MOST_FUNCTIONS, MOST_FILES, MOST_DEPTH = 34, 17, 9
 SETTINGS = {
     "training.steps": 1,
     "training.threads": 1,
+    "training.probes": False,
     "model.encoder.kind": "lstm",
     "model.decoder.kind": "lstm",
     "data.source.tokenizer": "char",
