@@ -54,7 +54,7 @@ def greedy(model: Seq2Seq, batch: Batch, limits: Sequence[int]) -> list[Answer]:
     """The likeliest next token, again and again: no constraint hides a fault, and a near tie is worth no second look,
     which makes it cheaper than `search`."""
     device = batch.source.values.device
-    last_B, ended_B, said = torch.full((len(limits),), BOS, device=device), torch.zeros(len(limits)) > 0, []
+    last_B, ended_B, said = torch.full((len(limits),), BOS, device=device), torch.zeros(len(limits)) > 0, list[torch.Tensor]()
     with searching([model]):
         memory = model.encode(batch.source, batch.context)
         state = model.start(memory)
