@@ -18,7 +18,7 @@ from antiphon.inference.task import Task
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.probes.samples import Sample
 
-ANSWERED, LONGEST = 32, 100
+ANSWERED, LONGEST = 16, 100
 """The most pairs that are answered, and the longest target of these."""
 
 Answer = list[int]
@@ -54,7 +54,11 @@ def greedy(model: Seq2Seq, batch: Batch, limits: Sequence[int]) -> list[Answer]:
     """The likeliest next token, again and again: no constraint hides a fault, and a near tie is worth no second look,
     which makes it cheaper than `search`."""
     device = batch.source.values.device
-    last_B, ended_B, said = torch.full((len(limits),), BOS, device=device), torch.zeros(len(limits)) > 0, list[torch.Tensor]()
+    last_B, ended_B, said = (
+        torch.full((len(limits),), BOS, device=device),
+        torch.zeros(len(limits)) > 0,
+        list[torch.Tensor](),
+    )
     with searching([model]):
         memory = model.encode(batch.source, batch.context)
         state = model.start(memory)
