@@ -192,8 +192,8 @@ class Probes(Observer):
     # With a validation
 
     def _worth(self, step: int, last: bool) -> bool:
-        """Whether as many steps have passed since the last time as keep the cost small, or twice those before it; for the
-        last step of all, a quarter of them."""
+        """Whether so many steps have passed since the last time that the cost stays small, or twice those before it; for
+        the last step of all, a quarter of them."""
         if last:
             return 4 * (step - self.looked) >= step
         return step >= min(3 * self.looked, self.looked + math.ceil(WORTH * self._cost()))
