@@ -25,9 +25,10 @@ def no_positions(patient: Patient) -> Iterator[Finding]:
         (Evidence(f"model.positions=none with self-attention: every order of a source is the same source; "
                   f"{patient.learned:.0%} of what there is to learn was learned", {"learned": patient.learned}),
          *_looking(patient)),
-        "not diffuse attention by itself: without places there is nothing to point at; a recurrent encoder would need none",
+        "not diffuse attention by itself: without places there is nothing to point at; a recurrent encoder needs none",
         {"model.positions": patient.advised("model.positions") or "sinusoidal"},
-        expect="attention that follows the source, and a much lower loss where order matters", plot=patient.record.plot(),
+        expect="attention that follows the source, and a much lower loss where order matters",
+        plot=patient.record.plot(),
     )  # fmt: skip
 
 
@@ -44,10 +45,10 @@ def no_attention(patient: Patient) -> Iterator[Finding]:
         "no attention", both(sure(length, 5, 20), max(0.75, sure(1 - patient.learned, 0.2, 0.6))),
         f"sources of {length:.0f} tokens on average are squeezed into one vector",
         (Evidence("model.attention=none", {"source length": length, "learned": patient.learned}),
-         *([Evidence(f"the loss is {points[-1][1]:.2f} for the longest targets and {points[0][1]:.2f} for the shortest")]
+         *([Evidence(f"the loss of the longest targets is {points[-1][1]:.2f}, of the shortest {points[0][1]:.2f}")]
            if len(points) > 1 else []),
          *([Evidence(f"with the sources of other pairs the loss is {used:.2f}", {"shuffled": used})] if used else [])),
-        "not a model too small: what is lost is lost with the length; not a run too short, which harms short ones as well",
+        "not a model too small: what is lost is lost with the length; not a run too short, which harms short ones too",
         {"model.attention": patient.advised("model.attention") or "multihead"},
         expect="answers to long sources as good as to short ones",
         plot=Plot("loss by target length", "tokens", points) if len(points) > 1 else record.plot(),
@@ -80,7 +81,7 @@ def stuck_attention(patient: Patient) -> Iterator[Finding]:
     used = unused(patient)
     yield Finding(
         "stuck attention", both(sure(places[where], 0.6, 0.9), max(used, 0.3)),
-        f"{places[where]:.0%} of all attention is on the {'end mark' if where == 'end' else 'first token'} of the source",
+        f"{places[where]:.0%} of all attention is on the {'end mark' if where == 'end' else 'first token'} of sources",
         _looking(patient),
         "not a resting place: models that learn well look there at some steps, and still use what they read",
         {"training.warmup": patient.advised("training.warmup"), "training.rate": patient.advised("training.rate"),
@@ -100,7 +101,9 @@ def _looking(patient: Patient) -> tuple[Evidence, ...]:
     names = ("entropy", "coverage", "diagonality", "end", "first")
     found = {name: value for name in names if (value := patient.record.last("attention", name)) is not None}
     shuffled, valid = (patient.record.last("loss", name) for name in ("shuffled", "valid"))
-    told = [Evidence("attention: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), found)] * bool(found)
+    told = [Evidence("attention: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()), found)] * bool(
+        found
+    )
     if shuffled and valid:
         told.append(Evidence(f"held-out loss {valid:.2f}, and {shuffled:.2f} with the sources of other pairs",
                              {"valid": valid, "shuffled": shuffled}))  # fmt: skip

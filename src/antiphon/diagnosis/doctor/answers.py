@@ -20,8 +20,8 @@ from antiphon.inference.bundle import Bundle
 from antiphon.inference.forced import forced_rows
 from antiphon.inference.predictor import Predictor
 
-SETTINGS = ("beam", "length_penalty", "coverage_penalty", "no_repeat", "min_length", "max_length", "sample", "temperature",
-            "groups", "refill")  # fmt: skip
+SETTINGS = ("beam", "length_penalty", "coverage_penalty", "no_repeat", "min_length", "max_length", "sample",
+            "temperature", "groups", "refill")  # fmt: skip
 """What of the search is tried another way."""
 
 
@@ -47,7 +47,7 @@ class Answers:
     def usual(self) -> Decoding:
         """The search that the recipe proposes."""
         values = {name: self.material.advice(f"decoding.{name}") for name in SETTINGS}
-        return replace(self.own, **{name: value for name, value in values.items()})
+        return replace(self.own, **values)
 
     @cached_property
     def differing(self) -> list[str]:
@@ -73,7 +73,7 @@ class Answers:
 
     @cached_property
     def against_references(self) -> float:
-        """The share of sources whose reference the model itself finds likelier than its answer: errors of the search."""
+        """The share of sources whose reference the model itself finds likelier than its answer: search errors."""
         said = [Pair(pair.source, answer or " ", (), pair.context) for pair, answer in
                 zip(self.pairs, self.by(self.own), strict=True)]  # fmt: skip
         plain = [replace(pair, references=()) for pair in self.pairs]
@@ -95,6 +95,7 @@ def repeating(texts: Sequence[str]) -> float:
 def _repeats(text: str) -> bool:
     words = text.split() if " " in text else list(text)
     grams = Counter(zip(*(words[at:] for at in range(4)), strict=False))
-    return any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False)) or max(grams.values(), default=0) > 1
-
-
+    return (
+        any(a == b == c for a, b, c in zip(words, words[1:], words[2:], strict=False))
+        or max(grams.values(), default=0) > 1
+    )

@@ -17,16 +17,20 @@ def vocabulary_too_small(patient: Patient) -> Iterator[Finding]:
     if sides is None:
         return
     for side, unknown in zip(SIDES, sides.unknown, strict=True):
-        size, sizes = patient.record.value(f"data.{side}.vocabulary"), (f"data.{side}.vocabulary", f"data.{side}.min_count")
+        least = patient.record.value(f"data.{side}.min_count")
+        size, sizes = (
+            patient.record.value(f"data.{side}.vocabulary"),
+            (f"data.{side}.vocabulary", f"data.{side}.min_count"),
+        )
         cure = {key: value for key in (*sizes, f"data.{side}.tokenizer")
                 if (value := patient.advised(key, *sizes, f"data.{side}.tokenizer")) is not None
                 and value != patient.record.value(key)}  # fmt: skip
         yield Finding(
             "vocabulary too small", sure(unknown, 0.02, 0.08) * (1.0 if side == "target" else 0.95),
             f"{unknown:.1%} of the {side} tokens of training are unknown",
-            (Evidence(f"the vocabulary may have {size:,} tokens, each seen {patient.record.value(f'data.{side}.min_count')} "
-                      "times or more", {"unknown": unknown, "vocabulary": float(size or 0)}, where=side),),
-            "not a domain gap: it is so in training already; not a model too small: what is unknown cannot be learned by any",
+            (Evidence(f"the vocabulary may have {size:,} tokens, each seen {least} times or more",
+                      {"unknown": unknown, "vocabulary": float(size or 0)}, where=side),),
+            "not a domain gap: it is so in training already; not a model too small: none learns what it does not see",
             cure, "" if cure else f"take a larger data.{side}.vocabulary, or subwords: data.{side}.tokenizer=bpe",
             "answers without unknown words",
         )  # fmt: skip
@@ -44,7 +48,7 @@ def truncation(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "truncation", sure(cut, 0.05, 0.25) * (1.0 if side == "target" else 0.95),
             f"{cut:.0%} of the {side}s of training were cut to {limit} tokens",
-            (Evidence(f"data.{side}.max_length={limit}; {sides.lengths[SIDES.index(side)]:.0f} tokens on average are left",
+            (Evidence(f"{key}={limit}; {sides.lengths[SIDES.index(side)]:.0f} tokens on average are left",
                       {"cut": cut, "limit": float(limit)}, where=side),),
             "not a collapse of length in the search: the pairs themselves were cut, and their ends are not learned",
             {key: max(patient.advised(key) or 256, 2 * limit)},

@@ -69,5 +69,3 @@ def _looked_at(patient: Patient, answers: bool) -> Iterator[str]:
     yield f"{material.count:,} training and {len(material.parts[1]):,} held-out pairs, and their audit"
     if answers and material.textual and material.bundle is not None:
         yield f"answers to {len(material.asked)} held-out sources"
-
-

@@ -89,16 +89,17 @@ class Examination:
 
 
 EXPLAINS: dict[str, tuple[str, ...]] = {
-    "misaligned data": ("noisy data", "diffuse attention", "dull answers", "length collapse", "overfitting", "repetition",
-                        "exposure bias", "model too small", "stuck attention", "rate too high", "rate too low"),
+    "misaligned data": ("noisy data", "diffuse attention", "dull answers", "length collapse", "overfitting",
+                        "repetition", "exposure bias", "model too small", "stuck attention", "rate too high",
+                        "rate too low"),
     "noisy data": ("overfitting", "model too small", "exposure bias"),
     "train/serve mismatch": ("domain gap", "overfitting", "vocabulary too small", "copying the source"),
     "domain gap": ("overfitting", "vocabulary too small"),
-    "rate too high": ("dead units", "saturated gates", "diffuse attention", "dull answers", "length collapse", "repetition",
-                      "exploding gradients", "ended early", "stuck attention", "exposure bias", "model too small",
-                      "vanishing gradients", "no warm-up"),
-    "rate too low": ("ended early", "diffuse attention", "dull answers", "repetition", "length collapse", "exposure bias",
-                     "stuck attention", "model too small"),
+    "rate too high": ("dead units", "saturated gates", "diffuse attention", "dull answers", "length collapse",
+                      "repetition", "exploding gradients", "ended early", "stuck attention", "exposure bias",
+                      "model too small", "vanishing gradients", "no warm-up"),
+    "rate too low": ("ended early", "diffuse attention", "dull answers", "repetition", "length collapse",
+                     "exposure bias", "stuck attention", "model too small"),
     "no warm-up": ("dead units", "diffuse attention", "dull answers", "length collapse", "repetition",
                    "vanishing gradients"),
     "vanishing gradients": ("diffuse attention", "dull answers", "length collapse", "repetition", "ended early",
@@ -107,7 +108,8 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "ended early": ("diffuse attention", "dull answers", "repetition", "length collapse", "exposure bias",
                     "stuck attention", "model too small"),
     "frozen weights": ("model too small", "diffuse attention", "ended early"),
-    "too much regularization": ("ended early", "model too small", "dull answers", "diffuse attention", "length collapse"),
+    "too much regularization": ("ended early", "model too small", "dull answers", "diffuse attention",
+                                "length collapse"),
     "model too small": ("dull answers", "exposure bias", "diffuse attention", "repetition", "ended early"),
     "no positions": ("diffuse attention", "repetition", "length collapse", "exposure bias", "model too small",
                      "stuck attention", "ended early", "no warm-up"),
@@ -123,7 +125,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
 
 
 def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The surest first; symptoms of a surer cause behind it; of a cause the surest finding; unlikely ones not at all."""
+    """The surest first, symptoms behind their causes; of a cause the surest finding; unlikely ones not at all."""
     from dataclasses import replace
 
     best: dict[str, Finding] = {}

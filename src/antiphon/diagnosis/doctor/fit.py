@@ -27,7 +27,9 @@ def overfitting(patient: Patient) -> Iterator[Finding]:
     more = power_law(patient)
     cure: dict[str, Any] = {"model.dropout": max(patient.advised("model.dropout") or 0.3, model.dropout or 0.0)}
     cure |= {"training.label_smoothing": 0.1} if not record.config.training.label_smoothing else {}
-    cure |= {"model.width": small} if (small := patient.advised("model.width")) and small * 2 <= (model.width or 0) else {}
+    cure |= (
+        {"model.width": small} if (small := patient.advised("model.width")) and small * 2 <= (model.width or 0) else {}
+    )
     yield Finding(
         "overfitting", both(sure(rise, 1.12, 1.5), max(falls, 0.4), cause),
         f"the held-out loss has risen by {rise - 1:.0%} from its lowest point, while the training loss fell",
@@ -65,10 +67,10 @@ def too_much_regularization(patient: Patient) -> Iterator[Finding]:
     record, model, training = patient.record, patient.record.config.model, patient.record.config.training
     if len(record.losses) < FEWEST:
         return
-    advised = patient.advised("model.dropout") or 0.2
+    advised, smoothing = patient.advised("model.dropout") or 0.2, training.label_smoothing or 0.0
     causes = {
         "model.dropout": (model.dropout or 0.0, advised, sure(odds(model.dropout) / odds(advised), 3, 7)),
-        "training.label_smoothing": (training.label_smoothing or 0.0, 0.1, sure(training.label_smoothing or 0.0, 0.25, 0.5)),
+        "training.label_smoothing": (smoothing, 0.1, sure(smoothing, 0.25, 0.5)),
         "training.l2": (training.l2, 0.0, sure(training.l2, 3e-4, 1e-2)),
         "training.l1": (training.l1, 0.0, sure(training.l1, 1e-5, 1e-3)),
         "training.weight_decay": (training.weight_decay, 0.01, sure(training.weight_decay, 0.3, 3)),
@@ -82,8 +84,8 @@ def too_much_regularization(patient: Patient) -> Iterator[Finding]:
         "too much regularization", both(cause, symptom),
         f"{name}={value:g} keeps the model from learning: {patient.learned:.0%} of what there is to learn was learned",
         (Evidence(f"{usual:g} is usual", {name: float(value), "usual": float(usual)}),
-         Evidence(f"held-out loss is {patient.gap:.2f} times that of training (with dropout and smoothing where no probe has "
-                  "it without)", {"gap": patient.gap})),
+         Evidence(f"held-out loss is {patient.gap:.2f} times that of training (with dropout where no probe has it "
+                  "without)", {"gap": patient.gap})),
         "not a model too small: its size is as proposed; not overfitting, which is what this is against",
         {name: usual}, expect="a training loss that falls further, and a held-out loss with it", plot=record.plot(),
     )  # fmt: skip

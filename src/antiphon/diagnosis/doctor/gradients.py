@@ -31,7 +31,9 @@ def vanishing(patient: Patient) -> Iterator[Finding]:
     falls = {side: values[0][1] / max(values[-1][1], 1e-30) for side, values in shares.items() if len(values) > 1}
     side = min(falls, key=lambda name: falls[name], default="")
     seen = sure(falls[side], 0.05, 0.002) if side else 0.0
-    prone = 0.9 if bare and (model.norm == "none" or deep >= 6) else 0.75 if bare else 0.6 if plain and deep >= 3 else 0.1
+    prone = (
+        0.9 if bare and (model.norm == "none" or deep >= 6) else 0.75 if bare else 0.6 if plain and deep >= 3 else 0.1
+    )
     cause = both(max(seen, 0.6 if prone >= 0.75 else 0.0), prone)
     symptom = max(patient.stuck, sure(1 - patient.learned, 0.5, 0.8), NO_SYMPTOM)
     cure: dict[str, Any] = {"model.residual": True, "model.norm": "pre"}
@@ -40,8 +42,8 @@ def vanishing(patient: Patient) -> Iterator[Finding]:
     where = f"{side}.layers.0" if side else ""
     yield Finding(
         "vanishing gradients", both(symptom, cause),
-        f"hardly anything is learned ({patient.learned:.0%} of what the target tokens' frequencies leave open), in {deep} "
-        f"layers {'without residual connections' if bare else 'of plain RNN' if plain else 'deep'}",
+        f"hardly anything is learned ({patient.learned:.0%} of what frequencies leave open), in {deep} layers "
+        f" {'without residual connections' if bare else 'of plain RNN' if plain else 'deep'}",
         (Evidence(f"the gradient of the first {side} layer is {falls[side]:.1g} times that of the last" if side else
                   f"residual {model.residual}, norm {model.norm}, activation {model.activation}",
                   {"ratio": falls.get(side, math.nan), "layers": deep}, where=where),),
@@ -52,7 +54,7 @@ def vanishing(patient: Patient) -> Iterator[Finding]:
 
 
 def by_depth(record: Record) -> dict[str, list[tuple[float, float]]]:
-    """Of encoder and decoder: the depth of each layer and its gradient for each root of a weight, median over probes."""
+    """Of both stacks: the depth of each layer and its gradient a weight, root mean square, median over probes."""
     found: dict[str, dict[int, list[float]]] = {"encoder": {}, "decoder": {}}
     for probe in record.probes.get("layers", ()):
         for layer in probe.get("layers") or ():
@@ -71,7 +73,7 @@ def exploding(patient: Patient) -> Iterator[Finding]:
     finite = record.norms[np.isfinite(record.norms)]
     middle = float(np.median(finite)) if len(finite) else 1.0
     largest = float(finite.max()) / middle if len(finite) and middle else math.inf
-    broken = len(record.norms) - len(finite)
+    broken, most = len(record.norms) - len(finite), float(finite.max()) if len(finite) else math.inf
     cause = max(sure(largest, 20, 100), sure(broken, 0.9, 3), sure(middle, 20, 200))
     symptom = max(sure(patient.lost, 0.1, 0.4), patient.stuck, sure(broken, 0.9, 3), 0.55)
     ratio = patient.ratio("training.rate", "training.warmup")
@@ -79,8 +81,8 @@ def exploding(patient: Patient) -> Iterator[Finding]:
         "exploding gradients", both(cause, symptom) * (0.6 if ratio >= LIMIT else 1.0),
         f"gradients of up to {largest:,.0f} times the usual norm went into the weights as they were"
         + (f", and {broken} steps were not finite" if broken else ""),
-        (Evidence(f"norm {middle:.3g} in the middle of the run, {float(finite.max()) if len(finite) else math.inf:.3g} at most; "
-                  "training.clip=0", {"largest / median": largest, "not finite": broken},
+        (Evidence(f"norm {middle:.3g} in the middle of the run, {most:.3g} at most; training.clip=0",
+                  {"largest / median": largest, "not finite": broken},
                   step=int(np.argmax(record.norms)) + 1),),
         f"not the rate, which is {ratio:.2g} times what is proposed; not one bad pair: such steps come again and again",
         {"training.clip": 1.0}, expect="single steps that do no harm, and the same rate",
@@ -182,5 +184,5 @@ def culprits(record: Record) -> Counter[str]:
 
 def _named(pair: Any) -> str:
     if isinstance(pair, Mapping):
-        return " ".join(str(value) for value in pair.values())[:120]
-    return " ".join(map(str, pair))[:120] if isinstance(pair, list | tuple) else str(pair)[:120]
+        return f"pair {pair.get('row', '?')}: {pair.get('source', '')} → {pair.get('target', '')}"
+    return str(pair)

@@ -176,4 +176,3 @@ def _uncut(side: Any, texts: Sequence[str]) -> float:
     """The share of texts that are longer than the model reads."""
     limit = side.side.max_length
     return sum(len(side.cut(text)) + 1 > limit for text in texts) / max(1, len(texts)) if limit else 0.0
-

@@ -13,7 +13,7 @@ from antiphon.diagnosis.doctor.record import FEWEST, Record
 from antiphon.diagnosis.doctor.weighing import both, noise, sure
 
 PEAK = "training.rate"
-NO_SYMPTOM = 0.35
+NO_SYMPTOM = 0.3
 """What a cause is worth that is there, but of which nothing is to be seen."""
 
 
@@ -93,8 +93,8 @@ def no_warmup(patient: Patient) -> Iterator[Finding]:
         f"{'rose at once' if early > 0.2 else 'has not recovered from them'}",
         (Evidence(f"{warmup} steps of warm-up, {advised} are proposed; norm {record.config.model.norm}",
                   {"warm-up": warmup, "proposed": advised, "rise in the first tenth": early}),
-         Evidence(f"the gradient's norm was {finite_max(record.norms[:FEWEST]):.3g} at most in the first {FEWEST} steps, "
-                  f"and {np.median(record.norms):.3g} in the middle of the run", step=1)),
+         Evidence(f"the gradient's norm was {finite_max(record.norms[:FEWEST]):.3g} at most in the first {FEWEST} "
+                  f"steps, and {np.median(record.norms):.3g} in the middle of the run", step=1)),
         f"not the rate itself, which is {high:.2g} times what is proposed; a Transformer normalized after each block "
         "needs small steps first",
         {"training.warmup": advised, **({"model.norm": "pre"} if post else {})},
@@ -140,15 +140,16 @@ def ended_early(patient: Patient) -> Iterator[Finding]:
         cure |= {"training.warmup": patient.advised("training.warmup", *budget)}
     yield Finding(
         "ended early", both(max(few, 0.9 * sure(never, 0.7, 1.5)), symptom) * slow,
-        f"it ended after {record.epochs:.2g} passes over the data while the loss was still falling: {patient.late:.0%} of "
-        "its fall came in the second half",
-        (Evidence(f"{record.epochs:.3g} epochs, about {advised} are proposed", {"epochs": record.epochs, "late": patient.late}),
+        f"it ended after {record.epochs:.2g} passes over the data while the loss was still falling: "
+        f"{patient.late:.0%} of its fall came in the second half",
+        (Evidence(f"{record.epochs:.3g} epochs, about {advised} are proposed",
+                  {"epochs": record.epochs, "late": patient.late}),
          Evidence(f"held-out loss is {patient.gap:.2f} times that of training: nothing is known by heart yet",
                   {"gap": patient.gap}),
          *([Evidence(f"warm-up takes {training.warmup} of {len(record.steps)} steps: the rate never got to stay where "
                      "it was meant to", {"share": never})] if never > 0.5 else [])),
-        "not a rate too low: the steps were as large as is proposed, and too few; not a model too small: its loss would "
-        "be flat",
+        "not a rate too low: the steps were as large as is proposed, and too few; not a model too small: its loss "
+        "would be flat",
         cure, expect="the loss goes on falling; early stopping says when it is enough", plot=record.plot(),
     )  # fmt: skip
 

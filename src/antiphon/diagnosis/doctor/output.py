@@ -25,7 +25,7 @@ def dull_answers(patient: Patient, answers: Answers) -> Iterator[Finding]:
                   f"{len(set(wanted))} different texts", {"share": share, "of references": due}),),
         "not the search: it is the usual one; the data has far more to say than the model",
         {"training.objective": "unlikelihood"},
-        "decoding.risk=chrf, or ranking by a backward model (antiphon predict --backward), asks for what belongs to the source",
+        "decoding.risk=chrf, or a backward model (antiphon predict --backward), asks for what belongs to the source",
         "different answers to different sources",
     )  # fmt: skip
 
@@ -67,7 +67,8 @@ def length_collapse(patient: Patient, answers: Answers) -> Iterator[Finding]:
     yield Finding(
         "length collapse", max(sure(ratio, 0.6, 0.3), sure(empty, 0.2, 0.6)),
         f"answers are {ratio:.0%} as long as references" + (f", {empty:.0%} are empty" if empty else ""),
-        (Evidence("characters of answers over those of references, by the usual search", {"ratio": ratio, "empty": empty}),),
+        (Evidence("characters of answers over those of references, by the usual search",
+                  {"ratio": ratio, "empty": empty}),),
         "not the length penalty of this run: by the usual one it is the same",
         {"decoding.min_length": 1, "decoding.length_penalty": 1.0}, "see whether targets of training are cut",
         "answers as long as references",
@@ -84,7 +85,7 @@ def exposure_bias(patient: Patient) -> Iterator[Finding]:
         "exposure bias", both(sure(free / forced, 0.5, 0.15), sure(forced, 0.7, 0.95)) * 0.8,
         f"after right beginnings {forced:.0%} of the tokens are right, after its own {free:.0%}",
         (Evidence("greedy answers against references, token by token", {"forced": forced, "free": free}),),
-        "not too little learned: with right beginnings it knows what comes; not several good answers, if there is one alone",
+        "not too little learned: with right beginnings it knows what comes; not several good answers, if there is one",
         {"training.scheduled_sampling": 0.25},
         expect="answers that hold their course to the end",
         plot=Plot("free against forced", "step", tuple((float(step), value) for step, value in
@@ -105,7 +106,7 @@ def metric_against_loss(patient: Patient) -> Iterator[Finding]:
     missed = (best - kept) / max(1e-9, abs(best))
     yield Finding(
         "metric against loss", sure(missed, 0.05, 0.2) * 0.9,
-        f"the weights with the lowest loss are not those that answer best: {other} {kept:.3g}, at step {best_step:,} {best:.3g}",
+        f"the weights with the lowest loss do not answer best: {other} {kept:.3g}, at step {best_step:,} {best:.3g}",
         (Evidence(f"judged by {name}; {other} went on rising", {"kept": kept, "best": best}, best_step),),
         "not overfitting: what gets worse is the loss of what is rare, not what is said",
         {"training.metric": patient.advised("training.metric") or "chrf"}, expect="the best answers are kept",

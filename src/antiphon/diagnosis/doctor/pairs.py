@@ -74,8 +74,8 @@ def audited(patient: Patient) -> Iterator[Finding]:
 
 def _apart(patient: Patient, cause: Cause) -> str:
     if cause in ("misaligned data", "noisy data"):
-        return ("the pairs themselves say so, whatever the model: not the rate, the size or the length of training, which "
-                f"are as they are for the pairs that go together ({patient.learned:.0%} was learned)")  # fmt: skip
+        return ("the pairs themselves say so, whatever the model: not the rate, the size or the length of training "
+                f"({patient.learned:.0%} was learned)")  # fmt: skip
     return "it is in the files, before anything is trained"
 
 
@@ -97,8 +97,8 @@ def domain_gap(patient: Patient) -> Iterator[Finding]:
                   {"nats a word": apart[side]}),
          Evidence(f"unknown source tokens {unknown[0]:.1%} in training, {unknown[1]:.1%} held out",
                   {"training": unknown[0], "held out": unknown[1]})),
-        "not overfitting: pairs of training that were left out of the count are no more surprising than the others; not a "
-        "mismatch of casing or marks, which the audit would tell",
+        "not overfitting: pairs of training that were left out of the count are no more surprising than the others; "
+        "not a mismatch of casing or marks, which the audit would tell",
         {}, "train on pairs like those it is to answer: --mix FILE, or go on --from this model with some of them",
         "scores on held-out pairs near those on training",
     )  # fmt: skip

@@ -89,7 +89,9 @@ class Patient:
     @property
     def recurrent(self) -> bool:
         """Whether anything in the model is recurrent."""
-        return bool({"rnn", "lstm", "gru"} & {self.record.value(f"model.{side}.kind") for side in ("encoder", "decoder")})
+        return bool(
+            {"rnn", "lstm", "gru"} & {self.record.value(f"model.{side}.kind") for side in ("encoder", "decoder")}
+        )
 
 
 def _late(losses: Sequence[tuple[int, float]], first: float, steps: int) -> float:

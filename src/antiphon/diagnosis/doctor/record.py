@@ -54,7 +54,9 @@ class Record:
             config, facts = (json.loads((run / name).read_bytes()) for name in ("config.json", "data.json"))
             events = read_log(run / "log.jsonl")
         except (FileNotFoundError, NotADirectoryError):
-            raise TrainingError("there is no run here", where=run, do="give the folder that train had as --out") from None
+            raise TrainingError(
+                "there is no run here", where=run, do="give the folder that train had as --out"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise BundleError(f"the run is damaged: {error}", where=run) from None
         if not isinstance(facts, dict):

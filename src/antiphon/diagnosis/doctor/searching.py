@@ -39,7 +39,8 @@ def search(patient: Patient, answers: Answers) -> Iterator[Finding]:
                   {"search errors": missed}),
          *_example(answers)),
         "not the model: its weights are the same in both",
-        {f"decoding.{each}": getattr(answers.usual, each) for each in answers.differing if gains[each] > 0.5 or each == name},
+        {f"decoding.{each}": getattr(answers.usual, each) for each in answers.differing
+         if gains[each] > 0.5 or each == name},
         expect=f"chrF of about {usual:.0f} on the same pairs, with no training at all",
     )  # fmt: skip
 
@@ -48,5 +49,9 @@ def _example(answers: Answers) -> tuple[Evidence, ...]:
     """A source whose answer the search changed."""
     for pair, own, usual in zip(answers.pairs, answers.by(answers.own), answers.by(answers.usual), strict=True):
         if own != usual:
-            return (Evidence(f"{pair.source[:60]} → {own[:60] or '(nothing)'}; usually {usual[:60]}", where=pair.source[:60]),)
+            return (
+                Evidence(
+                    f"{pair.source[:60]} → {own[:60] or '(nothing)'}; usually {usual[:60]}", where=pair.source[:60]
+                ),
+            )
     return ()
