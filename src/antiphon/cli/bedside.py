@@ -13,7 +13,7 @@ from antiphon.diagnosis.doctor.material import Advice
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.record import Record
 from antiphon.training import recipes
-from antiphon.training.observers import Answer, Note, Observer, Opened, Started, StepEvent, ValidationEvent
+from antiphon.training.observers import Answer, Note, Observer, Opened, ProbeEvent, Started, StepEvent, ValidationEvent
 
 CERTAIN, STEPS, LOOKED = 0.85, 100, 2000
 """From which confidence on something is said, after so many steps; pairs that the recipe looks at."""
@@ -47,6 +47,13 @@ class Bedside(Observer):
     def noted(self, event: Note) -> Answer:
         """Remember."""
         return self._keep("note", event)
+
+    def probed(self, event: ProbeEvent) -> Answer:
+        """Remember, as the log has it."""
+        self.events.append(
+            {"event": "probe", "step": event.step, "epoch": event.epoch, "kind": event.kind, **event.facts}
+        )
+        return None
 
     def validated(self, event: ValidationEvent) -> Answer:
         """Remember, and say what is certain by now."""

@@ -45,8 +45,9 @@ class Answers:
 
     @cached_property
     def usual(self) -> Decoding:
-        """The search that the recipe proposes."""
+        """The search that the recipe proposes; a narrower beam than its is no fault, but a choice of speed."""
         values = {name: self.material.advice(f"decoding.{name}") for name in SETTINGS}
+        values["beam"] = min(values["beam"] or 1, self.own.beam or 1)
         return replace(self.own, **values)
 
     @cached_property

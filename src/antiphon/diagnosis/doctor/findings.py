@@ -119,9 +119,13 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "beam too wide": ("length collapse",),
     "sampling": ("repetition", "exposure bias"),
     "truncation": ("length collapse", "search limits", "label leak"),
-    "batch too small": ("ended early",),
+    "batch too small": ("ended early", "dull answers", "diffuse attention", "exposure bias", "repetition"),
 }  # fmt: skip
 """What a cause brings with it: where the cause is sure, these are its symptoms, and lose confidence."""
+
+
+SYMPTOMS = ("dull answers", "repetition", "length collapse", "exposure bias", "diffuse attention", "stuck attention")
+"""What anything that keeps a model from learning brings with it, however clear it is to see."""
 
 
 def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -141,7 +145,8 @@ def _left(finding: Finding, others: Iterable[Finding]) -> float:
     """The confidence that is left when surer causes have explained what they explain."""
     left = finding.confidence
     for other in others:
-        if finding.cause in EXPLAINS.get(other.cause, ()) and other.confidence >= finding.confidence - 0.1:
+        enough = SAID if finding.cause in SYMPTOMS else finding.confidence - 0.1
+        if finding.cause in EXPLAINS.get(other.cause, ()) and other.confidence >= enough:
             left = min(left, finding.confidence * (1 - 0.7 * other.confidence))
     return left
 

@@ -10,7 +10,7 @@ import numpy as np
 from antiphon.diagnosis.doctor.findings import Evidence, Finding, Plot
 from antiphon.diagnosis.doctor.patient import LIMIT, Patient
 from antiphon.diagnosis.doctor.record import FEWEST
-from antiphon.diagnosis.doctor.weighing import both, sure
+from antiphon.diagnosis.doctor.weighing import both, lost_again, sure
 
 
 def overfitting(patient: Patient) -> Iterator[Finding]:
@@ -20,7 +20,7 @@ def overfitting(patient: Patient) -> Iterator[Finding]:
     if len(losses) < 3:
         return
     lowest = min(loss for _, loss in losses)
-    rise = losses[-1][1] / lowest if lowest else 1.0
+    rise = lost_again(np.array([loss for _, loss in losses]))
     weak = sure(odds(model.dropout) / odds(patient.advised("model.dropout")), 0.5, 0.2)
     cause = max(0.55, 0.9 * weak)
     falls = sure(patient.gap, 1.5, 3)
@@ -31,8 +31,8 @@ def overfitting(patient: Patient) -> Iterator[Finding]:
         {"model.width": small} if (small := patient.advised("model.width")) and small * 2 <= (model.width or 0) else {}
     )
     yield Finding(
-        "overfitting", both(sure(rise, 1.12, 1.5), max(falls, 0.4), cause),
-        f"the held-out loss has risen by {rise - 1:.0%} from its lowest point, while the training loss fell",
+        "overfitting", both(sure(rise, 0.08, 0.4), max(falls, 0.4), cause),
+        f"the held-out loss has risen again by {rise:.0%} of its fall, while the training loss fell on",
         (Evidence(f"held-out {losses[-1][1]:.3f}, {lowest:.3f} at best; {patient.gap:.1f} times that of training",
                   {"rise": rise, "gap": patient.gap}, min(losses, key=lambda each: each[1])[0]),
          Evidence(f"dropout {model.dropout}, {patient.advised('model.dropout')} is proposed for this much data",
