@@ -28,7 +28,7 @@ LEGS = {
 
 SIZE = 4
 """Lines of work from which on a function is a station; shorter ones are passed through."""
-PASSED = re.compile(r"(core|metrics)/|models/(functional|linear|positions)|training/(budget|observers)")
+PASSED = re.compile(r"(core|metrics)/|models/(functional|linear|positions)|training/(budget|observers|probes/)")
 """Types, arithmetic and bookkeeping: passed through as well, and so are private helpers."""
 
 MOST_FUNCTIONS, MOST_FILES, MOST_DEPTH = 34, 17, 9
@@ -36,6 +36,7 @@ MOST_FUNCTIONS, MOST_FILES, MOST_DEPTH = 34, 17, 9
 SETTINGS = {
     "training.steps": 1,
     "training.threads": 1,
+    "training.probes": False,
     "model.encoder.kind": "lstm",
     "model.decoder.kind": "lstm",
     "data.source.tokenizer": "char",

@@ -283,6 +283,7 @@ class Training:
     metric: str | None = setting(None, "what validation judges by: loss, or the name of a metric")
     patience: int = setting(10, "validations without a new best before stopping; 0 never stops")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "arithmetic of matrix products")
+    probes: bool = setting(True, "look inside the model while it trains, for `log.jsonl`; weights stay the same")
     compile: bool = setting(False, "have PyTorch compile the layers: minutes at the start, for GPUs and long runs")
     processes: int | None = setting(None, "CPU: processes that share each batch, each with 1,000 tokens or more")
     threads: int | None = setting(None, "CPU threads of each process; cores / processes where not given")

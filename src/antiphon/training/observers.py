@@ -84,6 +84,16 @@ class ValidationEvent:
 
 
 @dataclass(frozen=True)
+class ProbeEvent:
+    """A look inside: `kind` is layers, loss, attention, answers or rate, and `facts` what docs/probes.md says of it."""
+
+    step: int
+    epoch: int
+    kind: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Note:
     """Something a person should know: `kind` is data, audit, choice, start, split, skip, rollback, save,
     resume or stop."""
@@ -152,6 +162,10 @@ class Observer:
         """After each validation."""
         return None
 
+    def probed(self, event: ProbeEvent) -> Answer:
+        """After the event of the step or the validation that it looks at."""
+        return None
+
     def noted(self, event: Note) -> Answer:
         """A warning, a choice, or a line of the data report."""
         return None
@@ -199,6 +213,9 @@ class Log(Observer):
     def validated(self, event: ValidationEvent) -> Answer:
         return self._write("validation", event)
 
+    def probed(self, event: ProbeEvent) -> Answer:
+        return self._write("probe", event)
+
     def noted(self, event: Note) -> Answer:
         return self._write("note", event)
 
@@ -209,6 +226,8 @@ class Log(Observer):
 
     def _write(self, kind: str, event: Any) -> Answer:
         values = finite({"event": kind, **dataclasses.asdict(event)})
+        if isinstance(event, ProbeEvent):
+            values |= values.pop("facts")
         line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False)
         with suppress(OSError):
             if self.file is None:

@@ -39,7 +39,7 @@ class Flat:
         self.parameters, self.border = ordered, border
         self.weights = _zeros(sum(_room(p) for p in ordered), trainable)
         self.gradient = torch.zeros_like(self.weights)
-        for parameter, place in zip(ordered, self._places(self.weights), strict=True):
+        for parameter, place in zip(ordered, self.places(self.weights), strict=True):
             place.copy_(parameter.data)
         self.matrices = _part(self.weights[:border], self.gradient[:border])
         self.rest = _part(self.weights[border:], self.gradient[border:])
@@ -48,13 +48,13 @@ class Flat:
     def use(self, weights: Tensor, gradient: Tensor) -> None:
         """Live in these buffers from now on, with the weights that are in them."""
         self.weights, self.gradient = weights, gradient
-        places = zip(self.parameters, self._places(weights), self._places(gradient), strict=True)
+        places = zip(self.parameters, self.places(weights), self.places(gradient), strict=True)
         for parameter, own, slope in places:
             parameter.data, parameter.grad = own, slope
         self.matrices.data, self.matrices.grad = weights[: self.border], gradient[: self.border]
         self.rest.data, self.rest.grad = weights[self.border :], gradient[self.border :]
 
-    def _places(self, buffer: Tensor) -> Iterator[Tensor]:
+    def places(self, buffer: Tensor) -> Iterator[Tensor]:
         """Where each parameter is in a buffer."""
         start = 0
         for parameter in self.parameters:

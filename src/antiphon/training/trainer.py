@@ -32,6 +32,7 @@ from antiphon.training.learner import Learner, Players
 from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
 from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
 from antiphon.training.optimizers import rate_at
+from antiphon.training.probes.watch import Probes
 from antiphon.training.reinforcement import make_objective
 from antiphon.training.runner import Arithmetic, Interrupted, Local, OutOfMemory, Signals, Step, arithmetic
 from antiphon.training.validation import Outcome, Validator
@@ -104,8 +105,9 @@ class Trainer:
         self.save_seconds, self.workers = SAVE_SECONDS, 0
         self.facts: Mapping[str, Any] = {}
         self.budget = Budget(self.settings)
-        if self.objective.watcher is not None:
-            audience.observers.append(self.objective.watcher)
+        self.probes, self.rows = Probes(config, task, store, valid, audience.tell), list[np.ndarray]()
+        watchers = self.objective.watcher, self.probes if self.settings.probes else None
+        audience.observers.extend(filter(None, watchers))
 
     def run(self, found: Found | None, start: Mapping[str, torch.Tensor] | None, base: Base | None) -> Result:
         """Train to the end or to a signal."""
@@ -134,6 +136,7 @@ class Trainer:
         elif start is None and self.settings.objective in SEQUENCE_LEVEL:
             self.audience.note("start", f"training.objective={self.settings.objective} {FRESH}")
         self.objective.begin(self.model, found.files if found else None)
+        self.probes.begin(self.model, self.learner, found.files if found else None)
         self.runner.begin(self.config, self.model, self.learner.flat, self.state.precision)
         self.budget.start(self.state.seconds)
         self._announce(found)
@@ -202,8 +205,9 @@ class Trainer:
             seed = mix(self.settings.seed, self.state.epoch)
             loader = iter(Loader(self.store, batches, self.state.group * many, self.workers, encode, seed))
             with closing(loader):  # type: ignore[type-var]
-                while group := [batch for _, batch in islice(loader, many)]:
-                    yield group
+                while group := list(islice(loader, many)):
+                    self.rows = [batches[number] for number, _ in group]
+                    yield [batch for _, batch in group]
 
     def _reason(self) -> str:
         """Why to end now; empty to go on."""
@@ -221,11 +225,13 @@ class Trainer:
         self._advance()
         where = f"step {state.step} (epoch {epoch}, batch {place * self.settings.accumulate})"
         loss, norm, good, rate = Loss(torch.tensor(math.inf), 1), math.inf, True, self._rate(self.learner, *shares)
-        for number, turn in enumerate(self.objective.turns()):
-            losses, norms, good = self._turn(turn, number, batches, shares, where)
-            loss, norm = losses.get("model", loss), norms.get("model", norm)
-            if not good:
-                break
+        last = bool(self.budget.used_up(state))
+        with self.probes.watching(state.step, self.runner, batches, self.rows, self.budget.due(state), last):
+            for number, turn in enumerate(self.objective.turns()):
+                losses, norms, good = self._turn(turn, number, batches, shares, where)
+                loss, norm = losses.get("model", loss), norms.get("model", norm)
+                if not good:
+                    break
         state.in_a_row = 0 if good else state.in_a_row
         seconds, tokens = time.perf_counter() - wall, sum(batch.tokens for batch in batches)
         self.audience.tell("step", StepEvent(
@@ -350,7 +356,7 @@ class Trainer:
 
     def _write(self) -> None:
         self.keeper.write_best(self.state)
-        self.keeper.write(self.state, self.players.files() | self.objective.files())
+        self.keeper.write(self.state, self.players.files() | self.objective.files() | self.probes.files())
 
     # The end
 
