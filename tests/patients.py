@@ -1,4 +1,4 @@
-"""Logs of trainings as a doctor reads them, made by hand: how the loss falls, how large gradients are, what probes say."""
+"""Logs of trainings as a doctor reads them, made by hand: how the loss falls, how gradients are, what probes say."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def patient(
 
 def layers(ratio: float = 0.01, gradients: Sequence[float] = (1.0, 1.0), **more: Any) -> list[dict[str, Any]]:
     """Probes of layers: how large updates are beside weights, and the gradient of each encoder layer."""
-    found = [{"name": f"encoder.layers.{depth}", "parameters": 100, "weight": 1.0, "gradient": gradient, "update": ratio}
+    found = [{"name": f"encoder.layers.{depth}", "parameters": 100, "weight": 1.0, "gradient": gradient,
+              "update": ratio}
              for depth, gradient in enumerate(gradients)]  # fmt: skip
     return [{"kind": "layers", "step": step, "rate": 1.0, "layers": found, "activations": [], **more}
             for step in (1, 10, 100, 400)]  # fmt: skip

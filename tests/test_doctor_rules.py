@@ -87,7 +87,8 @@ def test_a_healthy_log_is_left_in_peace(name: str) -> None:
 
 
 def test_probes_with_gaps_are_borne() -> None:
-    gaps = [{"kind": "layers", "step": 1}, {"kind": "layers", "step": 2, "layers": [{"name": "head"}], "activations": None},
+    gaps = [{"kind": "layers", "step": 1},
+            {"kind": "layers", "step": 2, "layers": [{"name": "head"}], "activations": None},
             {"kind": "loss", "step": 3, "train": None}, {"kind": "attention", "step": 3, "entropy": None},
             {"kind": "rate", "step": 3, "sensitivity": [1.0, None, None]}, {"kind": "other", "step": 4}]  # fmt: skip
     assert not [each for each in examine_live(patient(probes=gaps)) if each.confidence >= SAID]

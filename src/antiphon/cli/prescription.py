@@ -65,7 +65,7 @@ def _finding(finding: Finding, *, first: bool) -> RenderableType:
         )
     for number, evidence in enumerate(finding.evidence):
         table.add_row("" if number else "evidence", _evidence(evidence))
-    table.add_row("not", Text(finding.told_apart))
+    table.add_row("rivals", Text(finding.told_apart))
     table.add_row("cure", _cure(finding))
     if finding.expect:
         table.add_row("expect", Text(finding.expect, "green"))

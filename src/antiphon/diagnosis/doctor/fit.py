@@ -99,7 +99,7 @@ def model_too_small(patient: Patient) -> Iterator[Finding]:
     keys = ("model.width", "model.feedforward", "model.encoder.layers", "model.decoder.layers")
     advised = {key: patient.advised(key, *keys) for key in keys}
     narrow = (advised["model.width"] or 1) / (model.width or advised["model.width"] or 1)
-    cause = sure(narrow, LIMIT, 8)
+    cause = sure(narrow, LIMIT + 1, 8)
     same = sure(patient.gap, 1.5, 1.0)
     symptom = max(0.5 * same + 0.5 * sure(1 - patient.learned, 0.3, 0.7), 0.5)
     yield Finding(

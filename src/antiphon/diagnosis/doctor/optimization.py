@@ -140,8 +140,7 @@ def ended_early(patient: Patient) -> Iterator[Finding]:
         cure |= {"training.warmup": patient.advised("training.warmup", *budget)}
     yield Finding(
         "ended early", both(max(few, 0.9 * sure(never, 0.7, 1.5)), symptom) * slow,
-        f"it ended after {record.epochs:.2g} passes over the data while the loss was still falling: "
-        f"{patient.late:.0%} of its fall came in the second half",
+        f"it ended after {record.epochs:.2g} passes over the data, {_state(patient)}",
         (Evidence(f"{record.epochs:.3g} epochs, about {advised} are proposed",
                   {"epochs": record.epochs, "late": patient.late}),
          Evidence(f"held-out loss is {patient.gap:.2f} times that of training: nothing is known by heart yet",
@@ -152,6 +151,13 @@ def ended_early(patient: Patient) -> Iterator[Finding]:
         "would be flat",
         cure, expect="the loss goes on falling; early stopping says when it is enough", plot=record.plot(),
     )  # fmt: skip
+
+
+def _state(patient: Patient) -> str:
+    """How far a run was when it ended."""
+    if patient.late > 0.15:
+        return f"while the loss was still falling: {patient.late:.0%} of its fall came in the second half"
+    return f"with {patient.learned:.0%} learned of what there is to learn beyond frequencies"
 
 
 def frozen(patient: Patient) -> Iterator[Finding]:

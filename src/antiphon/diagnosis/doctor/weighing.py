@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-SUREST = 0.97
+SUREST, GAINED = 0.97, 0.05
+"""The most confidence there is; a fall by less than this share is noise."""
 
 
 def sure(value: float | None, doubtful: float, clear: float) -> float:
@@ -42,10 +43,10 @@ def noise(values: np.ndarray) -> float:
 
 
 def lost_again(curve: np.ndarray) -> float:
-    """The share of what was gained that is gone at the end of a falling curve."""
+    """The share of what was gained that is gone at the end of a falling curve; 0 where next to nothing was gained."""
     lowest = float(curve.min())
     gained = float(curve[0]) - lowest
-    return (float(curve[-1]) - lowest) / gained if gained > 0 else float(len(curve) > 1)
+    return (float(curve[-1]) - lowest) / gained if gained > GAINED * abs(float(curve[0])) else 0.0
 
 
 def second_half(curve: np.ndarray) -> float:
