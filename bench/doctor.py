@@ -53,8 +53,9 @@ SETS = {
                      {"lstm": 14, "gru": 14, "transformer": 14, "rnn": 14}),
     "inflection": Set("sigmorphon2018_inflection/english-train-high", "sigmorphon2018_inflection/english-dev", 2000,
                       {"lstm": 12, "gru": 12, "transformer": 12, "rnn": 12}),
-    "scan": Set("scan/simple.train.tsv", "scan/simple.test.tsv", 2000, {"lstm": 12, "gru": 12, "transformer": 10}),
-    "e2e": Set("e2e_nlg/train.tsv", "e2e_nlg/dev.multi_ref.jsonl", 2000, {"lstm": 8, "gru": 8, "transformer": 8}, "data-to-text"),
+    "scan": Set("scan/simple.train.tsv", "scan/simple.test.tsv", 2000, {"lstm": 30, "gru": 30, "transformer": 25}),
+    "e2e": Set("e2e_nlg/train.tsv", "e2e_nlg/dev.multi_ref.jsonl", 2000,
+               {"lstm": 8, "gru": 8, "transformer": 8}, "data-to-text"),
     "multi30k": Set("multi30k/train.en,multi30k/train.de", "multi30k/val.en,multi30k/val.de", 3000,
                     {"transformer": 10, "gru": 10, "lstm": 10}, "translation"),
 }  # fmt: skip
@@ -263,7 +264,7 @@ FAMILIES: tuple[Callable[[random.Random], Fault], ...] = (
 def healthy(draw: random.Random, number: int) -> Fault:
     """A run with nothing wrong: sizes, rate, dropout and batch as somebody might choose them."""
     place = pick(draw, ANY, tuple(SETS))
-    settings = {"training.rate": draw.choice((None, 1e-3, 2e-3, 4e-3)), "model.width": draw.choice((None, 48, 96)),
+    settings = {"training.rate": draw.choice((None, 1e-3, 2e-3, 4e-3)), "model.width": draw.choice((None, 64, 96)),
                 "model.dropout": draw.choice((None, 0.1, 0.2, 0.3, 0.4)), "training.seed": number + 1,
                 "training.schedule": draw.choice((None, "inverse_sqrt", "cosine")),
                 "training.label_smoothing": draw.choice((None, 0.0, 0.1)),

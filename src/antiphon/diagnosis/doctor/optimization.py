@@ -23,7 +23,7 @@ def rate_too_high(patient: Patient) -> Iterator[Finding]:
     if len(record.losses) < FEWEST:
         return
     ratio, step, jump = patient.ratio(PEAK, "training.warmup"), step_size(record), sensitivity(record)
-    cause = max(sure(ratio, LIMIT, 8), sure(step, 0.15, 0.5), 0.9 * sure(jump, 0.2, 1.0))
+    cause = max(sure(ratio, LIMIT, 8), sure(step, 0.06, 0.25), 0.9 * sure(jump, 0.05, 0.3))
     broken = 0.9 if record.noted("rollback") else sure(len(record.noted("skip")), 1, 3)
     symptom = max(patient.stuck, sure(patient.lost, 0.1, 0.4), broken, NO_SYMPTOM)
     confidence = both(symptom, cause) * (0.6 if ratio < 1.5 and not broken else 1.0)
