@@ -247,7 +247,8 @@ def test_padding_has_no_part_in_attention() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [
-    ([1, 2, 3, 4, 5], False), ([1, 2, 2, 3], False), ([1, 2, 2, 2], True), ([1, 2, 3, 4, 9, 1, 2, 3, 4], True), ([], False),
+    ([1, 2, 3, 4, 5], False), ([1, 2, 2, 3], False), ([1, 2, 2, 2], True), ([1, 2, 3, 4, 9, 1, 2, 3, 4], True),
+    ([], False),
 ])  # fmt: skip
 def test_repetition(tokens: list[int], expected: bool) -> None:
     assert answers.repeats(tokens) is expected

@@ -10,13 +10,16 @@ from cyclopts import Parameter
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from antiphon.diagnosis.doctor import Finding
+    from antiphon.diagnosis.doctor import Examination, Finding
 
 
 def doctor(
     run: Path,
     /,
     *,
+    try_: Annotated[
+        bool, Parameter(name="--try", help="make short experiments that tell the likely causes apart")
+    ] = False,
     cure: Annotated[bool, Parameter(help="train anew with the settings of the first finding, and compare")] = False,
     cause: Annotated[str, Parameter(help="with --cure: the finding to cure, by its cause")] = "",
     out: Annotated[Path | None, Parameter(help="with --cure: the new folder; RUN-cured where not given")] = None,
@@ -39,15 +42,32 @@ def doctor(
     from antiphon.diagnosis.doctor import examine
     from antiphon.inference.files import dump_json
 
+    console = Console()
     found = examine(run, answers=answers)
+    if try_ and found.findings:
+        found = _tried(console, run, found, quiet=json)
     if json and not cure:
         print(dump_json(found.to_dict()).decode())
         return 0 if found.healthy else 1
-    console = Console()
     console.print(report(found, full=all_))
     if cure:
         return _cure(console, run, _chosen(found.findings, cause, run), out or run.with_name(f"{run.name}-cured"))
     return 0 if found.healthy else 1
+
+
+def _tried(console: Console, run: Path, found: Examination, *, quiet: bool) -> Examination:
+    """The same after experiments, each told as it is made."""
+    import dataclasses
+
+    from antiphon.cli.prescription import trial
+    from antiphon.diagnosis.doctor.trying import tried, weighed
+
+    trials = []
+    for each in tried(run, found.findings):
+        trials.append(each)
+        if not quiet:
+            console.print(trial(each))
+    return dataclasses.replace(found, findings=weighed(found.findings, trials))
 
 
 def _chosen(findings: tuple[Finding, ...], cause: str, run: Path) -> Finding:

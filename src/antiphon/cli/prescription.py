@@ -16,6 +16,7 @@ from antiphon.diagnosis.doctor.findings import HIGH, SAID, Evidence, Examination
 
 if TYPE_CHECKING:
     from antiphon.diagnosis.doctor.curing import Before
+    from antiphon.diagnosis.doctor.trying import Trial
 
 WIDE, TALL = 48, 6
 
@@ -119,6 +120,11 @@ def _others(findings: Iterable[Finding]) -> RenderableType:
             _bar(finding.confidence), Text.assemble((f"{finding.cause}  ", "default"), (finding.symptom, "dim"))
         )
     return Group(Text("less likely, --all shows why", "dim"), table)
+
+
+def trial(made: Trial) -> Text:
+    """An experiment and what came of it, on a line."""
+    return Text.assemble(("tried  ", "dim"), (made.name, "bold"), (f"  {made.text}", "default"))
 
 
 def outcome(before: Before, after: Before, out: Path) -> RenderableType:

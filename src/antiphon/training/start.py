@@ -106,7 +106,7 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
     yet. Raises `AntiphonError`.
     """
     run = Path(run)
-    config, facts = _read_run(run)
+    config, facts = read_run(run)
     checkpoints = Checkpoints(run)
     found = checkpoints.newest() if checkpoints.all() else None
     if found is not None and found.state.done:
@@ -135,7 +135,8 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
                  base=Base.wanted(origin, config))  # fmt: skip
 
 
-def _read_run(run: Path) -> tuple[Config, dict[str, Any]]:
+def read_run(run: Path) -> tuple[Config, dict[str, Any]]:
+    """The settings of a run, and what it knows of its data. `TrainingError` or `BundleError` where there are none."""
     try:
         values = [json.loads((run / name).read_bytes()) for name in ("config.json", "data.json")]
     except FileNotFoundError:

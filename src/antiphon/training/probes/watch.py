@@ -45,8 +45,8 @@ WINDOW, SPIKE, CALM = 64, 10.0, 50
 """A gradient is a spike where its norm is so many times the median of those of the last steps; steps until the next one
 is told."""
 
-WORTH = 50
-"""Steps of training between probes at validation for each step's worth of work that these take: 2 % of it."""
+WORTH = 60
+"""Steps of training between probes at validation for each step's worth of work that these take: less than 2 % of it."""
 
 CALL = 200
 """A pass through the model costs as much as so many tokens before it has read any."""
@@ -54,7 +54,7 @@ CALL = 200
 ROOM = 1024
 """Tokens of a sample at least; half a batch where that is more."""
 
-FEW = 16
+FEW = 8
 """Training pairs on which the last update is tried again."""
 
 
@@ -107,13 +107,16 @@ class Probes(Observer):
         if not self.settings.probes or not (step == self.moment or self.validates):
             yield
             return
-        self.before = self.learner.flat.weights.clone()
+        self.before = self._copied()
         if step != self.moment or runner.compiled:
             yield
             return
         finder: Any = runner.players({"model": self.model})["model"]
         with Activations(finder) as self.activations:
             yield
+
+    def _copied(self) -> Tensor:
+        return self.learner.flat.weights.clone()
 
     # What follows from events
 
@@ -215,7 +218,8 @@ class Probes(Observer):
     def _held_out(self, event: ValidationEvent) -> dict[str, Any]:
         model, samples = self.model, self.samples
         vocabulary = None if isinstance(model.head, NumbersHead) else model.target_size
-        train, mixed = (losses.told(model, each) for each in (samples.train, samples.valid.shuffled(vocabulary)))
+        half = samples.valid.first(max(FEW, len(samples.valid.examples) // 2))
+        train, mixed = (losses.told(model, each) for each in (samples.train, half.shuffled(vocabulary)))
         with Looks(model) as looks:
             valid = losses.told(model, samples.valid, looks)
         self._guarded(event, "loss", lambda: losses.facts(model, train, valid, mixed))
