@@ -143,6 +143,9 @@ def seen(pairs: Pairs, draw: random.Random) -> Pairs:
     return pairs
 
 
+SHORT = {"training.epochs": 3}
+"""What is wrong with pairs is there however long a training is."""
+
 FIXED: tuple[Fault, ...] = (
     Fault("rate too high", "icelandic", "lstm", {"training.rate": 0.08}),
     Fault("rate too high", "e2e", "transformer", {"training.rate": 0.05}),
@@ -166,13 +169,13 @@ FIXED: tuple[Fault, ...] = (
     Fault("too much regularization", "scan", "transformer", {"training.l2": 0.05}),
     Fault("model too small", "inflection", "lstm", {"model.width": 8}),
     Fault("model too small", "e2e", "gru", {"model.width": 8}),
-    Fault("misaligned data", "multi30k", "transformer", {}, shifted(0.4)),
-    Fault("misaligned data", "e2e", "lstm", {}, shifted(0.2)),
-    Fault("noisy data", "multi30k", "gru", {}, mixed(0.25)),
-    Fault("copying the source", "multi30k", "transformer", {}, copied(0.4)),
-    Fault("dull answers", "multi30k", "gru", {}, dulled(0.4)),
+    Fault("misaligned data", "multi30k", "transformer", SHORT, shifted(0.4)),
+    Fault("misaligned data", "e2e", "lstm", SHORT, shifted(0.2)),
+    Fault("noisy data", "multi30k", "gru", SHORT, mixed(0.25)),
+    Fault("copying the source", "multi30k", "transformer", SHORT, copied(0.4)),
+    Fault("dull answers", "multi30k", "gru", SHORT, dulled(0.4)),
     Fault("label leak", "e2e", "transformer", {}, leaking("|")),
-    Fault("train/serve mismatch", "multi30k", "transformer", {}, None, capitals),
+    Fault("train/serve mismatch", "multi30k", "transformer", SHORT, None, capitals),
     Fault("held-out data in training", "icelandic", "lstm", {}, None, seen),
     Fault("vocabulary too small", "scan", "gru", {"data.target.vocabulary": 7}),
     Fault("truncation", "scan", "transformer", {"data.target.max_length": 8}),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from antiphon.core.errors import AntiphonError
 from antiphon.diagnosis.doctor import alignment, capacity, fit, gradients, optimization, output, pairs, searching
 from antiphon.diagnosis.doctor.answers import Answers
 from antiphon.diagnosis.doctor.findings import Examination, Finding, ranked
@@ -29,14 +30,27 @@ FROM_ANSWERS = (searching.search, output.dull_answers, output.copying, output.re
 def examine(run: Path, *, answers: bool = True) -> Examination:
     """What is wrong with a run, the likeliest cause first; without `answers` its model is not asked for any.
 
-    Raises `AntiphonError` where there is no run, or its data is not there any more.
+    Where its data is gone the log alone is looked at. Raises `AntiphonError` where there is no run.
     """
     begun = time.process_time()
     record = Record.open(Path(run))
-    patient = Patient(record, Material(record))
+    material, missing = _material(record)
+    patient = Patient(record, material)
     findings = [*_asked(patient, (*FROM_LOG, *AT_THE_END, *FROM_DATA)), *(_answered(patient) if answers else ())]
     seconds = time.process_time() - begun
-    return Examination(str(run), ranked(findings), tuple(_looked_at(patient, answers)), record.plot(), seconds)
+    looked_at = (*_looked_at(patient, answers), *missing)
+    return Examination(str(run), ranked(findings), looked_at, record.plot(), seconds)
+
+
+def _material(record: Record) -> tuple[Material | None, tuple[str, ...]]:
+    """The pairs of a run; none, and what is to be said of it, where they are not there any more."""
+    material = Material(record)
+    try:
+        if material.parts[0] and material.bundle is not None:
+            return material, ()
+        return material, ("not its answers: there is no model yet that could give any",)
+    except AntiphonError as error:
+        return None, (f"not its pairs and answers: {error}",)
 
 
 def examine_live(patient: Patient) -> tuple[Finding, ...]:

@@ -42,8 +42,8 @@ class Advice:
         """Its value of the first of these settings, were all of them left open; None where it has none."""
         if any("None" not in str(_kind(key)) for key in keys):
             return get(Config(), keys[0])  # it is no choice of the recipe's, but has a default
-        opened = override(self.config, dict.fromkeys(keys))
         try:
+            opened = override(self.config, dict.fromkeys(keys))
             return get(recipes.propose(opened, self.statistics)[0], keys[0])
         except AntiphonError:
             return None

@@ -125,8 +125,8 @@ def batch_too_small(patient: Patient) -> Iterator[Finding]:
 def ended_early(patient: Patient) -> Iterator[Finding]:
     """The budget was used up while the model was still learning."""
     record, training = patient.record, patient.record.config.training
-    if not record.steps:
-        return
+    if not record.steps or not record.end:
+        return  # it has not ended
     budget = ("training.epochs", "training.steps", "training.minutes")
     advised = patient.advised(*budget)
     short = advised / max(0.01, record.epochs) if advised else 1.0
@@ -135,6 +135,7 @@ def ended_early(patient: Patient) -> Iterator[Finding]:
     symptom = max(sure(patient.late, 0.15, 0.4), 0.8 * patient.stuck, 0.9 * sure(never, 0.7, 1.5))
     rate = patient.ratio(PEAK, "training.warmup")
     slow = 1.0 if 1 / LIMIT < rate < LIMIT else 0.5
+    known = ": nothing is known by heart yet" if patient.gap < 1.2 else ""
     cure = {"training.epochs": advised, "training.steps": None, "training.minutes": None}
     if never > 0.5:
         cure |= {"training.warmup": patient.advised("training.warmup", *budget)}
@@ -143,7 +144,7 @@ def ended_early(patient: Patient) -> Iterator[Finding]:
         f"it ended after {record.epochs:.2g} passes over the data, {_state(patient)}",
         (Evidence(f"{record.epochs:.3g} epochs, about {advised} are proposed",
                   {"epochs": record.epochs, "late": patient.late}),
-         Evidence(f"held-out loss is {patient.gap:.2f} times that of training: nothing is known by heart yet",
+         Evidence(f"held-out loss is {patient.gap:.2f} times that of training" + known,
                   {"gap": patient.gap}),
          *([Evidence(f"warm-up takes {training.warmup} of {len(record.steps)} steps: the rate never got to stay where "
                      "it was meant to", {"share": never})] if never > 0.5 else [])),
