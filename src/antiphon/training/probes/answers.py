@@ -18,7 +18,7 @@ from antiphon.inference.task import Task
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.probes.samples import Sample
 
-ANSWERED, LONGEST = 32, 100
+ANSWERED, LONGEST = 16, 100
 """The most pairs that are answered, and the longest target of these."""
 
 Answer = list[int]

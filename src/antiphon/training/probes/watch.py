@@ -52,7 +52,7 @@ CALL = 200
 """A pass through the model costs as much as so many tokens before it has read any."""
 
 ROOM = 1024
-"""Tokens of a sample at least; half a batch where that is more."""
+"""Tokens of a sample at least; a third of a batch where that is more."""
 
 FEW = 8
 """Training pairs on which the last update is tried again."""
@@ -74,7 +74,7 @@ class Probes(Observer):
         self, config: Config, task: Task, store: Store, held_out: Sequence[Pair], tell: Callable[[str, Any], None]
     ) -> None:
         self.config, self.settings, self.task, self.store, self.tell = config, config.training, task, store, tell
-        self.room = max(ROOM, (config.data.batch_tokens or 4096) // 2)
+        self.room = max(ROOM, (config.data.batch_tokens or 4096) // 3)
         self.samples = Samples(task, store, held_out, self.settings.seed, self.room)
         self.moments, self.moment = moments(self.settings.steps), 0
         self.norms: deque[float] = deque(maxlen=WINDOW)
@@ -103,7 +103,7 @@ class Probes(Observer):
             self.moment = next(self.moments)
         self.batches, self.rows = batches, rows
         self.before, self.activations = None, None
-        self.validates = self.settings.probes and (last or (validates and self._worth(step)))
+        self.validates = self.settings.probes and (validates or last) and self._worth(step, last)
         if not self.settings.probes or not (step == self.moment or self.validates):
             yield
             return
@@ -191,9 +191,12 @@ class Probes(Observer):
 
     # With a validation
 
-    def _worth(self, step: int) -> bool:
-        """Whether as many steps have passed since the last time as keep the cost small, or twice those before it."""
-        return self.looked == 0 or step >= min(2 * self.looked, self.looked + math.ceil(WORTH * self._cost()))
+    def _worth(self, step: int, last: bool) -> bool:
+        """Whether as many steps have passed since the last time as keep the cost small, or three times those before it; for
+        the last step of all, a quarter of them."""
+        if last:
+            return 4 * (step - self.looked) >= step
+        return step >= min(3 * self.looked, self.looked + math.ceil(WORTH * self._cost()))
 
     def _cost(self) -> float:
         """How many steps of training these probes cost, by what passes through the model."""
