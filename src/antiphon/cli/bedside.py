@@ -30,8 +30,11 @@ class Bedside(Observer):
 
     def opened(self, event: Opened) -> Answer:
         """The settings, and what the recipe would say of the first pairs."""
+        data = event.config.data
+        if {data.source.kind, data.target.kind} != {"text"}:
+            return None
         pairs = list(islice(event.train, LOOKED))
-        self.advice = Advice(event.config, recipes.Statistics.of(pairs, None, event.config.data))
+        self.advice = Advice(event.config, recipes.Statistics.of(pairs, None, data))
         return None
 
     def started(self, event: Started) -> Answer:

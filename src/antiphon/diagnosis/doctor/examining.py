@@ -36,7 +36,8 @@ def examine(run: Path, *, answers: bool = True) -> Examination:
     record = Record.open(Path(run))
     material, missing = _material(record)
     patient = Patient(record, material)
-    findings = [*_asked(patient, (*FROM_LOG, *AT_THE_END, *FROM_DATA)), *(_answered(patient) if answers else ())]
+    rules = (*FROM_LOG, *AT_THE_END) if record.in_nats else ()
+    findings = [*_asked(patient, (*rules, *FROM_DATA)), *(_answered(patient) if answers else ())]
     seconds = time.process_time() - begun
     looked_at = (*_looked_at(patient, answers), *missing)
     return Examination(str(run), ranked(findings), looked_at, record.plot(), seconds)
@@ -55,7 +56,7 @@ def _material(record: Record) -> tuple[Material | None, tuple[str, ...]]:
 
 def examine_live(patient: Patient) -> tuple[Finding, ...]:
     """What the log of a training says that still goes on."""
-    return ranked(_asked(patient, FROM_LOG))
+    return ranked(_asked(patient, FROM_LOG)) if patient.record.in_nats else ()
 
 
 def _asked(patient: Patient, rules: tuple[object, ...]) -> Iterator[Finding]:

@@ -35,8 +35,8 @@ MOST, LOOKED, ASKED, AUDITED = 100_000, 2000, 48, 200_000
 class Advice:
     """What the recipe proposes for these pairs, setting by setting."""
 
-    def __init__(self, config: Config, statistics: recipes.Statistics) -> None:
-        self.config, self.statistics = config, statistics
+    def __init__(self, config: Config, statistics: recipes.Statistics, *, trained: bool = False) -> None:
+        self.config, self.statistics, self.trained = config, statistics, trained
 
     def __call__(self, *keys: str) -> Any:
         """Its value of the first of these settings, were all of them left open; None where it has none."""
@@ -44,7 +44,7 @@ class Advice:
             return get(Config(), keys[0])  # it is no choice of the recipe's, but has a default
         try:
             opened = override(self.config, dict.fromkeys(keys))
-            return get(recipes.propose(opened, self.statistics)[0], keys[0])
+            return get(recipes.propose(opened, self.statistics, trained=self.trained)[0], keys[0])
         except AntiphonError:
             return None
 
@@ -99,7 +99,8 @@ class Material:
         """What the recipe would say."""
         config = self.record.config
         find = None if config.model.knowledge.kind == "none" else Finder.open(config.data, Report())
-        return Advice(config, recipes.Statistics.of(self.parts[0], find, config.data))
+        statistics = recipes.Statistics.of(self.parts[0], find, config.data)
+        return Advice(config, statistics, trained="start" in self.record.facts)
 
     @cached_property
     def bundle(self) -> Bundle | None:

@@ -128,6 +128,12 @@ class Record:
         whole, of = last.get("epoch") or 0, last.get("epoch_steps") or 1
         return whole + min(1.0, sum(event.get("epoch") == whole for event in self.steps[-of:]) / of)
 
+    @property
+    def in_nats(self) -> bool:
+        """Whether losses are those of tokens by likelihood, which fall towards 0 from the logarithm of a vocabulary."""
+        config = self.config
+        return config.data.target.kind != "numbers" and config.training.objective in ("likelihood", "unlikelihood")
+
     def value(self, key: str) -> Any:
         """A setting."""
         return get(self.config, key)
