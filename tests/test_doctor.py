@@ -14,13 +14,14 @@ from antiphon.cli.bedside import Bedside
 from antiphon.cli.prescription import report
 from antiphon.core.errors import TrainingError
 from antiphon.data.columns import Pair
+from antiphon.diagnosis.data import audit
 from antiphon.diagnosis.doctor import Examination, Finding, curing, examine
 from antiphon.diagnosis.doctor.findings import Evidence
-from antiphon.diagnosis.doctor.pairs import distance, leaked
+from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
 from antiphon.inference.bundle import load
 from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
-from corpora import write_pairs
+from corpora import sentences, write_pairs
 from runs import Recorder, words
 
 SMALL = {
@@ -161,3 +162,17 @@ def test_an_examination_of_nothing_is_healthy() -> None:
     console = Console(file=io.StringIO())
     console.print(report(found))
     assert "healthy" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_the_audit_finds_is_a_cause(tmp_path: Path) -> None:
+    sources, targets = sentences(600)
+    shifted = write_pairs(tmp_path / "a.tsv", sources, [*targets[:200], *targets[201:], "."])
+    copied = write_pairs(tmp_path / "b.tsv", sources, [*sources[:200], *targets[200:]])
+    for path, cause in ((shifted, "misaligned data"), (copied, "copying the source")):
+        told = {AUDITED[each.kind][0]: AUDITED[each.kind][1](each) for each in audit(str(path)).findings
+                if each.kind in AUDITED}  # fmt: skip
+        assert told[cause] > 0.9
+    clean = write_pairs(tmp_path / "c.tsv", sources, targets)
+    assert not [
+        each.kind for each in audit(str(clean)).findings if each.kind in AUDITED and AUDITED[each.kind][1](each) > 0.5
+    ]

@@ -8,37 +8,31 @@ from collections.abc import Callable, Iterator, Sequence
 
 from antiphon.data.columns import Pair
 from antiphon.diagnosis.doctor.findings import Cause, Evidence, Finding
-from antiphon.diagnosis.doctor.material import Material
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import both, sure
 from antiphon.diagnosis.findings import Finding as Remark
 
-Judge = Callable[[Remark, Material], float]
-
-
-def _share(doubtful: float, clear: float) -> Judge:
-    """By the share of all pairs."""
-    return lambda remark, material: sure(len(remark.lines) / max(1, material.count), doubtful, clear)
+Judge = Callable[[Remark], float]
 
 
 def _figure(name: str, doubtful: float, clear: float) -> Judge:
-    """By a figure of the remark."""
-    return lambda remark, material: sure(float(remark.figures.get(name, 0.0)), doubtful, clear)
+    """By a figure of the remark, such as the share of all pairs."""
+    return lambda remark: sure(float(remark.figures.get(name, 0.0)), doubtful, clear)
 
 
 AUDITED: dict[str, tuple[Cause, Judge]] = {
-    "misaligned": ("misaligned data", _share(0.005, 0.1)),
-    "unrelated": ("misaligned data", _share(0.02, 0.2)),
-    "turned round": ("misaligned data", _share(0.05, 0.25)),
+    "misaligned": ("misaligned data", _figure("share", 0.005, 0.1)),
+    "unrelated": ("misaligned data", _figure("share", 0.02, 0.2)),
+    "turned round": ("misaligned data", _figure("share", 0.05, 0.25)),
     "noise": ("noisy data", _figure("noise", 0.06, 0.2)),
-    "target script": ("noisy data", _share(0.05, 0.2)),
-    "target language": ("noisy data", _share(0.05, 0.2)),
-    "encoding: double-encoded": ("noisy data", _share(0.05, 0.2)),
-    "encoding: lost": ("noisy data", _share(0.05, 0.2)),
-    "copied": ("copying the source", _share(0.1, 0.25)),
+    "target script": ("noisy data", _figure("share", 0.05, 0.2)),
+    "target language": ("noisy data", _figure("share", 0.05, 0.2)),
+    "encoding: double-encoded": ("noisy data", _figure("share", 0.05, 0.2)),
+    "encoding: lost": ("noisy data", _figure("share", 0.05, 0.2)),
+    "copied": ("copying the source", _figure("share", 0.1, 0.25)),
     "one answer to much": ("dull answers", _figure("share", 0.05, 0.2)),
     "valid in training": ("held-out data in training", _figure("share", 0.15, 0.5)),
-    "written otherwise": ("train/serve mismatch", lambda remark, material: 0.93),
+    "written otherwise": ("train/serve mismatch", lambda remark: 0.93),
 }  # fmt: skip
 """Findings of the audit that are the cause of what is seen in training, and how sure that is."""
 
@@ -55,14 +49,14 @@ EXPECT = {
 def audited(patient: Patient) -> Iterator[Finding]:
     """What the audit of the files has to say."""
     for remark in patient.material.remarks if patient.material else ():
-        if remark.kind not in AUDITED or patient.material is None:
+        if remark.kind not in AUDITED:
             continue
         cause, judge = AUDITED[remark.kind]
         figures = {name: float(value) for name, value in remark.figures.items() if isinstance(value, int | float)}
         lines = f"line {remark.lines[0]:,} first" if remark.lines else ""
         mends = remark.remedy != "" and cause != "held-out data in training"
         yield Finding(
-            cause, judge(remark, patient.material), remark.symptom,
+            cause, judge(remark), remark.symptom,
             (Evidence(f"the audit: {remark.kind}, {remark.sure}", figures, where=f"{remark.file} {lines}".strip()),
              *(Evidence(f"{example.source} → {example.target}", where=f"line {example.line:,}")
                for example in remark.examples[:2])),
