@@ -18,6 +18,7 @@ from antiphon.models.graph import GraphLayer
 from antiphon.models.heads import CopyHead
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.probes.gates import gates, looked_at
+from antiphon.training.runner import is_memory
 
 ASLEEP = {"gelu": -3.0, "silu": -6.0}
 """Inputs below which these activations let through less than 2 % of a unit."""
@@ -52,9 +53,13 @@ class Activations:
         if name in self.found or not torch.is_grad_enabled():
             return
         self.found[name] = {}  # has been here
-        with torch.no_grad():
-            self.found |= {name + ending: {"name": name + ending, **reading}
-                           for ending, reading in read(module, inputs, output)}  # fmt: skip
+        try:
+            with torch.no_grad():
+                self.found |= {name + ending: {"name": name + ending, **reading}
+                               for ending, reading in read(module, inputs, output)}  # fmt: skip
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory(error):  # a lack of memory is the training's own to find
+                raise
 
     def readings(self) -> list[Reading]:
         """All of them, as plain numbers."""

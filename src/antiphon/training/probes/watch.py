@@ -115,8 +115,14 @@ class Probes(Observer):
         with Activations(finder) as self.activations:
             yield
 
-    def _copied(self) -> Tensor:
-        return self.learner.flat.weights.clone()
+    def _copied(self) -> Tensor | None:
+        """The weights as they are; None where there is no memory for them."""
+        try:
+            return self.learner.flat.weights.clone()
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory(error):
+                raise
+            return None
 
     # What follows from events
 
@@ -192,8 +198,8 @@ class Probes(Observer):
     # With a validation
 
     def _worth(self, step: int, last: bool) -> bool:
-        """Whether as many steps have passed since the last time as keep the cost small, or three times those before it; for
-        the last step of all, a quarter of them."""
+        """Whether so many steps have passed since the last time that it costs little, or twice those before it; for the
+        last step of all, a quarter of them."""
         if last:
             return 4 * (step - self.looked) >= step
         return step >= min(3 * self.looked, self.looked + math.ceil(WORTH * self._cost()))
