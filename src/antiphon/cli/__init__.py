@@ -10,6 +10,7 @@ COMMANDS = {
     "demo": "Learn to pronounce English in a few minutes, and show it.",
     "audit": "Look for what is wrong with pairs, before anything is trained.",
     "train": "Train a model on a file of pairs.",
+    "doctor": "Say what is wrong with a training, and the cure.",
     "resume": "Go on with an interrupted training, exactly where it stopped.",
     "distill": "Train a light student on what slower models answer.",
     "synthesize": "Make training pairs of text by a model's answers.",

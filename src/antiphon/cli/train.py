@@ -99,13 +99,14 @@ def _learn(data: str, mix: str | None, made: dict[str, Any] | None, *, progress:
 def learned(console: Console, given: Mapping[str, Any], learn: Callable[..., Result]) -> int:
     """Train, and show how far it is; gives the exit code. `learn` takes `observers`, `command` and `progress`."""
     from antiphon.cli.answering import answering, stopped
+    from antiphon.cli.bedside import Bedside
     from antiphon.cli.checkup import Checkup
     from antiphon.cli.display import watching
     from antiphon.training.start import Stopped
 
     try:
         with answering(console) as progress, watching(console, given) as observer:
-            observers = [observer, Checkup(observer)]
+            observers = [observer, Checkup(observer), Bedside(observer)]
             result = learn(progress=progress, observers=observers, command=shlex.join(["antiphon", *sys.argv[1:]]))
     except Stopped as error:
         return stopped(console, error)

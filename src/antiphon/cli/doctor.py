@@ -1,0 +1,106 @@
+"""`antiphon doctor`: what went wrong in a training, by what evidence, and the cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from antiphon.diagnosis.doctor import Examination, Finding
+
+
+def doctor(
+    run: Path,
+    /,
+    *,
+    try_: Annotated[
+        bool, Parameter(name="--try", help="make short experiments that tell the likely causes apart")
+    ] = False,
+    cure: Annotated[bool, Parameter(help="train anew with the settings of the first finding, and compare")] = False,
+    cause: Annotated[str, Parameter(help="with --cure: the finding to cure, by its cause")] = "",
+    out: Annotated[Path | None, Parameter(help="with --cure: the new folder; RUN-cured where not given")] = None,
+    answers: Annotated[bool, Parameter(negative="--no-answers", help="ask the model for answers too")] = True,
+    all_: Annotated[bool, Parameter(name="--all", help="show unlikely findings as fully as likely ones")] = False,
+    json: Annotated[bool, Parameter(help="write everything as JSON")] = False,
+) -> int:
+    """Say what is wrong with a training: the likeliest cause first, with its evidence, its cure and what to expect.
+
+    Reads the run's log, its settings, its data and its model. Exit code 1 where a cause is likelier than not.
+
+    Parameters
+    ----------
+    run
+        The folder that was given to train as --out.
+    """
+    from rich.console import Console
+
+    from antiphon.cli.prescription import report
+    from antiphon.diagnosis.doctor import examine
+    from antiphon.inference.files import dump_json
+
+    console = Console()
+    found = examine(run, answers=answers)
+    if try_ and found.findings:
+        found = _tried(console, run, found, quiet=json)
+    if json and not cure:
+        print(dump_json(found.to_dict()).decode())
+        return 0 if found.healthy else 1
+    console.print(report(found, full=all_))
+    if cure:
+        return _cure(console, run, _chosen(found.findings, cause, run), out or run.with_name(f"{run.name}-cured"))
+    return 0 if found.healthy else 1
+
+
+def _tried(console: Console, run: Path, found: Examination, *, quiet: bool) -> Examination:
+    """The same after experiments, each told as it is made."""
+    import dataclasses
+
+    from antiphon.cli.prescription import trial
+    from antiphon.diagnosis.doctor.trying import tried, weighed
+
+    trials = []
+    for each in tried(run, found.findings):
+        trials.append(each)
+        if not quiet:
+            console.print(trial(each))
+    return dataclasses.replace(found, findings=weighed(found.findings, trials))
+
+
+def _chosen(findings: tuple[Finding, ...], cause: str, run: Path) -> Finding:
+    """The finding of a cause, or the first that settings cure."""
+    from antiphon.core.errors import ConfigError
+
+    known = {finding.cause: finding for finding in findings if not cause or finding.cause == cause}
+    chosen = next((each for each in known.values() if cause or each.cure), None)
+    if chosen is None:
+        have = ", ".join(finding.cause for finding in findings) or "none"
+        raise ConfigError(
+            f"there is nothing to cure{f' called {cause}' if cause else ''}", where=run, got=f"findings: {have}"
+        )
+    return chosen
+
+
+def _cure(console: Console, run: Path, finding: Finding, out: Path) -> int:
+    """Apply the cure, and say what it did."""
+    import shlex
+    import sys
+
+    from antiphon.cli.display import watching
+    from antiphon.cli.prescription import outcome
+    from antiphon.diagnosis.doctor import curing
+
+    curing.curable(finding)
+    if curing.search_alone(finding):
+        curing.with_search(run, finding, out)
+        console.print(f"the same weights with the other search are in {out}", highlight=False, soft_wrap=True)
+        return 0
+    before = curing.Before.of(run)
+    with watching(console, dict(finding.cure)) as observer:
+        result = curing.cure(run, finding, out, observers=[observer], command=shlex.join(["antiphon", *sys.argv[1:]]))
+    if result.bundle is not None and not result.interrupted:
+        console.print(outcome(before, curing.Before.of(out), out))
+    return result.exit_code

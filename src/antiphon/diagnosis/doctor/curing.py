@@ -1,0 +1,92 @@
+"""A cure applied: the same data, trained anew with the settings that a finding asks for, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from antiphon.core.config import Config, get, leaves, override
+from antiphon.core.errors import TrainingError
+from antiphon.diagnosis.doctor.findings import Finding
+from antiphon.diagnosis.doctor.record import Record
+from antiphon.inference.bundle import load, save
+from antiphon.training.observers import Result
+from antiphon.training.sources import Sources
+from antiphon.training.start import fit
+
+SEARCH = "decoding."
+
+
+@dataclass(frozen=True)
+class Before:
+    """The best of a run: the metric it is judged by, its value, and the lowest held-out loss."""
+
+    metric: str
+    value: float | None
+    loss: float | None
+
+    @staticmethod
+    def of(run: Path) -> Before:
+        """Read from its log."""
+        record = Record.open(run)
+        metric = record.config.training.metric or "loss"
+        kept = [event for event in record.validations if event.get("best")]
+        score = (kept[-1].get("scores") or {}).get(metric) if kept else None
+        return Before(metric, score and score.get("value"), record.best_loss)
+
+
+def settings(config: Config, cure: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of a run that is not its default, with those of the cure in place of its own."""
+    plain = Config()
+    kept = {key: get(config, key) for key in leaves() if get(config, key) != get(plain, key)}
+    changed = {key: value for key, value in cure.items() if not (value is None and get(plain, key) is not None)}
+    follows = (
+        {"training.validate_every"} if any(key in changed for key in ("training.epochs", "training.steps")) else set()
+    )
+    return {key: value for key, value in {**kept, **changed}.items() if value is not None and key not in follows}
+
+
+def curable(finding: Finding) -> None:
+    """Refuse what no setting cures."""
+    if not finding.cure:
+        raise TrainingError(f"no setting cures {finding.cause}", where="--cure", do=finding.action or "see the finding")
+
+
+def search_alone(finding: Finding) -> bool:
+    """Whether the cure is another search: then nothing need be trained."""
+    return all(key.startswith(SEARCH) for key in finding.cure)
+
+
+def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (), command: str = "") -> Result:
+    """Train anew with the cure, on the data of the run, into the new folder `out`. Raises `AntiphonError`."""
+    record = Record.open(run)
+    curable(finding)
+    sources = Sources.recall(run, record.facts)
+    if sources.mix or record.config.model.adapter.name or "start" in record.facts or record.config.training.teachers:
+        do = "add these settings to its command: " + " ".join(f"{key}={value}" for key, value in finding.cure.items())
+        raise TrainingError("what began with another model or other data is not trained anew", where=run, do=do)
+    train, valid = _files(sources, sources.train), _files(sources, sources.valid)
+    return fit(train, valid=valid, out=out, assignments=settings(record.config, finding.cure), observers=observers,
+               command=command)  # fmt: skip
+
+
+def _files(sources: Sources, names: Sequence[str]) -> str | None:
+    """Files as they are given to a command."""
+    return ",".join(str(sources.run / name) for name in names) or None
+
+
+def with_search(run: Path, finding: Finding, out: Path) -> None:
+    """The best model of the run with the search of the cure, as a bundle of its own."""
+    bundle = load(run / "best")
+    changed = override(bundle.config, dict(finding.cure))
+    save(out, model=bundle.model, task=bundle.task, config=changed, card=bundle.manifest["card"],
+         confidence=bundle.confidence)  # fmt: skip
+
+
+def better(before: Before, after: Before, *, higher: bool) -> bool:
+    """Whether the cure helped, by the metric the run is judged by."""
+    old, new = (math.inf if each.value is None else each.value for each in (before, after))
+    return new > old if higher else new < old

@@ -1,0 +1,184 @@
+"""`antiphon doctor` on real runs: a healthy one, a faulty one, its cure, and what a training says of itself."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from antiphon.cli.bedside import Bedside
+from antiphon.cli.prescription import report
+from antiphon.core.errors import TrainingError
+from antiphon.data.columns import Pair
+from antiphon.diagnosis.data import audit
+from antiphon.diagnosis.doctor import Examination, Finding, curing, examine
+from antiphon.diagnosis.doctor.findings import Evidence
+from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
+from antiphon.inference.bundle import load
+from antiphon.training.start import fit
+from commands import Call, calling, refused  # noqa: F401
+from corpora import sentences, write_pairs
+from runs import Recorder, words
+
+SMALL = {
+    "training.threads": 1, "training.processes": 1, "model.encoder.kind": "gru", "model.decoder.kind": "gru",
+    "model.width": 48, "model.encoder.layers": 1, "model.decoder.layers": 1, "data.batch_tokens": 400,
+    "model.dropout": 0.1,
+}  # fmt: skip
+
+
+def pairs(count: int = 400) -> list[tuple[str, str]]:
+    return sorted(set(words(count, seed=3)))
+
+
+def trained(folder: Path, name: str, **settings: Any) -> Path:
+    data = write_pairs(folder / f"{name}.tsv", *map(list, zip(*pairs(), strict=True)))
+    given = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
+    fit(str(data), out=folder / name, assignments=given)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("well"), "run", training__epochs=25)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("slow"), "run", training__epochs=6, training__rate=1e-5)
+
+
+def test_a_healthy_run_is_healthy(well: Path, call: Call) -> None:
+    code, out, err = call("doctor", well)
+    assert (code, err) == (0, ""), out
+    first, *_, last = out.splitlines()
+    assert "healthy" in first
+    assert "CPU seconds" in last or "CPU seconds" in out
+    assert "held-out pairs" in " ".join(out.split())
+
+
+def test_a_fault_is_found_and_told(slow: Path, call: Call) -> None:
+    code, out, err = call("doctor", slow, "--json")
+    assert (code, err) == (1, "")
+    told = json.loads(out)
+    assert told["findings"][0]["cause"] == "rate too low"
+    assert told["findings"][0]["confidence"] >= 0.7
+    assert told["findings"][0]["cure"]["training.rate"] > 1e-3
+    assert not told["healthy"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_report_fits_the_terminal(slow: Path, width: int) -> None:
+    console = Console(width=width, record=True, force_terminal=True, file=io.StringIO())
+    console.print(report(examine(slow, answers=False), full=True))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert "rate too low" in text
+    assert "training.rate=" in text
+
+
+def test_a_cure_is_applied_and_compared(slow: Path, call: Call, tmp_path: Path) -> None:
+    code, out, _ = call("doctor", slow, "--cure", "--out", tmp_path / "cured")
+    assert code == 0, out
+    table = [line.split() for line in out.splitlines() if line.startswith("held-out loss")]
+    before, after = float(table[0][-2]), float(table[0][-1])
+    assert after < before
+    config = json.loads((tmp_path / "cured/config.json").read_text())
+    assert config["training"]["rate"] > 1e-3
+    assert config["model"]["width"] == 48
+    assert "the run folder is not empty" in refused(call, "doctor", slow, "--cure", "--out", tmp_path / "cured")
+
+
+def test_the_search_is_told_from_the_model(well: Path, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    with_it = Finding("search limits", 0.9, "", (Evidence(""),), "", {"decoding.max_length": 2})
+    curing.with_search(well, with_it, tmp_path / "bundle")
+    assert load(tmp_path / "bundle").config.decoding.max_length == 2
+    run.mkdir()
+    for name in ("log.jsonl", "config.json", "data.json"):
+        (run / name).write_bytes((well / name).read_bytes())
+    (tmp_path / "bundle").rename(run / "best")
+    found = examine(run)
+    assert found.findings[0].cause == "search limits", [(each.cause, each.confidence) for each in found.findings]
+    assert found.findings[0].cure == {"decoding.max_length": None}
+    code, out, _ = call("doctor", run, "--cure", "--out", tmp_path / "mended")
+    assert code == 0, out
+    assert load(tmp_path / "mended").config.decoding.max_length is None
+
+
+def test_mistakes_are_one_line(call: Call, well: Path, tmp_path: Path) -> None:
+    assert "there is no run here" in refused(call, "doctor", tmp_path)
+    assert "there is no run here" in refused(call, "doctor", tmp_path / "none")
+    assert "nothing to cure called dead units" in refused(call, "doctor", well, "--cure", "--cause", "dead units")
+    with pytest.raises(TrainingError, match="no setting cures label leak"):
+        curing.curable(Finding("label leak", 0.9, "", (Evidence(""),), "", action="look"))
+
+
+def test_without_its_data_the_log_alone_is_looked_at(slow: Path, tmp_path: Path) -> None:
+    facts = json.loads((slow / "data.json").read_text())
+    facts["files"]["train"] = [str(tmp_path / "gone.tsv")]
+    for name in ("log.jsonl", "config.json"):
+        (tmp_path / name).write_bytes((slow / name).read_bytes())
+    (tmp_path / "data.json").write_text(json.dumps(facts))
+    found = examine(tmp_path)
+    assert "gone.tsv" in found.looked_at[-1]
+    assert len(found.looked_at) == 3
+
+
+def test_a_training_says_what_is_certain_and_changes_nothing(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "a.tsv", *map(list, zip(*pairs(100), strict=True)))
+    given = {
+        **SMALL,
+        "model.width": 16,
+        "training.rate": 1e-6,
+        "training.steps": 104,
+        "training.validate_every": 52,
+        "data.batch_tokens": 150,
+    }
+    heard, plain = Recorder(), Recorder()
+    fit(str(data), out=tmp_path / "watched", assignments=given, observers=[Bedside(heard)])
+    fit(str(data), out=tmp_path / "plain", assignments=given, observers=[plain])
+    said = [note.text for note in heard.notes if note.kind == "audit"]
+    assert len(said) == 1
+    assert said[0].startswith("doctor: rate too low")
+    assert "training.rate=" in said[0]
+    weights = [(tmp_path / name / "best/model.safetensors").read_bytes() for name in ("watched", "plain")]
+    assert weights[0] == weights[1]
+
+
+def test_leaks_and_distances() -> None:
+    assert leaked(Pair("walk V;PST | walked", "walked"))
+    assert leaked(Pair("walked => walk V;PST", "walked"))
+    assert not leaked(Pair("walked", "walked"))
+    assert not leaked(Pair("unwalked", "walked"))
+    train = [f"the {noun} sleeps" for noun in ("cat", "dog", "cow")] * 100
+    assert distance(train, train[:50]) == pytest.approx(0, abs=0.05)
+    assert distance(train, ["el perro duerme"] * 50) > 3
+
+
+def test_an_examination_of_nothing_is_healthy() -> None:
+    from antiphon.diagnosis.doctor import Plot
+
+    found = Examination("run", (), ("nothing",), Plot("training loss"))
+    assert found.healthy
+    assert found.to_dict()["findings"] == []
+    console = Console(file=io.StringIO())
+    console.print(report(found))
+    assert "healthy" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_the_audit_finds_is_a_cause(tmp_path: Path) -> None:
+    sources, targets = sentences(600)
+    shifted = write_pairs(tmp_path / "a.tsv", sources, [*targets[:200], *targets[201:], "."])
+    copied = write_pairs(tmp_path / "b.tsv", sources, [*sources[:200], *targets[200:]])
+    for path, cause in ((shifted, "misaligned data"), (copied, "copying the source")):
+        told = {AUDITED[each.kind][0]: AUDITED[each.kind][1](each) for each in audit(str(path)).findings
+                if each.kind in AUDITED}  # fmt: skip
+        assert told[cause] > 0.9
+    clean = write_pairs(tmp_path / "c.tsv", sources, targets)
+    told = {each.kind: AUDITED[each.kind][1](each) for each in audit(str(clean)).findings if each.kind in AUDITED}
+    assert all(confidence < 0.5 for confidence in told.values())

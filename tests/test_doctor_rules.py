@@ -1,0 +1,121 @@
+"""Each rule of the doctor on a log made by hand: the fault is named first, and a healthy log is left in peace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from antiphon.diagnosis.doctor import Finding, examine_live
+from antiphon.diagnosis.doctor.findings import HIGH, SAID, Evidence, ranked
+from antiphon.diagnosis.doctor.patient import Patient
+from antiphon.diagnosis.doctor.weighing import lost_again, noise, second_half, smooth, sure
+from patients import STEPS, falling, layers, patient
+
+DEEP = {"model__encoder__layers": 8, "model__decoder__layers": 8, "model__residual": False, "model__norm": "none"}
+SPIKED = [0.5 + (20.0 if place in (120, 280) else 0.0) for place in range(STEPS)]
+FLAT = falling(to=5.6)
+POISON = [{"row": 17, "loss": 9.0, "source": "x", "target": "y y y"}]
+
+
+def looking(**facts: float) -> list[dict[str, object]]:
+    """Probes at validation: attention, and how much other sources cost."""
+    return [{"kind": "attention", "step": 400, **facts}, {"kind": "loss", "step": 400, "train": 2.0, "valid": 2.0,
+                                                          "shuffled": 2.01}]  # fmt: skip
+
+
+def active(**facts: float) -> list[dict[str, object]]:
+    """Probes of one layer's units."""
+    return layers(activations=[{"name": "encoder.layers.0", "what": "relu", "scale": 1.0, "dead": None,
+                                "saturated": None, **facts}])  # fmt: skip
+
+
+FAULTS: dict[str, Callable[[], Patient]] = {
+    "rate too high": lambda: patient(np.concatenate([falling()[:200], np.full(200, 5.0)]), training__rate=0.1),
+    "rate too low": lambda: patient(np.linspace(6, 5, STEPS), training__rate=1e-5),
+    "no warm-up": lambda: patient(FLAT, training__warmup=0, model__norm="post"),
+    "batch too small": lambda: patient(falling(noise=0.5), tokens=40, data__batch_tokens=64),
+    "vanishing gradients": lambda: patient(FLAT, probes=layers(gradients=[1e-7 * 10**n for n in range(8)]), **DEEP),
+    "exploding gradients": lambda: patient(falling(), norms=[0.5 if n % 9 else 900.0 for n in range(STEPS)],
+                                           training__clip=0),
+    "poisonous batch": lambda: patient(norms=SPIKED, probes=layers(pairs=POISON)),
+    "frozen weights": lambda: patient(probes=layers(ratio=0.0)),
+    "dead units": lambda: patient(probes=active(dead=0.95)),
+    "saturated gates": lambda: patient(probes=active(saturated=0.99)),
+    "overfitting": lambda: patient(falling(to=0.05), valid=[4, 3, 2, 1.5, 1.6, 2, 2.5, 3, 3.2, 3.4],
+                                   model__dropout=0.0),
+    "too much regularization": lambda: patient(FLAT, model__dropout=0.85),
+    "model too small": lambda: patient(falling(to=4), model__width=8),
+    "no positions": lambda: patient(falling(to=4), model__positions="none"),
+    "no attention": lambda: patient(falling(to=4), model__attention="none", model__encoder__kind="gru",
+                                    model__decoder__kind="gru"),
+    "diffuse attention": lambda: patient(probes=looking(entropy=0.98)),
+    "stuck attention": lambda: patient(probes=looking(end=0.95, first=0.01)),
+    "exposure bias": lambda: patient(probes=[{"kind": "answers", "step": 400, "forced_accuracy": 0.95,
+                                              "free_accuracy": 0.1}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", FAULTS)
+def test_a_fault_is_named_first(cause: str) -> None:
+    found = examine_live(FAULTS[cause]())
+    assert found
+    assert found[0].cause == cause, [(each.cause, round(each.confidence, 2)) for each in found]
+    assert found[0].confidence >= SAID
+    assert found[0].evidence
+    assert found[0].told_apart
+    assert found[0].cure or found[0].action
+
+
+HEALTHY: dict[str, Callable[[], Patient]] = {
+    "transformer": lambda: patient(),
+    "with probes": lambda: patient(probes=[*layers(), *looking(entropy=0.3, end=0.2, first=0.1)[:1]]),
+    "twice the rate": lambda: patient(training__rate=0.005),
+    "half the width": lambda: patient(model__width=64),
+    "no dropout": lambda: patient(model__dropout=0.0),
+    "no clipping": lambda: patient(training__clip=0),
+    "a recurrent one": lambda: patient(model__encoder__kind="lstm", model__decoder__kind="lstm", training__warmup=0),
+    "six layers": lambda: patient(model__encoder__layers=6, model__decoder__layers=6),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_log_is_left_in_peace(name: str) -> None:
+    found = examine_live(HEALTHY[name]())
+    assert not [(each.cause, each.confidence) for each in found if each.confidence >= SAID]
+
+
+def test_probes_with_gaps_are_borne() -> None:
+    gaps = [{"kind": "layers", "step": 1},
+            {"kind": "layers", "step": 2, "layers": [{"name": "head"}], "activations": None},
+            {"kind": "loss", "step": 3, "train": None}, {"kind": "attention", "step": 3, "entropy": None},
+            {"kind": "rate", "step": 3, "sensitivity": [1.0, None, None]}, {"kind": "other", "step": 4}]  # fmt: skip
+    assert not [each for each in examine_live(patient(probes=gaps)) if each.confidence >= SAID]
+    assert not [each for each in examine_live(patient(falling()[:3])) if each.confidence >= SAID]
+
+
+def test_a_symptom_stands_behind_its_cause() -> None:
+    def finding(cause: str, confidence: float) -> Finding:
+        return Finding(cause, confidence, "", (Evidence(""),), "")  # type: ignore[arg-type]
+
+    found = ranked([finding("dull answers", 0.9), finding("misaligned data", 0.9), finding("dull answers", 0.4)])
+    assert [each.cause for each in found] == ["misaligned data", "dull answers"]
+    assert found[1].confidence < SAID
+    assert ranked([finding("overfitting", 0.1)]) == ()
+    assert [each.cause for each in ranked([finding("ended early", 0.6), finding("copying the source", 0.8)])] == [
+        "copying the source", "ended early"]  # fmt: skip
+
+
+def test_figures_become_confidence() -> None:
+    assert sure(2, 2, 8) == 0.5
+    assert sure(8, 2, 8) == pytest.approx(0.95)
+    assert sure(0.1, 0.5, 0.1) == pytest.approx(0.95)
+    assert sure(1e9, 2, 8) < 1
+    assert sure(None, 2, 8) == sure(float("nan"), 2, 8) == sure(0, 2, 8) == 0
+    values = falling()
+    assert noise(values) < 0.05 < noise(falling(noise=0.3))
+    assert second_half(np.linspace(2, 1, 101)) == pytest.approx(0.5)
+    assert lost_again(np.array([3.0, 1.0, 2.0])) == 0.5
+    assert len(smooth(values)) == STEPS - 20 + 1
+    assert HIGH > SAID
