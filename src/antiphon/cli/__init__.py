@@ -11,6 +11,7 @@ COMMANDS = {
     "audit": "Look for what is wrong with pairs, before anything is trained.",
     "train": "Train a model on a file of pairs.",
     "resume": "Go on with an interrupted training, exactly where it stopped.",
+    "tune": "Search for settings that beat the recipe's, and say whether they do.",
     "distill": "Train a light student on what slower models answer.",
     "synthesize": "Make training pairs of text by a model's answers.",
     "predict": "Answer lines of text with a trained model.",
