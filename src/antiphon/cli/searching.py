@@ -137,12 +137,12 @@ def ordered(rows: Iterable[Row], spec: Spec) -> list[Row]:
 
 def table(rows: Sequence[Row], spec: Spec) -> Table:
     """Trials: state, score, how it came to it, and what is not as the recipe has it."""
-    found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    found = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     found.add_column("", no_wrap=True)
     found.add_column("trial", justify="right", no_wrap=True)
     found.add_column(spec.metric, justify="right", no_wrap=True)
     found.add_column("as it went", no_wrap=True, width=16)
-    found.add_column("what is not as in the recipe", overflow="ellipsis", no_wrap=True)
+    found.add_column("what is not as in the recipe", overflow="ellipsis", no_wrap=True, ratio=1)
     for row in rows:
         sign, style = SIGNS[row.state]
         how = meter(row.progress, 1.0) if row.state == "running" else Text(sparkline(list(row.values.values()), 16))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon import metrics
-from antiphon.core.config import Config, get
+from antiphon.core.config import Config, get, override
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.data.corpus import Corpus, open_pairs, split
 from antiphon.inference import files as folders
@@ -94,7 +94,8 @@ class Study:
 
         Raises `ConfigError` or `DataError` where it is not, or where the folder holds something else.
         """
-        out, wanted = Path(out), dict(given or {})
+        out, typed = Path(out), override(Config(), dict(given or {}))
+        wanted = {key: get(typed, key) for key in given or {}}
         if not (out / SPEC).exists():
             return cls._begin(out, data, valid, test, wanted, dict(limit or {}))
         found = cls(out, Spec.read(out / SPEC))
