@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Score a model on pairs, with 95 % intervals.",
     "compare": "Score two models on the same pairs and test whether they differ.",
     "export": "Write a model for an engine that answers faster than PyTorch.",
+    "lighten": "Make small fast versions of a model, and show which is worth what.",
     "sweep": "Draw quality against variety of models over temperatures.",
     "calibrate": "Learn from pairs how far a model's answers can be trusted.",
     "tasks": "List what pairs can be for, and what each task brings.",
