@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from antiphon.training.observers import read_log
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
 from antiphon.tuning.finals import Final, Gain, gain
 from antiphon.tuning.study import Spec, Study, lock
-from antiphon.tuning.tune import Budget, Outcome, tune
+from antiphon.tuning.tune import Budget, Outcome, toml, tune
 from commands import Call, calling, refused  # noqa: F401
 from runs import SMALL, words
 
@@ -77,7 +78,7 @@ def test_ranges_hit_what_the_recipe_has() -> None:
 
 
 def study_of(folder: Path, metric: str, pairs: int) -> Study:
-    spec = Spec("", {}, "", {}, {}, metric, metric == "exact", (), {}, {"judge": pairs}, "", 1)
+    spec = Spec("", "", {}, "", {}, {}, metric, metric == "exact", (), {}, {"judge": pairs}, "", 1)
     return Study(folder, spec)
 
 
@@ -257,6 +258,27 @@ def test_a_finished_search_does_nothing_twice(found: Outcome, data: Path) -> Non
     again = tune(str(data), found.out, assignments=FIXED, budget=BUDGET)
     assert {path: path.stat().st_mtime_ns for path in found.out.glob("trials/*/log.jsonl")} == before
     assert again.gain == found.gain
+
+
+def test_a_kill_in_the_middle_of_a_write_is_mended(found: Outcome, data: Path) -> None:
+    journal = found.out / "trials.log"
+    before = journal.read_bytes()
+    os.symlink(journal, f"{journal}.lock")
+    with open(journal, "ab") as file:
+        file.write(b'{"op_code": 4, "tri')
+    again = tune(str(data), found.out, assignments=FIXED, budget=BUDGET)
+    assert again.gain == found.gain
+    assert journal.read_bytes().startswith(before)
+    assert b"tri{" not in journal.read_bytes()
+
+
+def test_settings_as_toml_are_what_they_were() -> None:
+    given = {"model.width": 64, "model.residual": True, "training.rate": 1e-05, "data.columns": ["a", 'b"'],
+             "data.source.tokenizer": "char", "training.minutes": None}  # fmt: skip
+    values = tomllib.loads(toml(given))
+    assert values["data"]["columns"] == ["a", 'b"']
+    assert values["training"] == {"rate": 1e-05}
+    assert values["model"] == {"width": 64, "residual": True}
 
 
 def test_one_search_at_a_time(found: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def _weights(found: Outcome) -> Table:
 def _verdict(found: Outcome) -> Text:
     best = [row for row in found.finals if row.name != RECIPE]
     if found.gain is None or not best:
-        return Text("no trial was trained to its end: the recipe stands", "bold")
+        return Text(found.verdict, "bold")
     style = "bold green" if found.gain.better else "bold yellow"
     who = _title(found.winner) if found.winner != RECIPE else "the best finalist"
     return Text.assemble((f"{who} {found.verdict}", style))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -180,12 +181,24 @@ class Trials(Jobs):
 
 def _journal(study: Study) -> Any:
     """Optuna's study in its journal, a file that only grows."""
-    optuna = optuna_()
-    backend = optuna.storages.journal.JournalFileBackend(str(study.out / JOURNAL))
+    optuna, path = optuna_(), (study.out / JOURNAL).absolute()
+    mend(path)
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
     pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST, reduction_factor=HALF)
     direction = "maximize" if study.spec.higher else "minimize"
     return optuna.create_study(storage=optuna.storages.JournalStorage(backend), pruner=pruner, direction=direction,
                                study_name="antiphon", load_if_exists=True)  # fmt: skip
+
+
+def mend(journal: Path) -> None:
+    """Take away what a kill in the middle of a write has left: the beginning of a line, and Optuna's own lock. Only
+    who holds the study may do so."""
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink()
+    if journal.exists():
+        content = journal.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _suggest(trial: optuna.Trial, each: Range) -> None:

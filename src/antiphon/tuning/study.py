@@ -41,6 +41,7 @@ class Spec:
     the values of those that are searched."""
 
     data: str
+    valid: str
     hashes: dict[str, str]
     task: str
     asked: dict[str, Any]
@@ -168,9 +169,9 @@ def _prepared(
     config, choices = _recipe(out, kept)
     ranges = space(config, given)
     metric = config.training.metric or "loss"
-    hashes = _hashes(settings(given, None), data, valid, test)
+    hashes, named = _hashes(settings(given, None), data, valid, test), "" if valid is None else _name(valid)
     spec = Spec(
-        _name(data), hashes, config.task, given, kept, metric, higher(metric),
+        _name(data), named, hashes, config.task, given, kept, metric, higher(metric),
         tuple(ranges), {each.key: get(config, each.key) for each in ranges}, counts,
         "held out" if test is None else _name(test), config.training.seed, tuple(notes),
     )  # fmt: skip

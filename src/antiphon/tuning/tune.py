@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from antiphon.core.config import Config, get, override
 from antiphon.core.errors import ConfigError
 from antiphon.inference import files as folders
 from antiphon.training.runner import Signals
@@ -80,8 +82,10 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """One sentence: whether the recipe is beaten."""
+        if self.best is None:
+            return "stopped before the end; the same command goes on"
         if self.gain is None:
-            return "stopped before the finals; the same command goes on"
+            return "no trial was trained to its end: the recipe stands"
         by, seeds = str(self.gain), f"{self.gain.seeds} fresh seed{'s' if self.gain.seeds > 1 else ''}"
         if self.gain.better:
             return f"beats the recipe: {by}, {seeds}"
@@ -125,6 +129,7 @@ def tune(
     their checkpoints. `valid` are pairs that trainings are compared by and `test` those that only the finals see; what
     is not given is held out. Raises `AntiphonError`; a signal is no error but `Outcome.interrupted`.
     """
+    data = list(data) if isinstance(data, Iterator) else data
     budget, watcher, given = budget or Budget(), watcher or Watcher(), dict(assignments or {})
     with interruptible():
         study = Study.open(data, Path(out), valid=valid, test=test, given=given, limit=_limit(given, budget))
@@ -218,21 +223,19 @@ class _Search:
     def _again(self) -> str:
         """What trains the winner's settings anew."""
         words = ["antiphon", "train", self.study.spec.data, "--config", str(self.study.out / "best.toml")]
-        return shlex.join([*words, "--out", "again"])
+        valid = ["--valid", self.study.spec.valid] if self.study.spec.valid else []
+        return shlex.join([*words, *valid, "--out", "again"])
 
 
 def toml(settings: Mapping[str, Any]) -> str:
     """Settings by dotted names as TOML that `--config` reads."""
-    return "".join(f"{key} = {_value(key, settings[key])}\n" for key in sorted(settings))
+    values = {key: get(override(Config(), {key: value}), key) for key, value in settings.items()}
+    return "".join(f"{key} = {_spelled(value)}\n" for key, value in sorted(values.items()) if value is not None)
 
 
-def _value(key: str, value: Any) -> str:
-    import json
-
-    from antiphon.core.config import Config, get, override
-
-    read = get(override(Config(), {key: value}), key)
-    return json.dumps(list(read) if isinstance(read, tuple) else read, ensure_ascii=False)
+def _spelled(value: Any) -> str:
+    """TOML has numbers, words and lists as JSON has them."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def weights(trials: Trials) -> Iterator[Weight]:
