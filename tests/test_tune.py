@@ -313,3 +313,15 @@ def test_mistakes_are_named(call: Call, data: Path, tmp_path: Path, monkeypatch:
     assert not out.exists()
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert "pip install 'antiphon[tune]'" in refused(call, "tune", data, "--out", out)
+
+
+@pytest.mark.slow
+def test_a_search_of_minutes_ends_in_time_and_gives_each_training_its_share(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    settings = {key: value for key, value in FIXED.items() if key != "training.steps"}
+    begun = time.monotonic()
+    outcome = tune(str(data), tmp_path / "timed", assignments=settings, budget=Budget(None, 0.5, 1, 1, 1))
+    assert 0.6 * 30 <= time.monotonic() - begun <= 90
+    assert outcome.trials[0].state == "done"
+    assert outcome.best is not None
+    assert bundle.load(outcome.out / "best").config.training.minutes == pytest.approx(0.025)
