@@ -180,6 +180,7 @@ def test_a_search_finds_settings_and_says_how_good_they_are(found: Outcome) -> N
     assert [row.name for row in found.trials] == ["0", "1", "2", "3"]
     assert found.trials[0].changes == {}
     assert all(row.changes for row in found.trials[1:])
+    assert all(len(str(row.changes.get("model.dropout", 0))) <= 4 for row in found.trials)
     assert len({json.dumps(row.changes, sort_keys=True) for row in found.trials}) == 4
     assert found.gain is not None
     assert found.gain.interval[0] <= found.gain.difference <= found.gain.interval[1]

@@ -209,14 +209,18 @@ class _Work:
         return chain(open_pairs(self.parts[0], Data()), open_pairs(answers, Data()))
 
     def export(self, name: str, plan: Plan, bundle: Bundle) -> None:
-        """A candidate, made if it is not there, and measured."""
+        """A candidate, made if it is not there, and measured; one that does not answer as PyTorch does is left out."""
         listed = plan.candidates is not None
         label = f"{name}-int8{'-shortlist' if listed else ''}"
         path, engine = self.made.out / label, {"ctranslate2": "CTranslate2", "onnx": "onnxruntime"}[plan.to]
         if not path.exists():
             plan = replace(plan, candidates=self._taught() if name != ITSELF else open_pairs(self.parts[0], Data())) \
                 if listed else plan  # fmt: skip
-            export(bundle, path, self.pairs, plan)
+            try:
+                export(bundle, path, self.pairs, plan)
+            except ConfigError as error:  # others may still be good
+                self.notes.append(f"{label} is left out: {error}")
+                return
         decoder = bundle.config.model.decoder
         who = "the model" if name == ITSELF else f"a student, {decoder.layers} {decoder.kind} layer"
         self.measure(label, f"{who}, {engine} int8{', shortlist' if listed else ''}", path)

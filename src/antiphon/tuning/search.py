@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from antiphon.core.errors import require
 from antiphon.data.batching import mix
 from antiphon.inference import files as folders
-from antiphon.training.spaces import Among, Range
+from antiphon.training.spaces import Among, Between, Range
 from antiphon.tuning.crew import Job, Jobs, never_begun
 from antiphon.tuning.study import Study
 
@@ -97,7 +97,7 @@ class Trials(Jobs):
             _suggest(trial, each)
         self.trials[str(number)] = trial
         self._show(str(number), Row(str(number), "running", self._changes(trial.params), **self._before(number)))
-        return Job(str(number), self.study.trial(number), {**self.study.spec.given, **trial.params})
+        return Job(str(number), self.study.trial(number), {**self.study.spec.given, **self._plain(trial.params)})
 
     def _trial(self, number: int) -> optuna.Trial:
         """A new trial, or one that was begun before: what it lacks is proposed as it would have been."""
@@ -173,10 +173,15 @@ class Trials(Jobs):
                 return {"values": values, "best": values[last], "progress": last / 100}
         return {}
 
+    def _plain(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Steps add up to 0.30000000000000004, which is 0.3."""
+        stepped = {each.key for each in self.study.spec.ranges if isinstance(each, Between) and each.step}
+        return {key: round(value, 9) if key in stepped else value for key, value in params.items()}
+
     def _changes(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The settings of a trial that are not the recipe's."""
         recipe = self.study.spec.recipe
-        return {key: value for key, value in params.items() if value != recipe.get(key)}
+        return {key: value for key, value in self._plain(params).items() if value != recipe.get(key)}
 
 
 def _journal(study: Study) -> Any:
