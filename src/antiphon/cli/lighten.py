@@ -145,7 +145,7 @@ def _chart(found: Lightened) -> Any:
         base.mark_circle(opacity=0.85, stroke="white").encode(x=across, y=up, size=size, color=color,
             tooltip=["name:N", "what:N", "megabytes:Q", "milliseconds:Q", "score:Q"]),
         *(base.transform_filter(which).mark_text(dx=14, dy=down, align="left", fontSize=11).encode(
-            x=across, y=up, text="label:N") for which, down in (("!datum.listed", -18), ("datum.listed", 18))),
+            x=across, y=up, text="label:N") for which, down in (("!datum.below", -18), ("datum.below", 18))),
     ).properties(width=720, height=400, title=alt.Title(
         "Light models", anchor="start", fontSize=18, subtitleFontSize=12, subtitleColor="#666", offset=12,
         subtitle=[f"{found.pairs:,} pairs; further left is faster, further up is better, a small circle is a small "
@@ -161,4 +161,5 @@ def _row(each: Candidate) -> dict[str, Any]:
     megabytes = round(each.size / 1e6, 2)
     return {"name": each.name, "what": each.what, "who": who, "megabytes": megabytes, "low": low, "high": high,
             "milliseconds": round(each.milliseconds, 3), "score": round(each.score.value, 2),
-            "listed": each.name.endswith("shortlist"), "label": f"{each.name}, {megabytes:g} MB"}  # fmt: skip
+            "below": each.name.endswith("shortlist") or kind == each.name,
+            "label": f"{each.name}, {megabytes:g} MB"}  # fmt: skip

@@ -105,7 +105,7 @@ def lighten(
             result = _student(model, made, student, parts, given, observers, progress, command)
         if result.interrupted:
             return Lightened(made.out, len(pairs), work.candidates, result.interrupted)
-        taught = work.lightest(load(made.student(student)))
+        taught = work.lightest(student, load(made.student(student)))
         for what in exports(taught):
             work.export(student, what, taught)
     found = Lightened(made.out, len(pairs), work.candidates, 0, tuple(work.notes))
@@ -194,13 +194,13 @@ class _Work:
         self.metric, self.told = metric, told
         self.candidates, self.notes = list[Candidate](), list[str]()
 
-    def lightest(self, student: Bundle) -> Bundle:
+    def lightest(self, name: str, student: Bundle) -> Bundle:
         """A student without the tokens that neither the pairs nor its teacher's answers use."""
         found = pruned(student, self._taught())
         sizes = [(each.task.source.size, each.task.target.size) for each in (student, found)]
         if sizes[0] != sizes[1]:
             was, now = (f"{source:,} and {target:,}" for source, target in sizes)
-            self.notes.append(f"vocabularies of {was} tokens, of which the data uses {now}")
+            self.notes.append(f"{name}: vocabularies of {was} tokens, of which the data uses {now}")
         return found
 
     def _taught(self) -> Iterable[Pair]:
