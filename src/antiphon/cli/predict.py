@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from antiphon.core.numbers import Forecast
     from antiphon.data.corpus import Pair
-    from antiphon.inference.predictor import Answer
+    from antiphon.inference.predictor import Answer, Predictor
 
 DIGITS = 6
 """Decimals of scores in JSON lines."""
@@ -42,7 +45,10 @@ def predict(
     jsonl: Annotated[
         bool, Parameter(help="write all answers with scores and alignments, a JSON object a line")
     ] = False,
-) -> None:
+    out: Annotated[
+        Path | None, Parameter(help="write to this file; interrupted in whatever way, the same command goes on there")
+    ] = None,
+) -> int:
     """Answer lines of text, recordings or films with a trained model, one answer a line, in the same order.
 
     A line feed within an answer is written as a space; --jsonl keeps it, and gives all of `n_best`.
@@ -81,11 +87,62 @@ def predict(
     sources: deque[str] = deque()
     kind = str(guesser.task.target.side.tokenizer)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
-    inputs = (_input(line, guesser.task.context, facts) for line in _noting(lines, sources))
-    for answers in guesser.predict(inputs, settings=chosen, window=1 if live else None, details=jsonl):
-        source = sources.popleft()
-        print(record(source, answers, kind) if jsonl else _line(answers[0], confidence), flush=live)
+
+    def answered(first: int = 0) -> Iterator[str]:
+        """The answers from an input on, a line each."""
+        rest = islice(lines, first, None)
+        inputs = (_input(line, guesser.task.context, facts) for line in _noting(rest, sources))
+        window = 1 if live else None
+        for answers in guesser.predict(inputs, settings=chosen, window=window, details=jsonl, first=first):
+            source = sources.popleft()
+            yield record(source, answers, kind) if jsonl else _line(answers[0], confidence)
+
+    code = 0
+    if out is None:
+        for line in answered():
+            print(line, flush=live)
+    else:
+        about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence}
+        code = _to_file(out, files, answered, {**about, **_models(guesser, backward, knowledge, adapter)})
     tell(guesser.report)
+    return code
+
+
+def _models(
+    guesser: Predictor, backward: str | None, knowledge: str | None, adapter: str | None
+) -> dict[str, object]:  # fmt: skip
+    """What answers depend on besides inputs and settings, by its content."""
+    from antiphon.inference.files import dump_json
+
+    bundles = [*guesser.bundles, *([guesser.backward] if guesser.backward else [])]
+    hashes = [sha256(dump_json(bundle.manifest["files"])).hexdigest() for bundle in bundles]
+    facts = sha256(Path(knowledge).read_bytes()).hexdigest() if knowledge else ""
+    return {"models": hashes, "knowledge": facts, "adapter": adapter or "", "backward": backward is not None}
+
+
+def _to_file(
+    out: Path, files: Sequence[str], answered: Callable[[int], Iterator[str]], about: dict[str, object]
+) -> int:
+    """Answers in a file, those that are there kept; gives the exit code."""
+    from rich.console import Console
+
+    from antiphon.cli.answering import answering, stopped
+    from antiphon.core.errors import ConfigError
+    from antiphon.inference.bulk import bulk, digest
+    from antiphon.training.start import Stopped, interruptible
+
+    if not files or "-" in files:
+        do = "name a file of text, or leave out --out"
+        raise ConfigError("what comes from a pipe cannot be gone on with", where="--out", do=do)
+    known, many = digest(files)
+    console = Console(stderr=True, highlight=False)
+    try:
+        with answering(console) as progress, interruptible():
+            done, before = bulk(answered, out, {**about, "inputs": known}, lambda number: progress(number, many))
+    except Stopped as error:
+        return stopped(console, error)
+    console.print(f"{done:,} answers in {out}" + (f", {before:,} of them from before" if before else ""))
+    return 0
 
 
 def _line(answer: Answer, confidence: bool) -> str:

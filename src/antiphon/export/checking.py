@@ -66,7 +66,7 @@ def check(bundle: Bundle, exported: Bundle, pairs: Sequence[Pair], *, exact: boo
     pairs = [pair for pair in pairs if pair.source.strip()][:PAIRS]
     if not pairs:
         raise ConfigError("there are no pairs to check the exported model on", where="export")
-    metric, after = _metric(bundle.config), exported.config.decoding
+    metric, after = metric_of(bundle.config), exported.config.decoding
     made = Predictor(exported, processes=1)
     weights = bundle_files(model=bundle.model, task=bundle.task, config=bundle.config, card={})[WEIGHTS_FILE]
     plain = Predictor(bundle, processes=1)
@@ -115,7 +115,7 @@ def _compare(right: Sequence[Answer], found: Sequence[Answer], engine: str, exac
     return mean, most
 
 
-def _metric(config: Config) -> str:
+def metric_of(config: Config) -> str:
     """What training judged by, where that is a metric of answers."""
     name = config.training.metric or "loss"
     return name if name.split(":")[0] in metrics.NAMES else "exact"

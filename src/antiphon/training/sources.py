@@ -52,7 +52,7 @@ class Sources:
             files = named_files(value, other)
             if files is None:
                 copied.append(name)
-                _write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings), settings.source.kind)
+                write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings), settings.source.kind)
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
         return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost), found["mix"])
@@ -127,7 +127,8 @@ class Sources:
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
 
 
-def _write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
+def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
+    """Keep pairs as JSONL; sources that name files of signals become absolute."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
