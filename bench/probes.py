@@ -1,6 +1,6 @@
 """What probes cost a run: CPU time with and without them, in interleaved runs, and what each kind takes of it.
 
-    ANTIPHON_DATA=... python bench/probes.py [--models t128,lstm] [--pairs 10000] [--steps 150] [--rounds 3]
+    ANTIPHON_DATA=... python bench/probes.py [--models t128,lstm] [--pairs 29000] [--steps 410] [--rounds 3]
 
 Multi30k English to German, one process of one thread, fp32, a validation each epoch. Each run is a process of its own;
 CPU seconds are those from the first step to the end, validation included. `share` is the CPU time inside probes over
@@ -33,8 +33,8 @@ def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--pairs", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=29_000)
+    parser.add_argument("--steps", type=int, default=410)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "ON"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -67,6 +67,34 @@ def test_weights_are_the_same_with_and_without(family: str, runs: Runs) -> None:
     assert outcome(runs(family, True)) == outcome(runs(family, False))
 
 
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "copy": ("transformer", {"model__head": "copy", "model__tie": "none"}),
+    "coverage": ("lstm", {"model__attention": "coverage", "training__coverage": 1.0}),
+    "dropped weights": ("gru", {"model__attention": "additive", "model__dropout_recurrent": 0.2}),
+    "rnn": ("rnn", {}), "conv": ("conv", {}), "ssru": ("ssru", {}),
+    "swiglu": ("transformer", {"model__activation": "swiglu", "model__norm": "post"}),
+    "window": ("transformer", {"model__positions": "rotary", "model__encoder__window": 2}),
+    "bf16": ("transformer", {"training__precision": "bf16"}),
+    "r-drop": ("transformer", {"training__r_drop": 1.0}),
+    "sampling": ("gru", {"training__scheduled_sampling": 0.5}),
+    "averages": ("gru", {"training__ema": 0.9, "training__average": 3}),
+    "self-critical": ("gru", {"training__objective": "self-critical", "training__reward": "chrf"}),
+    "adversarial": ("transformer", {"training__objective": "adversarial", "training__discriminator_width": 8}),
+    "unlikelihood": ("lstm", {"training__objective": "unlikelihood"}),
+    "two processes": ("transformer", {"training__processes": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS)
+def test_weights_are_the_same_with_whatever_is_trained(case: str, tmp_path: Path) -> None:
+    family, more = OTHERS[case]
+    for on in (True, False):
+        run(settings(family, training__probes=on, **more), tmp_path / str(on))
+    assert outcome(tmp_path / "True") == outcome(tmp_path / "False")
+    assert {each["kind"] for each in probes(tmp_path / "True")} == set(KINDS)
+
+
 def test_they_are_told_unless_turned_off(runs: Runs) -> None:
     assert {each["kind"] for each in probes(runs("gru", True))} == set(KINDS)
     assert probes(runs("gru", False)) == []
