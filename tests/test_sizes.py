@@ -29,6 +29,11 @@ def test_long_times_are_told_in_larger_units(count: int, time: str) -> None:
     assert f", {time} in all" in sizes(np.array([count]), np.array([3]), frames=True, seconds=0.01)
 
 
+def test_what_is_as_long_is_told_so() -> None:
+    told = sizes(np.array([4, 6]), np.array([4, 6]), frames=False)
+    assert told.endswith("targets of 4 to 6 (middle 5) tokens, as long as their sources")
+
+
 def test_nothing_is_divided_by_zero_and_equal_lengths_are_told_once() -> None:
     told = sizes(np.array([0, 0]), np.array([1500, 1500]), frames=True)
     assert told == "sources of 0 frames; targets of 1,500 tokens, 1,500 times as long as their sources"

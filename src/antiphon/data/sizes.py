@@ -17,7 +17,8 @@ def sizes(source_lengths: np.ndarray, target_lengths: np.ndarray, *, frames: boo
         return f"sources of {_range(lasting)} s, {_time(lasting.sum())} in all; {targets}, {ratio} a second"
     ratio = _range(target_lengths / np.maximum(1, source_lengths))
     kind = "frames" if frames else "tokens"
-    return f"sources of {_range(source_lengths)} {kind}; {targets}, {ratio} times as long as their sources"
+    times = "as long as" if ratio == "1" else f"{ratio} times as long as"
+    return f"sources of {_range(source_lengths)} {kind}; {targets}, {times} their sources"
 
 
 def _range(values: np.ndarray) -> str:

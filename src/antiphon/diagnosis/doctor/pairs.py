@@ -52,11 +52,12 @@ def audited(patient: Patient) -> Iterator[Finding]:
         if remark.kind not in AUDITED:
             continue
         cause, judge = AUDITED[remark.kind]
+        confidence = judge(remark) * (_copies(patient) if cause == "copying the source" else 1.0)
         figures = {name: float(value) for name, value in remark.figures.items() if isinstance(value, int | float)}
         lines = f"line {remark.lines[0]:,} first" if remark.lines else ""
         mends = remark.remedy != "" and cause != "held-out data in training"
         yield Finding(
-            cause, judge(remark), remark.symptom,
+            cause, confidence, remark.symptom,
             (Evidence(f"the audit: {remark.kind}, {remark.sure}", figures, where=f"{remark.file} {lines}".strip()),
              *(Evidence(f"{example.source} → {example.target}", where=f"line {example.line:,}")
                for example in remark.examples[:2])),
@@ -64,6 +65,13 @@ def audited(patient: Patient) -> Iterator[Finding]:
             f"antiphon audit {remark.file} --fix CLEAN mends the file; train on it" if mends else remark.cure,
             EXPECT.get(cause, ""),
         )  # fmt: skip
+
+
+def _copies(patient: Patient) -> float:
+    """What copies among the pairs count for: half, where the model does not copy more than is right. Of numbers and
+    names many are their own answer."""
+    copied = patient.record.last("answers", "copied")
+    return 1.0 if copied is None else 0.5 + 0.5 * sure(copied, 0.02, 0.1)
 
 
 def _apart(patient: Patient, cause: Cause) -> str:
