@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from antiphon.cli.bedside import Bedside
+from antiphon.cli.bedside import LAST, Bedside
 from antiphon.cli.prescription import report
 from antiphon.core.errors import TrainingError
 from antiphon.data.columns import Pair
@@ -19,6 +19,7 @@ from antiphon.diagnosis.doctor import Examination, Finding, curing, examine
 from antiphon.diagnosis.doctor.findings import Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
 from antiphon.inference.bundle import load
+from antiphon.training.observers import Note, ProbeEvent, ValidationEvent
 from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
 from corpora import sentences, write_pairs
@@ -148,6 +149,16 @@ def test_a_training_says_what_is_certain_and_changes_nothing(tmp_path: Path) -> 
     assert "training.rate=" in said[0]
     weights = [(tmp_path / name / "best/model.safetensors").read_bytes() for name in ("watched", "plain")]
     assert weights[0] == weights[1]
+
+
+def test_of_a_long_training_nothing_is_kept() -> None:
+    beside = Bedside(Recorder())
+    for step in (1, LAST + 1):
+        beside.probed(ProbeEvent(step, 0, "loss", {}))
+        beside.noted(Note("data", "", step))
+        assert len(beside.events) == 2
+    beside.validated(ValidationEvent(LAST + 1, 0, 1.0, {}, [], False))
+    assert beside.events == []
 
 
 def test_leaks_and_distances() -> None:

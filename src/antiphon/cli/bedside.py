@@ -17,6 +17,8 @@ from antiphon.training.observers import Answer, Note, Observer, Opened, ProbeEve
 
 CERTAIN, STEPS, LOOKED = 0.85, 100, 2000
 """From which confidence on something is said, after so many steps; pairs that the recipe looks at."""
+LAST = 20_000
+"""The last step that is looked at: what goes wrong shows early, and a run may have millions."""
 
 
 class Bedside(Observer):
@@ -53,14 +55,16 @@ class Bedside(Observer):
 
     def probed(self, event: ProbeEvent) -> Answer:
         """Remember, as the log has it."""
-        self.events.append(
-            {"event": "probe", "step": event.step, "epoch": event.epoch, "kind": event.kind, **event.facts}
-        )
+        if event.step <= LAST:
+            about = {"event": "probe", "step": event.step, "epoch": event.epoch, "kind": event.kind}
+            self.events.append({**about, **event.facts})
         return None
 
     def validated(self, event: ValidationEvent) -> Answer:
         """Remember, and say what is certain by now."""
         self._keep("validation", event)
+        if event.step > LAST:
+            self.events.clear()
         if self.advice is None or sum(each["event"] == "step" for each in self.events) < STEPS:
             return None
         record = Record.of(self.advice.config, self.events, Path(), {})
@@ -71,7 +75,8 @@ class Bedside(Observer):
         return None
 
     def _keep(self, kind: str, event: Any) -> Answer:
-        self.events.append({"event": kind, **dataclasses.asdict(event)})
+        if event.step <= LAST:
+            self.events.append({"event": kind, **dataclasses.asdict(event)})
         return None
 
 
