@@ -83,6 +83,14 @@ class Stopwatch:
         print("\n" + json.dumps({"wall": wall, "cpu": cpu, **memory(), "answers": answers}), flush=True)
 
 
+def operations(profiler: Any) -> dict[str, Any]:
+    """Of each operation that PyTorch's profiler saw the seconds that it took by itself, its calls and FLOPs."""
+    return {
+        row.key: {"seconds": row.self_cpu_time_total / 1e6, "calls": row.count, "flops": row.flops}
+        for row in profiler.key_averages()
+    }
+
+
 def family() -> list[int]:
     """This process and all that it began, directly or not."""
     parents: dict[int, list[int]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-from meter import Meter, read_task
+from meter import Meter, operations, read_task
 from ours.tricks import switch_off
 from torch.profiler import ProfilerActivity, profile
 
@@ -71,12 +71,8 @@ class Profile(Observer):
         return "stop"
 
     def told(self) -> dict[str, Any]:
-        """Of each operation the time that it took by itself, its calls and FLOPs."""
-        rows = {
-            row.key: {"seconds": row.self_cpu_time_total / 1e6, "calls": row.count, "flops": row.flops}
-            for row in self.profiler.key_averages()
-        }
-        return {"operations": rows, "tokens": self.tokens, "wall": self.cpu, "cpu": self.cpu}
+        """The operations, and the rates that `run` in `bench/training.py` wants."""
+        return {"operations": operations(self.profiler), "tokens": self.tokens, "wall": self.cpu, "cpu": self.cpu}
 
 
 def settings(task: dict[str, Any]) -> dict[str, Any]:
