@@ -62,7 +62,7 @@ GROWN = """async (texts) => {
 def test_an_answer_grows_and_only_what_is_new_comes_in(open_page: Open) -> None:
     page = open_page()
     partials = page.evaluate(STREAMED, ASKED)
-    assert len(partials) > 1  # a fast server may say two words between two looks
+    assert len(partials) > 2
     assert partials[-1] == ANSWERED
     assert partials == sorted(partials, key=len)
     texts = ["eins", "eins zwei", "eins drei vier", "eins drei vier fünf"]

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from antiphon.cli.models import AdapterName, Backward, Knowledge
 if TYPE_CHECKING:
     import numpy as np
 
+    from antiphon.core.config import Decoding
     from antiphon.core.numbers import Forecast
     from antiphon.data.corpus import Pair
     from antiphon.inference.predictor import Answer, Predictor
@@ -66,46 +68,57 @@ def predict(
     words
         How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further files.
     """
-    from antiphon.cli.models import predictor, searching, tell
+    from antiphon.cli.models import predictor, tell
     from antiphon.core.config import HELD
-    from antiphon.core.errors import ConfigError
     from antiphon.data.signals import Signal
 
     files = [word for word in (file, *words) if "=" not in word or Path(word).exists()]
     settings = tuple(word for word in (file, *words) if word not in files)
     guesser = predictor(model, backward, knowledge, adapter)
-    chosen = searching(guesser.config, settings if abstain is None else (*settings, f"abstain={abstain}"))
-    if confidence and guesser.calibration is None:
-        raise ConfigError(
-            "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
-        )
-    if chosen.n_best > 1 and not jsonl:
-        raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
+    chosen = _chosen(guesser, settings if abstain is None else (*settings, f"abstain={abstain}"), confidence, jsonl)
     live = (files or ["-"]) == ["-"] and sys.stdin.isatty()
     named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
     lines = _typed() if live else _lines(files or ["-"], named)
-    sources: deque[str] = deque()
-    kind = str(guesser.task.target.side.tokenizer)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
-
-    def answered(first: int = 0) -> Iterator[str]:
-        """The answers from an input on, a line each."""
-        rest = islice(lines, first, None)
-        inputs = (_input(line, guesser.task.context, facts) for line in _noting(rest, sources))
-        window = 1 if live else None
-        for answers in guesser.predict(inputs, settings=chosen, window=window, details=jsonl, first=first):
-            source = sources.popleft()
-            yield record(source, answers, kind) if jsonl else _line(answers[0], confidence)
-
+    answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
-        for line in answered():
+        for line in answered(0):
             print(line, flush=live)
     else:
         about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence}
         code = _to_file(out, files, answered, {**about, **_models(guesser, backward, knowledge, adapter)})
     tell(guesser.report)
     return code
+
+
+def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jsonl: bool) -> Decoding:
+    """How to search; a `ConfigError` where that is more than is known or can be written."""
+    from antiphon.cli.models import searching
+    from antiphon.core.errors import ConfigError
+
+    chosen = searching(guesser.config, settings)
+    if confidence and guesser.calibration is None:
+        raise ConfigError(
+            "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
+        )
+    if chosen.n_best > 1 and not jsonl:
+        raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
+    return chosen
+
+
+def _answered(
+    guesser: Predictor, chosen: Decoding, lines: Iterator[str], facts: str, window: int | None, jsonl: bool,
+    confidence: bool, first: int,
+) -> Iterator[str]:  # fmt: skip
+    """The answers from an input on, a line each; `window` inputs at a time, or as many as suit."""
+    sources: deque[str] = deque()
+    kind = str(guesser.task.target.side.tokenizer)
+    rest = islice(lines, first, None)
+    inputs = (_input(line, guesser.task.context, facts) for line in _noting(rest, sources))
+    for answers in guesser.predict(inputs, settings=chosen, window=window, details=jsonl, first=first):
+        source = sources.popleft()
+        yield record(source, answers, kind) if jsonl else _line(answers[0], confidence)
 
 
 def _models(

@@ -31,7 +31,7 @@ class Job:
     Jobs of equal `key` have the same `task` (model, adapter and how to search) and may be decoded together, unless they
     want to be `alone`; `inputs` and `row` are of this one only. `cost` is in source tokens times
     hypotheses, `deadline` on the clock of the event loop. The `future` holds the answers or a `Refusal`; what has been
-    found until now goes to `partials`, where somebody listens.
+    found until now goes to `partials`, where somebody listens; None ends that.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Job:
     future: asyncio.Future[Any]
     row: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
-    partials: asyncio.Queue[str] | None = None
+    partials: asyncio.Queue[str | None] | None = None
     queued: float = 0.0
     crashes: int = 0
     worker: Decoder | None = None

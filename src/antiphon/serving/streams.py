@@ -65,14 +65,13 @@ class Events(Response):
         await send({"type": "http.response.body", "body": _event(event, content), "more_body": False})
 
     async def _partials(self, work: asyncio.Future[Any], send: Send) -> None:
-        assert self.job.partials is not None
-        while not work.done():
-            following = asyncio.ensure_future(self.job.partials.get())
-            await asyncio.wait([following, work], return_when=asyncio.FIRST_COMPLETED)
-            if following.done():
-                content = _event("partial", {"text": following.result(), "done": False})
-                await send({"type": "http.response.body", "body": content, "more_body": True})
-            following.cancel()
+        """What was found until now, as it comes: all of it, however soon after it the answer is there."""
+        partials = self.job.partials
+        assert partials is not None
+        work.add_done_callback(lambda _: partials.put_nowait(None))
+        while (text := await partials.get()) is not None:
+            content = _event("partial", {"text": text, "done": False})
+            await send({"type": "http.response.body", "body": content, "more_body": True})
 
 
 def _event(name: str, content: dict[str, Any]) -> bytes:
