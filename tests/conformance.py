@@ -65,8 +65,8 @@ def combinations() -> Iterator[Model]:
 
 
 def architectures() -> list[Any]:
-    """All combinations and variants, as parameters of a test. Two combinations of three are slow: in the others every
-    two parts still meet, with either head."""
+    """All combinations and variants, as parameters of a test for which two combinations of three are slow: in the
+    others every two parts still meet, with either head."""
     found = [pytest.param(config, id=label(config)) for config in variants()]
     for config in combinations():
         chosen = config.encoder.kind, config.decoder.kind, config.attention, config.head

@@ -9,12 +9,12 @@ from torch import Tensor
 from antiphon.core.batch import EOS, Batch, Memory, Padded, State, pad
 from antiphon.core.config import Model
 from antiphon.models.seq2seq import Seq2Seq, build
-from conformance import CHECKS, DECODERS, ENCODERS, SIZE, architectures, made, model
+from conformance import CHECKS, DECODERS, ENCODERS, SIZE, combinations, label, made, model, variants
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
 
-@pytest.mark.parametrize("config", architectures())
+@pytest.mark.parametrize("config", [*combinations(), *variants()], ids=label)
 def test_every_architecture_holds_every_contract(config: Model) -> None:
     network, batch = made(config)
     for check in CHECKS:

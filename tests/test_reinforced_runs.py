@@ -131,7 +131,7 @@ def rewarded(model: Seq2Seq, task: Task) -> tuple[float, float]:
     return float(rewards[:, :3].mean()), float(rewards[:, 3].mean())
 
 
-@pytest.mark.parametrize("kind", ["self-critical", pytest.param("minimum-risk", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", WHOLE)
 def test_the_reward_rises_and_not_by_a_constant_one(kind: str, start: dict[str, Tensor], tmp_path: Path) -> None:
     more = {**LEARN, "training__steps": STEPS, "training__likelihood": 0.0, "training__rate": 0.001}
     found = {}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from antiphon.core.errors import BundleError, TrainingError
-from antiphon.diagnosis.report import Run, drawing, judge, judging, page, read_run
+from antiphon.diagnosis.report import Run, drawing, judge, judging, open_run, page
 from antiphon.diagnosis.report.drawing import Axis, Line
 from antiphon.diagnosis.report.judging import Judgement
 from antiphon.diagnosis.report.reading import thinned
@@ -82,7 +82,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(work: Path) -> tuple[list[Run], Judgement]:
-    runs = [read_run(work / "first"), read_run(work / "second & more")]
+    runs = [open_run(work / "first"), open_run(work / "second & more")]
     return runs, judge(runs)
 
 
@@ -214,7 +214,7 @@ def test_settings_that_differ_are_marked_and_reasons_given(html: str) -> None:
 
 
 def test_a_run_is_read_with_all_its_curves(work: Path) -> None:
-    run = read_run(work / "first")
+    run = open_run(work / "first")
     assert [step for step, _ in run.curve("loss")] == [float(step) for step in range(1, 13)]
     assert [step for step, _ in run.losses()] == [4.0, 8.0, 12.0]
     assert run.probed("loss", "train") == [(4.0, 3.0), (8.0, 3.0)]
@@ -231,14 +231,14 @@ def test_curves_are_thinned_to_means() -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path, work: Path, call: Call) -> None:
     with pytest.raises(TrainingError, match="there is no run here"):
-        read_run(tmp_path)
+        open_run(tmp_path)
     shutil.copytree(work / "first", tmp_path / "run")
     (tmp_path / "run" / "data.json").write_text("[1]")
     with pytest.raises(BundleError, match="damaged"):
-        read_run(tmp_path / "run")
+        open_run(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(BundleError, match="damaged"):
-        read_run(tmp_path / "run")
+        open_run(tmp_path / "run")
     assert "there is no run here" in refused(call, "report", tmp_path / "none")
     assert "name it .html" in refused(call, "report", work / "first", "--out", tmp_path / "x.pdf")
     assert "--pairs" in refused(call, "report", work / "first", "--pairs", "-1")
@@ -247,12 +247,12 @@ def test_what_is_no_run_is_refused(tmp_path: Path, work: Path, call: Call) -> No
 
 def test_without_model_data_or_log_the_rest_is_told(tmp_path: Path, work: Path) -> None:
     shutil.copytree(work / "first", tmp_path / "run", ignore=shutil.ignore_patterns("best", "checkpoints", "*.jsonl"))
-    bare = [read_run(tmp_path / "run")]
+    bare = [open_run(tmp_path / "run")]
     assert "no model yet" in judge(bare).judged[0].why
     facts = json.loads((tmp_path / "run" / "data.json").read_text())
     facts["files"]["valid"] = facts["files"]["train"] = [str(tmp_path / "gone.tsv")]
     (tmp_path / "run" / "data.json").write_text(json.dumps(facts))
-    gone = [read_run(tmp_path / "run")]
+    gone = [open_run(tmp_path / "run")]
     why = judge(gone)
     assert "cannot be read" in why.judged[0].why
     assert "cannot be read" in "".join(parsed(page(gone, why, [None])).text)

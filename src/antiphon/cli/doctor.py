@@ -78,9 +78,8 @@ def _chosen(findings: tuple[Finding, ...], cause: str, run: Path) -> Finding:
     chosen = next((each for each in known.values() if cause or each.cure), None)
     if chosen is None:
         have = ", ".join(finding.cause for finding in findings) or "none"
-        raise ConfigError(
-            f"there is nothing to cure{f' called {cause}' if cause else ''}", where=run, got=f"findings: {have}"
-        )
+        what = f"there is nothing to cure{f' called {cause}' if cause else ''}"
+        raise ConfigError(what, where=run, got=f"findings: {have}", do="see them with --all, and name one by --cause")
     return chosen
 
 

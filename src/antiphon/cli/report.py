@@ -44,9 +44,9 @@ def report(
         raise ConfigError("the report is written as HTML", where="--out", got=out.name, do="name it .html")
     if pairs < 0:
         raise ConfigError("there cannot be fewer than no pairs", where="--pairs", got=pairs, do="give 0 or more")
-    from antiphon.diagnosis.report import judge, page, read_run
+    from antiphon.diagnosis.report import judge, open_run, page
 
-    runs = [read_run(path) for path in (run, *others)]
+    runs = [open_run(path) for path in (run, *others)]
     found = judge(runs, data, pairs)
     findings = [examined(each) for each in runs]
     if out is not None:

@@ -78,7 +78,8 @@ class Case:
         """Read the run and its data. Raises `AntiphonError` where either is gone, or the run trained an adapter."""
         config, facts = read_run(run)
         if config.model.adapter.name:
-            raise ConfigError("experiments are for whole models, and this run trained an adapter", where=run)
+            raise ConfigError("experiments are for whole models, and this run trained an adapter", where=run,
+                              do="try them on the run that it was trained from")  # fmt: skip
         trained = (run / "best").exists() or not Checkpoints(run).all()
         bundle = load(run if trained else Checkpoints(run).all()[0])
         task = replace(bundle.task, find=finder(config, Audience([])))
@@ -94,7 +95,8 @@ class Case:
     def of_text(self) -> Case:
         """Itself; `ConfigError` where its answers are numbers."""
         if isinstance(self.task.target, Numbers):
-            raise ConfigError("this experiment is for answers of text, and those of this model are numbers")
+            what = "this experiment is for answers of text, and those of this model are numbers"
+            raise ConfigError(what, where=self.bundle.path, do="leave it out")
         return self
 
     def learn(self, pairs: Sequence[Pair], steps: int, *, rate: float | None = None, dropout: bool = True,

@@ -25,7 +25,8 @@ def pruned(bundle: Bundle, pairs: Iterable[Pair]) -> Bundle:
     """
     task = bundle.task
     if not isinstance(task.source, Text) or not isinstance(task.target, Text):
-        raise ConfigError("only text has a vocabulary to prune", where="lighten")
+        do = "leave the vocabulary as it is"
+        raise ConfigError("only text has a vocabulary to prune", where="lighten", do=do)
     used = _always(task.source.vocabulary), _always(task.target.vocabulary)
     for pair in pairs:
         example = task.encode(pair)

@@ -267,6 +267,27 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+KINDS = ("step", "validation", "probe", "note", "end")
+"""What a line of a log may tell of."""
+
+
+def by_kind(events: Iterable[Any]) -> dict[str, list[dict[str, Any]]]:
+    """The events of a log by what they tell of, each kind in order; what is no such event is left out."""
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for event in events:
+        if isinstance(event, dict) and event.get("event") in KINDS:
+            found[event["event"]].append(event)
+    return found
+
+
+def by_probe(events: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Events of probes by the kind of probe."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        found.setdefault(str(event.get("kind")), []).append(event)
+    return found
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a run; a line torn by a crash is left out."""
     events = []

@@ -142,8 +142,9 @@ def read_run(run: Path) -> tuple[Config, dict[str, Any]]:
     """The settings of a run, and what it knows of its data. `TrainingError` or `BundleError` where there are none."""
     try:
         values = [json.loads((run / name).read_bytes()) for name in ("config.json", "data.json")]
-    except FileNotFoundError:
-        raise TrainingError("there is no run here", where=run, do="train first") from None
+    except (FileNotFoundError, NotADirectoryError):
+        do = "give the folder that train had as --out"
+        raise TrainingError("there is no run here", where=run, do=do) from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"the run is damaged: {error}", where=run) from None
     if not isinstance(values[1], dict):

@@ -128,7 +128,7 @@ def _judge(result: Result, judge: Path) -> None:
     from antiphon.inference.predictor import Predictor
 
     if result.bundle is None:
-        raise TrainingError("the training gave no model", where=result.out)
+        raise TrainingError("the training gave no model", where=result.out, do="give it more steps, or more minutes")
     predictor, metric = Predictor(load(result.bundle), processes=1), result.metric
     pairs = group_references(open_pairs(judge, predictor.config.data))
     forced = metric in [each.name for each in LIKELIHOODS]

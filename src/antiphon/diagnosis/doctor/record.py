@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config, get, read
-from antiphon.core.errors import BundleError, TrainingError
+from antiphon.core.config import Config, get
+from antiphon.core.errors import TrainingError
 from antiphon.diagnosis.doctor.findings import Plot, thinned
 from antiphon.diagnosis.doctor.weighing import smooth
-from antiphon.training.observers import read_log
+from antiphon.training.observers import by_kind, by_probe, read_log
+from antiphon.training.start import read_run
 
 FEWEST = 20
 """Steps from which on a curve says something."""
@@ -26,10 +26,10 @@ class Record:
     """All events of a run by kind. Figures that are not there are NaN, as are those that were not finite."""
 
     config: Config
-    steps: list[Mapping[str, Any]]
-    validations: list[Mapping[str, Any]]
-    probes: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
-    notes: list[Mapping[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+    probes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     end: Mapping[str, Any] = field(default_factory=dict)
     run: Path = Path()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -37,31 +37,17 @@ class Record:
     @staticmethod
     def of(config: Config, events: Iterable[Mapping[str, Any]], run: Path, facts: Mapping[str, Any]) -> Record:
         """The events sorted by kind."""
-        found: dict[str, list[Mapping[str, Any]]] = {"step": [], "validation": [], "note": [], "end": [], "probe": []}
-        for event in events:
-            if isinstance(event, dict) and event.get("event") in found:
-                found[event["event"]].append(event)
-        probes: dict[str, list[Mapping[str, Any]]] = {}
-        for probe in found["probe"]:
-            probes.setdefault(str(probe.get("kind")), []).append(probe)
+        found = by_kind(events)
         end = found["end"][-1] if found["end"] else {}
+        probes = by_probe(found["probe"])
         return Record(config, found["step"], found["validation"], probes, found["note"], end, run, facts)
 
     @staticmethod
     def open(run: Path) -> Record:
         """From a run folder. `TrainingError` where there is none, or nothing was learned in it yet."""
-        try:
-            config, facts = (json.loads((run / name).read_bytes()) for name in ("config.json", "data.json"))
-            events = read_log(run / "log.jsonl")
-        except (FileNotFoundError, NotADirectoryError):
-            raise TrainingError(
-                "there is no run here", where=run, do="give the folder that train had as --out"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"the run is damaged: {error}", where=run) from None
-        if not isinstance(facts, dict):
-            raise BundleError("the run is damaged: data.json is no table", where=run)
-        record = Record.of(read(config, where=str(run / "config.json")), events, run, facts)
+        config, facts = read_run(run)
+        log = run / "log.jsonl"
+        record = Record.of(config, read_log(log) if log.exists() else [], run, facts)
         if not record.steps:
             raise TrainingError("the run has no step yet", where=run, do=f"go on with it: antiphon resume {run}")
         return record

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from antiphon.diagnosis.report.judging import Judged, judge
 from antiphon.diagnosis.report.page import page
-from antiphon.diagnosis.report.reading import Run, read_run
+from antiphon.diagnosis.report.reading import Run, open_run
 
-__all__ = ["Judged", "Run", "judge", "page", "read_run"]
+__all__ = ["Judged", "Run", "judge", "open_run", "page"]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, get, leaves, read
-from antiphon.core.errors import BundleError, TrainingError
-from antiphon.training.observers import read_log
+from antiphon.core.config import Config, get, leaves
+from antiphon.training.observers import by_kind, by_probe, read_log
+from antiphon.training.start import read_run
 
 Points = list[tuple[float, float]]
 """Steps and values, in order."""
@@ -79,30 +78,16 @@ class Run:
         return [str(note.get("text", "")) for note in self.notes if note.get("kind") in kinds]
 
 
-def read_run(path: Path) -> Run:
+def open_run(path: Path) -> Run:
     """The run in a folder. Raises `TrainingError` where there is none, and `BundleError` where it is damaged."""
-    try:
-        values = json.loads((path / "config.json").read_bytes())
-        facts = json.loads((path / "data.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise TrainingError("there is no run here", where=path, do="name the folder that train made") from None
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"the run is damaged: {error}", where=path) from None
-    if not isinstance(values, dict) or not isinstance(facts, dict):
-        raise BundleError("the run is damaged: config.json or data.json is no table", where=path)
-    config, log = read(values, where=str(path / "config.json")), path / "log.jsonl"
-    events = [event for event in (read_log(log) if log.exists() else []) if isinstance(event, dict)]
-    kinds: dict[str, list[dict[str, Any]]] = {"step": [], "validation": [], "note": [], "probe": [], "end": []}
-    for event in events:
-        whole = event.get("event") == "end" or number(event.get("step")) is not None
-        if event.get("event") in kinds and whole:
-            kinds[event["event"]].append(event)
-    probes: dict[str, list[dict[str, Any]]] = {}
-    for event in kinds["probe"]:
-        probes.setdefault(str(event.get("kind")), []).append(event)
-    ends = kinds["end"]
-    return Run(path, config, facts, kinds["step"], kinds["validation"], kinds["note"], probes,
-               ends[-1] if ends else None)  # fmt: skip
+    (config, facts), log = read_run(path), path / "log.jsonl"
+    events = by_kind(read_log(log) if log.exists() else [])
+    placed = {kind: [event for event in found if number(event.get("step")) is not None]
+              for kind, found in events.items()}  # fmt: skip
+    end = events["end"][-1] if events["end"] else None
+    return Run(
+        path, config, facts, placed["step"], placed["validation"], placed["note"], by_probe(placed["probe"]), end
+    )
 
 
 def number(value: Any) -> float | None:
