@@ -32,7 +32,7 @@ SETTINGS = {
     "data.batch_tokens": 1500, "training.metric": "loss", "training.threads": 1, "training.label_smoothing": 0.0,
     "data.source.tokenizer": "whitespace", "data.target.tokenizer": "whitespace", "data.source.min_count": 30,
     "data.target.min_count": 30, "model.encoder.kind": "transformer", "model.decoder.kind": "transformer",
-    "training.steps": 300, "training.validate_every": 300,
+    "training.steps": 200, "training.validate_every": 200,
 }  # fmt: skip
 
 

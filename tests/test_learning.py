@@ -36,7 +36,7 @@ def exact(task: str, encoder: str, decoder: str, run: Path) -> float:
     settings = {
         "model.encoder.kind": encoder, "model.decoder.kind": decoder, "model.encoder.layers": 2, "model.width": 64,
         "model.decoder.layers": 2, "model.feedforward": 128, "model.dropout": 0.0, "training.rate": 0.004,
-        "training.steps": 500, "data.batch_tokens": 1024, "training.validate_every": 500, "training.metric": "loss",
+        "training.steps": 300, "data.batch_tokens": 1024, "training.validate_every": 300, "training.metric": "loss",
         "training.threads": 1, "training.label_smoothing": 0.0, "data.source.tokenizer": "char",
         "data.target.tokenizer": "char",
     }  # fmt: skip

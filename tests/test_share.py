@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, mm_flop
 
-sys.path.append(str(Path(__file__).parent.parent / "bench"))
+sys.path += [str(Path(__file__).parent.parent / folder) for folder in ("bench", "bench/peers")]
 
 from limits import Product, products, training_flops
+from ours import tricks
 from training import MODELS
 
 from antiphon.core.batch import Batch, pad
 from antiphon.core.config import Config, override
+from antiphon.models.heads import VocabularyHead
 from antiphon.models.seq2seq import build
 from antiphon.training.observers import Observer, StepEvent
 from antiphon.training.start import fit
@@ -114,3 +116,11 @@ def test_flops_are_what_pytorch_counts(size):
 
 def test_product():
     assert Product(2, 3, 4, 5).flops == 240
+
+
+def test_every_trick_has_something_to_replace(monkeypatch):
+    replaced = []
+    monkeypatch.setattr(VocabularyHead, "loss", VocabularyHead.loss)
+    monkeypatch.setattr(tricks, "replace", lambda module, name, other: replaced.append(getattr(module, name)))
+    tricks.switch_off(list(tricks.OFF))
+    assert len(replaced) >= len(tricks.OFF) - 1

@@ -101,8 +101,8 @@ def matmul() -> None:
 def blocks() -> None:
     """Each product at once, of whatever size it is."""
     replace(linear, "linear", F.linear)
-    replace(functional, "BLOCKS", ())
-    replace(functional, "whole", lambda rows_ND, size: rows_ND)
+    replace(linear, "chunks", lambda hidden_ND, rows: [rows])
+    replace(linear, "whole", lambda rows_ND, size=0: rows_ND)
 
 
 OFF: dict[str, Callable[[], None]] = {
