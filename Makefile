@@ -17,8 +17,9 @@ help:  ## list these commands
 		echo "error: $(PYTHON) is older than Python 3.11; type: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv: once, a few minutes"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -r requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib src || true  # pip does this on one core; some packages ship what is no Python
 	@touch $@
 
 install: .venv/.installed  ## make .venv from the lock file
