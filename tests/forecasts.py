@@ -39,6 +39,16 @@ def network(kind: str, head: str, *, ends: bool = True, **more: Any) -> Seq2Seq:
     return made
 
 
+COVARIATES = 3
+
+
+def told(given: Batch) -> Batch:
+    """The batch with what is known ahead: of each step, and for the last pair but one of all at once."""
+    lengths = torch.tensor([*LENGTHS[:2], 1, LENGTHS[3]])
+    values = torch.randn(len(LENGTHS), max(LENGTHS), COVARIATES, generator=torch.Generator().manual_seed(5))
+    return Batch(given.source, given.target, {"ahead": Padded(values, lengths)})
+
+
 def batch() -> Batch:
     """A ragged batch, with what must not be read in the padding."""
     draw = torch.Generator().manual_seed(4)
@@ -61,11 +71,16 @@ def check_steps(made: Seq2Seq, given: Batch) -> None:
         torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
 
 
+def wider(side: Padded) -> Padded:
+    """The same with more padding."""
+    return Padded(torch.nn.functional.pad(side.values, (0, 0, 0, 3), value=9.0), side.lengths_B)
+
+
 @torch.no_grad()
 def check_padding(made: Seq2Seq, given: Batch) -> None:
     """A pair's loss is what it is alone, whatever stands in the padding; all of them add up to that of the batch."""
-    wide = Batch(*(Padded(torch.nn.functional.pad(side.values, (0, 0, 0, 3), value=9.0), side.lengths_B)
-                   for side in (given.source, given.target)))  # fmt: skip
+    wide = Batch(wider(given.source), wider(given.target),
+                 {name: wider(part) for name, part in given.context.items()})  # fmt: skip
     alone = [made.loss(given.rows(torch.tensor([row]))) for row in range(len(LENGTHS))]
     found = made.loss(wide)
     torch.testing.assert_close(found.total, sum(each.total for each in alone), atol=1e-4, rtol=1e-4)

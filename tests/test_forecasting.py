@@ -21,7 +21,7 @@ from antiphon.models.forecasting import LEAST, GaussianHead, NumbersHead, Quanti
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training.objectives import Likelihood, sampled
 from antiphon.training.runner import Local, Step
-from forecasts import FEATURES, LENGTHS, batch, check_padding, check_steps, network, waves
+from forecasts import COVARIATES, FEATURES, LENGTHS, batch, check_padding, check_steps, network, told, waves
 from runs import configured
 
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")
@@ -96,6 +96,19 @@ def test_any_decoder_says_numbers(decoder: str, kind: str) -> None:
     check_padding(made, batch())
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_any_decoder_is_told_what_is_known(decoder: str) -> None:
+    made, given = network(decoder, "gaussian", model__covariates=COVARIATES), told(batch())
+    check_steps(made, given)
+    check_padding(made, given)
+    others = {"ahead": Padded(given.context["ahead"].values.clone(), given.context["ahead"].lengths_B)}
+    others["ahead"].values[0, 2] += 1
+    before, after = (made.head.point(made(each)[0]) for each in (given, Batch(given.source, given.target, others)))
+    assert torch.equal(before[1:], after[1:])
+    torch.testing.assert_close(before[0, :2], after[0, :2])
+    assert (before[0, 2] - after[0, 2]).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize("attention", ["none", "coverage"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_with_other_attentions_and_positions(attention: str, positions: str) -> None:
@@ -106,8 +119,13 @@ def test_with_other_attentions_and_positions(attention: str, positions: str) -> 
 FRONTEND = frontends.NumbersFrontend.forward
 
 
-def begins_anew(self: Any, values: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
-    return FRONTEND(self, values, None)
+def begins_anew(self: Any, values: torch.Tensor, start: Any = None, ahead: Padded | None = None) -> torch.Tensor:
+    return FRONTEND(self, values, None, ahead)
+
+
+def reads_padding(self: Any, values: torch.Tensor, start: Any = None, ahead: Padded | None = None) -> torch.Tensor:
+    longest = ahead and torch.full_like(ahead.lengths_B, ahead.values.shape[1])
+    return FRONTEND(self, values, start, ahead and Padded(ahead.values, longest))
 
 
 def counts_padding(self: NumbersHead, steps: Steps, target: Padded) -> torch.Tensor:
@@ -135,6 +153,13 @@ def test_mistakes_are_seen(owner: Any, name: str, value: Any, check: Any, monkey
     monkeypatch.setattr(owner, name, value)
     with pytest.raises(AssertionError):
         check(made, batch())
+
+
+def test_what_is_known_of_others_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network("gru", "gaussian", model__covariates=COVARIATES)
+    monkeypatch.setattr(frontends.NumbersFrontend, "forward", reads_padding)
+    with pytest.raises(AssertionError):
+        check_padding(made, told(batch()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -158,7 +158,7 @@ def _rates(results: list[dict[str, Any]]) -> dict[str, Any]:
 CASES: dict[str, dict[str, Any]] = {
     "ours": {}, "plain reference": {"off": PLAIN}, "bf16": {"precision": "bf16"},
 }  # fmt: skip
-"""Of the parity; bf16 only where it is fast, for elsewhere nobody trains in it and an epoch takes five times as long."""
+"""Of the parity; bf16 only where it is fast: elsewhere nobody trains in it, and an epoch takes five times as long."""
 
 
 def parity(given: argparse.Namespace, run: Measure) -> tuple[dict[str, Any], str]:

@@ -60,6 +60,9 @@ class Batch:
     Where a graph encoder reads facts, `context["facts"]` has the tokens of their entities and relations, each of these
     a node, one node after the other; `fact_node` the number of each token's node, from 1; for a relation `fact_subject`
     and `fact_object` the nodes that it joins, else 0; and `fact_copy` what `copy` is to the source.
+
+    Where targets are numbers with context, `context["ahead"]` has what is known of each of their steps, `[B, T, C]`, or
+    one step that stands for all.
     """
 
     source: Padded
@@ -110,13 +113,15 @@ class Memory:
     """All that crosses from source to target.
 
     `states_BSD` and `mask_BS` (True where real) are what attention reads, `summary_BD` what a model without
-    attention gets, `copy_BS` the ids that a copy head may emit (see `Batch.context`).
+    attention gets, `copy_BS` the ids that a copy head may emit, `ahead` what is known of the steps of numbers that are
+    to be said (see `Batch.context`).
     """
 
     states_BSD: Tensor
     mask_BS: Tensor
     summary_BD: Tensor
     copy_BS: Tensor | None = None
+    ahead: Padded | None = None
 
     def join(self, other: Memory) -> Memory:
         """Both memories side by side; the summaries are added."""
@@ -128,6 +133,7 @@ class Memory:
             torch.cat([self.mask_BS, other.mask_BS], dim=1),
             self.summary_BD + other.summary_BD,
             copies,
+            self.ahead,
         )
 
     def rows(self, index: Tensor) -> Memory:
@@ -139,6 +145,7 @@ class Memory:
             mask_BS=self.mask_BS[index],
             summary_BD=self.summary_BD[index],
             copy_BS=copies,
+            ahead=None if self.ahead is None else self.ahead.rows(index),
         )
 
 

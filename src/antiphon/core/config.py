@@ -117,7 +117,9 @@ class Data:
     frames: Frames = part(Frames, "recordings, films and arrays")
     shared: bool | None = setting(None, "one tokenizer and vocabulary for both sides")
     columns: tuple[str, ...] = setting((), "columns of the table: source, target, then context; by name or number")
-    context: tuple[str, ...] = setting((), "columns put before the source as tags, as <name:value>")
+    context: tuple[str, ...] = setting(
+        (), "columns put before the source as tags, as <name:value>; for targets of numbers, what is known of each step"
+    )
     history: int = setting(5, "dialogues given as turns: most turns of a source, the newest ones")
     empty: Literal["error", "skip"] = setting("error", "what to do with an empty source or target")
     damaged: Literal["error", "skip"] = setting("error", "what to do with undecodable or malformed lines")
@@ -225,6 +227,7 @@ class Model:
     )
     ctc: bool | None = setting(None, "a second head, on the states of the encoder, for training.ctc and decoding.ctc")
     ends: bool | None = setting(None, "targets of numbers: the model says where one ends; else all are equally long")
+    covariates: int = setting(0, "targets of numbers: features of data.context a step, as the data has them")
     initialization: Literal["xavier", "normal", "deep"] = setting(
         "deep", "deep scales feed-forward and multi-head branches by depth"
     )

@@ -41,7 +41,7 @@ _POSITIVE = [
 _NATURAL = [
     *_in("data.augment", "switchout"),
     *_in("model.frontend", "time_masks feature_masks"),
-    *_in("model", "feedforward"),
+    *_in("model", "feedforward covariates"),
     *_in("model.encoder", "window global_tokens"),
     *_in("training", "momentum weight_decay l1 l2 l2_start clip warmup coverage r_drop average patience rollouts"),
     *_in("decoding", "min_length length_penalty coverage_penalty diversity top_k no_repeat backward_weight"),
@@ -139,7 +139,7 @@ def _check_signals(config: Config, where: str) -> None:
         raise ConfigError("model.frontend is for frames, and sources are text", where=where, do=do)
     texts = {
         "data.shared": data.shared, "model.head=copy": model.head == "copy", "model.tie=all": model.tie == "all",
-        "data.context": bool(data.context), "data.knowledge": bool(data.knowledge),
+        "data.context": bool(data.context) and data.target.kind != "numbers", "data.knowledge": bool(data.knowledge),
         "data.source.sampling": bool(data.source.sampling), "data.source.vectors": bool(data.source.vectors),
         "model.knowledge": model.knowledge.kind not in (None, "none"), "data.mix_tag": bool(data.mix_tag),
         "training.objective=adversarial": config.training.objective == "adversarial",

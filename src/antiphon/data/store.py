@@ -34,7 +34,7 @@ class Example:
 
     source: list[int] | np.ndarray
     target: list[int] | np.ndarray
-    context: Mapping[str, list[int]] = field(default_factory=dict)
+    context: Mapping[str, list[int] | np.ndarray] = field(default_factory=dict)
 
 
 class Field(NamedTuple):
@@ -132,10 +132,8 @@ class Store:
         return len(self.source)
 
     def __getitem__(self, number: int) -> Example:
-        context = {name: part.row(number).tolist() for name, part in self.context.items()}
-        source = self.source.row(number)
-        source, target = (row.tolist() if row.ndim == 1 else row for row in (source, self.target.row(number)))
-        return Example(source, target, context)
+        context = {name: _listed(part.row(number)) for name, part in self.context.items()}
+        return Example(_listed(self.source.row(number)), _listed(self.target.row(number)), context)
 
     @property
     def source_lengths(self) -> np.ndarray:
@@ -161,6 +159,11 @@ class Store:
             raise DataError("this store kept no texts", do="prepare it with keep_text=True")
         source, target, context = json.loads(self.texts.row(number).tobytes())
         return Pair(source, target, (), context)
+
+
+def _listed(row: np.ndarray) -> list[int] | np.ndarray:
+    """Ids as a list; frames as they are."""
+    return row.tolist() if row.ndim == 1 else row
 
 
 def join(new: Store, old: Store) -> Store:

@@ -351,6 +351,7 @@ class Predictor:
     def _asked(self, job: Job, settings: Decoding) -> Asked:
         assert job.source is not None
         limit = settings.max_length or self.task.limit(job.source.length)
+        limit = min(limit, job.source.ahead or limit)
         return Asked(job.source, job.constraint, max(1, limit, job.constraint.needed), job.number)
 
     def _search(

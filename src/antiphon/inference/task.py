@@ -16,6 +16,7 @@ from antiphon.core.errors import BundleError, ConfigError
 from antiphon.core.marks import EOS, PAD, REVERSED, UNK
 from antiphon.data import turns
 from antiphon.data.corpus import Pair, Texts
+from antiphon.data.covariates import Covariates
 from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
@@ -54,7 +55,7 @@ class Source:
 
     tokens: list[str]
     ids: list[int] | np.ndarray
-    context: dict[str, list[int]]
+    context: Mapping[str, list[int] | np.ndarray]
     extra: list[str]
     facts: list[str] = field(default_factory=list)
     scale: Scale | Season | None = None
@@ -64,6 +65,12 @@ class Source:
     def length(self) -> int:
         """All that is read, end mark included."""
         return len(self.ids) + len(self.facts)
+
+    @property
+    def ahead(self) -> int | None:
+        """Steps that the context tells of, one by one; an answer of numbers ends there."""
+        steps = len(self.context.get("ahead", ()))
+        return steps if steps > 1 else None
 
     @property
     def unknown(self) -> int:
@@ -88,8 +95,9 @@ class _Read:
 
 @dataclass(frozen=True)
 class Task:
-    """Both sides of the pairs. `context` names the columns that are put before the source as tags; `augment` changes
-    pairs that are encoded with a seed, which are those of training, and is kept in no file.
+    """Both sides of the pairs. `context` names the columns that are put before the source as tags, or, where targets
+    are numbers, are `covariates` of each step; `augment` changes pairs that are encoded with a seed, which are those of
+    training, and is kept in no file.
 
     `knowledge` says how facts are read (none, linear, graph), `find` which ones; its knowledge base is kept in no file.
     `entities` are fingerprints of those in the facts of training. `turns` is the most turns that a source of training
@@ -108,6 +116,7 @@ class Task:
     find: Finder = field(default_factory=Finder)
     entities: frozenset[int] | None = None
     turns: int = 0
+    covariates: Covariates | None = None
 
     @staticmethod
     def learn(pairs: Iterable[Pair], config: Config, find: Finder | None = None) -> Task:
@@ -115,7 +124,10 @@ class Task:
         data, kind = config.data, config.model.knowledge.kind or "none"
         find = find or Finder(data.facts)
         read = None if kind == "none" else find
-        tags = sorted({tag for pair in pairs for tag in tags_of(pair, data.context)}) if data.context else []
+        told = Covariates.learn(pairs, data.context) if data.context and data.target.kind == "numbers" else None
+        tags = (
+            [] if told or not data.context else sorted({tag for pair in pairs for tag in tags_of(pair, data.context)})
+        )
         tags += [REVERSED] if data.augment.reverse != "none" else []
         tags += [tag_of(data.mix_tag)] if data.mix_tag else []
         tags += MARKS if kind == "linear" else []
@@ -140,7 +152,7 @@ class Task:
             got, do = f"{data.source.tokenizer} and {data.target.tokenizer}", "set data.*.tokenizer alike"
             raise ConfigError("model.head=copy needs the same kind of tokens on both sides", got=got, do=do)
         task = Task(config.task, source, target, copy, tuple(data.context), LengthModel(1, 0), bool(data.shared),
-                    knowledge=kind, find=find, turns=most).acquainted(pairs)  # fmt: skip
+                    knowledge=kind, find=find, turns=most, covariates=told).acquainted(pairs)  # fmt: skip
         lengths = [task._lengths(pair) for pair in islice(pairs, MEASURED)]
         measured = np.array([both for both in lengths if both is not None] or [(1, 1)])
         return task.with_lengths(measured[:, 0], measured[:, 1])
@@ -152,7 +164,8 @@ class Task:
 
         `tags` are further ones of the source. Goes through the pairs several times.
         """
-        found = sorted({tag for pair in pairs for tag in tags_of(pair, self.context)}) if self.context else []
+        columns = () if self.covariates else self.context
+        found = sorted({tag for pair in pairs for tag in tags_of(pair, columns)}) if columns else []
         marks, most = turns.survey(pairs) if tasks.get(self.name).turns else ([], 0)
         tags, most = [*found, *tags, *marks], max(most, self.turns)
         read, texts = None if self.knowledge == "none" else self.find, turns.Spoken(pairs) if most else pairs
@@ -195,9 +208,16 @@ class Task:
         """
         pair = Pair(pair, "") if isinstance(pair, str) else pair
         if isinstance(self.source, Signal):
-            return self._heard(self.source, pair.source, seed, report)
-        found = self._read(self.source, pair, seed, report)
-        return replace(found, scale=self.target.scale) if isinstance(self.target, Numbers) else found
+            found = self._heard(self.source, pair.source, seed, report)
+        else:
+            found = self._read(self.source, pair, seed, report)
+        if not isinstance(self.target, Numbers):
+            return found
+        context = found.context
+        if self.covariates is not None:
+            steps = len(self.target.read(pair.target)) if pair.target else None
+            context = {**context, "ahead": self.covariates.read(pair, steps, report)}
+        return replace(found, scale=found.scale or self.target.scale, context=context)
 
     def _heard(self, signal: Signal, value: str, seed: int | None, report: Report | None) -> Source:
         raw = signal.raw(value, seed=seed, report=report)
@@ -209,7 +229,8 @@ class Task:
         return replace(found, scale=same, history=raw if signal.kind == "numbers" else None)
 
     def _read(self, side: Text, pair: Pair, seed: int | None, report: Report | None) -> Source:
-        tags = tags_of(pair, self.context) if self.context or pair.context else []
+        columns = () if self.covariates else self.context
+        tags = tags_of(pair, columns) if columns or pair.context else []
         if self.turns:
             tokens = turns.fit(side, pair.source, seed=seed, report=report, tags=tags)
         else:
@@ -266,7 +287,7 @@ class Task:
         tokens = self.target.fit(cut, report=report, example=pair.target)
         target = extended_ids(tokens, self.target.vocabulary, source.extra)
         if report is not None:
-            read = 0 if self.copy else source.unknown + source.context.get("facts", []).count(UNK)
+            read = 0 if self.copy else source.unknown + list(source.context.get("facts", [])).count(UNK)
             for side, lost in (("source", read), ("target", target.count(UNK))):
                 if lost:
                     report.add(f"{side} token that the vocabulary lacks", example=getattr(pair, side), times=lost)
@@ -315,6 +336,7 @@ class Task:
             files[ENTITIES_FILE] = dump_json([f"{entity:016x}" for entity in sorted(self.entities)])
         if self.shared:
             return files | self.source.files("shared")
+        files |= {} if self.covariates is None else self.covariates.files("target")
         return files | self.source.files("source") | self.target.files("target")
 
     @staticmethod
@@ -340,7 +362,8 @@ class Task:
         target = replace(target, name="target", too_long=config.data.too_long)
         return Task(about["name"], source, target, about["copy"], tuple(about["context"]), about["length"],
                     about["shared"], knowledge=config.model.knowledge.kind or "none", find=Finder(config.data.facts),
-                    entities=_entities(files), turns=about["turns"])  # fmt: skip
+                    entities=_entities(files), turns=about["turns"],
+                    covariates=Covariates.load(files, "target", config.model.covariates))  # fmt: skip
 
 
 def _target(pairs: Iterable[Pair], config: Config, source: Text | Signal) -> Text | Numbers:

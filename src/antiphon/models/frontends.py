@@ -62,12 +62,16 @@ class TextFrontend(nn.Module):
 
 
 class NumbersFrontend(nn.Module):
-    """The numbers before to vectors: a matrix, a learned vector before the first, positions if asked for, dropout."""
+    """The numbers before to vectors: a matrix, a learned vector before the first, positions if asked for, dropout; and
+    a matrix for the `covariates` of each step that is to be said, where there are some."""
 
-    def __init__(self, features: int, width: int, *, positions: str, longest: int, share: float) -> None:
+    def __init__(
+        self, features: int, width: int, *, positions: str, longest: int, share: float, covariates: int = 0
+    ) -> None:  # fmt: skip
         super().__init__()
         self.size, self.share = features, share
         self.output = Linear(features, width)
+        self.covariates = Linear(covariates, width) if covariates else None
         self.begin = nn.Parameter(torch.zeros(width))
         self.positions: nn.Module | None = None
         if positions == "sinusoidal":
@@ -75,15 +79,21 @@ class NumbersFrontend(nn.Module):
         elif positions == "learned":
             self.positions = Learned(width, longest)
 
-    def forward(self, values_BLF: Tensor, start_B: Tensor | None = None) -> Tensor:
+    def forward(self, values_BLF: Tensor, start_B: Tensor | None = None, ahead: Padded | None = None) -> Tensor:
         """`[B, L, F]` to `[B, L, D]`; the first step of row b stands at place `start_B[b]`, 0 where not given. What
-        stands at place 0 is not read: the learned vector is."""
+        stands at place 0 is not read: the learned vector is. `ahead` has the covariates `[B, T, C]` of all steps, the
+        last of which stands for those after it."""
         place = torch.arange(values_BLF.shape[1], device=values_BLF.device)
         place = place if start_B is None else place + start_B[:, None]
         x_BLD = self.output(values_BLF.to(self.begin.dtype))
         x_BLD = torch.where((place == 0)[..., None], self.begin, x_BLD)
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(place).to(x_BLD.dtype)
+        if self.covariates is not None:
+            assert ahead is not None, "this model needs Batch.context['ahead']"
+            known_BL = torch.minimum(place.expand(len(values_BLF), -1), ahead.lengths_B[:, None] - 1)
+            known_BLC = ahead.values.gather(1, known_BL[..., None].expand(-1, -1, ahead.values.shape[2]))
+            x_BLD = x_BLD + self.covariates(known_BLC.to(x_BLD.dtype))
         return dropout(x_BLD, self.share, self.training)
 
 

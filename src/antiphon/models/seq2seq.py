@@ -57,10 +57,10 @@ class Seq2Seq(nn.Module):
         return self.head
 
     def encode(self, source: Padded, context: Mapping[str, Padded] | None = None) -> Memory:
-        """Source ids `[B, S]` or frames `[B, L, F]`, and the facts in the batch's `context` where there is a graph
-        encoder, to the memory."""
+        """Source ids `[B, S]` or frames `[B, L, F]`, and of the batch's `context` the facts where there is a graph
+        encoder, to the memory, which hands on what is known ahead."""
         context = context or {}
-        memory = self.encoder(*self.source.read(source))
+        memory: Memory = replace(self.encoder(*self.source.read(source)), ahead=context.get("ahead"))
         if "copy" in context:
             memory = replace(memory, copy_BS=context["copy"].values)
         if self.graph is None or "facts" not in context:
@@ -76,7 +76,13 @@ class Seq2Seq(nn.Module):
     def decode(self, tokens_NT: Tensor, memory: Memory, state: State) -> tuple[Steps, State]:
         """The next steps after `state`, for tokens that begin with BOS, or for numbers `[N, T, F]`, of which the first
         is not read; N is B or a multiple (hypotheses)."""
-        return self.decoder(self.target(tokens_NT, state["step"]), memory, state)
+        return self.decoder(self._written(tokens_NT, memory, state["step"]), memory, state)
+
+    def _written(self, tokens_NT: Tensor, memory: Memory, start_N: Tensor | None = None) -> Tensor:
+        """The vectors of what was said before."""
+        if isinstance(self.target, NumbersFrontend):
+            return self.target(tokens_NT, start_N, memory.ahead)
+        return self.target(tokens_NT, start_N)
 
     def log_probs(self, steps: Steps, memory: Memory) -> Tensor:
         """Log probabilities of the next token in fp32, `[N, T, V]`; wider with a copy head."""
@@ -85,7 +91,7 @@ class Seq2Seq(nn.Module):
     def forward(self, batch: Batch) -> tuple[Steps, Memory]:
         """Teacher forcing: all steps of the targets at once."""
         memory = self.encode(batch.source, batch.context)
-        steps, _ = self.decoder(self.target(batch.inputs_BT), memory, self.start(memory))
+        steps, _ = self.decoder(self._written(batch.inputs_BT, memory), memory, self.start(memory))
         return steps, memory
 
     def loss(self, batch: Batch, *, smoothing: float = 0.0, coverage: float = 0.0, ctc: float = 0.0) -> Loss:
@@ -191,7 +197,8 @@ def _writing(
     """What reads the target so far, and the head that says how it goes on."""
     if model.head in NUMBERS_HEADS:
         longest, ends = model.max_positions, _given(model.ends, "ends")
-        numbers = NumbersFrontend(size, width, positions=positions, longest=longest, share=share)
+        numbers = NumbersFrontend(size, width, positions=positions, longest=longest, share=share,
+                                  covariates=model.covariates)  # fmt: skip
         return numbers, NUMBERS_HEADS[model.head](width, size, ends)
     embedding = nn.Embedding(size, width)
     tied = _given(model.tie, "tie") != "none"

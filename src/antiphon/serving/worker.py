@@ -198,6 +198,7 @@ def _pair(given: Message) -> str | Pair:
 def practice(task: Task) -> Pair | None:
     """Something that a model can read; None for films, which cannot be made up."""
     context = {name: next(iter(values), "") for name, values in tags(task).items()}
+    context |= {column.name: column.example for column in task.covariates.columns} if task.covariates else {}
     if task.knowledge != "none":
         context[FACTS] = "a | b | c"
     if isinstance(task.source, Text):
@@ -207,11 +208,13 @@ def practice(task: Task) -> Pair | None:
     if task.source.kind == "video":
         return None
     shape: int | tuple[int, int] = 16_000 if task.source.kind == "speech" else (32, task.source.features)
-    return Pair(written(draw.normal(0, 0.1, shape)), "")
+    return Pair(written(draw.normal(0, 0.1, shape)), "", (), context)
 
 
 def tags(task: Task) -> dict[str, list[str]]:
-    """The values that training had of each context column."""
+    """The values that training had of each context column; nothing of one of numbers."""
+    if task.covariates:
+        return {column.name: list(column.words) for column in task.covariates.columns}
     known = task.source.vocabulary.tokens if isinstance(task.source, Text) else ()
     return {
         name: [token[len(name) + 2 : -1] for token in known if token.startswith(f"<{name}:") and token.endswith(">")]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, read
+from antiphon.core.config import Config, override, read
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.core.marks import REVERSED
 from antiphon.data import augment, noise, turns
@@ -200,7 +200,9 @@ def _task(
         more: list[Iterable[Pair]] = [mixed] if mixed else []
         if config.data.augment.robust and "casing" in tasks.get(config.task).noise:
             more.append(noise.Recased(turns.Spoken(pairs)))
-        return Task.learn(Chain((pairs, *more)) if more else pairs, config, find), config
+        learned = Task.learn(Chain((pairs, *more)) if more else pairs, config, find)
+        told = learned.covariates.size if learned.covariates else 0
+        return learned, override(config, {"model.covariates": told}) if told else config
     task, config, lines = origin.task(config, pairs, find)
     for line in lines:
         audience.note("start", line)
