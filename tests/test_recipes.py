@@ -211,7 +211,7 @@ def test_a_class_is_one_token() -> None:
 
 
 SPOKEN = Statistics(900, SideStatistics.of([]), SideStatistics.of(["yes no", "stop the car"] * 40), 0.0,
-                    signal=Overview(300.0, 3.0, 0, 44_100))  # fmt: skip
+                    signal=Overview(300.0, 3.0, 0, 44_100, short=1.5))  # fmt: skip
 SENSED = Statistics(
     900, SideStatistics.of([]), SideStatistics.of(["walk", "run"] * 40), 0.0, signal=Overview(40.0, features=6)
 )
@@ -233,6 +233,14 @@ def test_nothing_is_left_open_where_sources_are_no_text(kind: str, task: str, fo
     heard = kind == "speech"
     assert (config.model.ctc, bool(config.training.ctc), bool(config.data.augment.speed)) == (heard, heard, heard)
     assert config.data.frames.rate == (16_000 if heard else None)
+
+
+def test_brief_recordings_are_not_normalized_by_themselves() -> None:
+    assert SPOKEN.signal is not None
+    for short, how in ((2.0, "each"), (0.4, "all")):
+        found = dataclasses.replace(SPOKEN, signal=dataclasses.replace(SPOKEN.signal, short=short))
+        config, _ = propose(override(Config(), {"task": "speech", "data.source.kind": "speech"}), found)
+        assert config.data.frames.normalize == how
 
 
 def test_steps_are_counted_in_what_is_left_of_the_frames() -> None:

@@ -122,5 +122,5 @@ def test_what_a_source_looks_like() -> None:
 def test_an_overview_is_of_headings(tmp_path: Path) -> None:
     path = str(tmp_path / "a.wav")
     soundfile.write(path, tone(0.5), RATE)
-    assert Overview.of([path], HEARD) == Overview(50.0, 0.5, 0, RATE)
+    assert Overview.of([path], HEARD) == Overview(50.0, 0.5, 0, RATE, short=0.5)
     assert Overview.of(ARRAYS, PLAIN) == Overview(2.0, features=2)

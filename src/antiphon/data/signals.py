@@ -212,13 +212,15 @@ class Signal:
 @dataclass(frozen=True)
 class Overview:
     """What some sources are like without being read whole: mean frames, seconds (0 where these have none) and features
-    of each, the rate that most recordings or films have, and the shortest side of a film in pixels."""
+    of each, the rate that most recordings or films have, the shortest side of a film in pixels, and the seconds that
+    all but a tenth of the recordings last."""
 
     frames: float
     seconds: float = 0.0
     features: int = 0
     rate: int = 0
     side: int = 0
+    short: float = 0.0
 
     @staticmethod
     def of(values: Sequence[str], data: Data) -> Overview:
@@ -229,7 +231,8 @@ class Overview:
             headings = [speech.heading(value, data.frames.rate or RATE) for value in values]
             seconds = sum(each.seconds for each in headings) / len(headings)
             [(rate, _)] = Counter(each.rate for each in headings).most_common(1)
-            return Overview(1000 * seconds / data.frames.step, seconds, 0, rate)
+            short = sorted(each.seconds for each in headings)[len(headings) // 10]
+            return Overview(1000 * seconds / data.frames.step, seconds, 0, rate, short=short)
         arrays = [raw_frames(value, str(data.source.kind), data.frames) for value in values]
         return Overview(sum(map(len, arrays)) / len(arrays), features=arrays[0].shape[1])
 

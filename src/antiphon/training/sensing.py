@@ -14,6 +14,10 @@ SPOKEN = 20_000
 FRAMES = {"conv2d": 3e-5}
 """CPU seconds of training on a frame by frontends that cost much (`bench/signals.py`)."""
 
+BRIEF = 1.0
+"""Seconds below which a recording says little of its own level and noise: normalized by itself alone, each of its
+features has some twenty numbers to go by (`docs/decisions/0006-more-than-text.md`)."""
+
 PICTURE = 2e-4
 """CPU seconds of training on a picture of 32 x 32 pixels: about two thirds of what `bench/films.py` takes."""
 
@@ -42,6 +46,8 @@ class Hearing(Plan):
             rate = self.config.data.frames.rate or RATE
             self.propose("data.frames.mels", 80 if rate >= RATE else 40, f"{rate / 2:,.0f} Hz to divide")
         how = ("each", "whatever the voice and the room") if speech else ("all", "levels may say something")
+        if speech and signal.short < BRIEF:
+            how = ("all", f"a tenth last no longer than {signal.short:.1f} s, too short for a level of their own")
         self.propose("data.frames.normalize", *how)
         longest = max(3000, 100 * round(signal.frames / 10))
         self.propose("data.source.max_length", longest, "longer ones are cut, and counted")
