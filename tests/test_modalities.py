@@ -56,6 +56,8 @@ def test_an_empty_text_is_the_end_mark() -> None:
         (Side(normalize="none"), "e\u0301ﬁ", "e\u0301ﬁ"),
         (Side(lowercase=True), "ÀB", "àb"),
         (Side(lowercase=True), "ABC", "abc"),
+        (Side(), " a  b\t", " a  b\t"),
+        (Side(spaces="single"), " a  b\u3000\tc ", "a b c"),
     ],
 )
 def test_normalization_is_a_choice(side: Side, text: str, expected: str) -> None:

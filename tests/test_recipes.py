@@ -18,7 +18,7 @@ from antiphon.training.recipes import Plan, SideStatistics, Statistics, propose
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",
     "training.processes", "training.threads", "decoding.max_length", "data.source.vocabulary",
-    "data.target.vocabulary", "model.encoder.window", "data.source.kind", "data.target.kind",
+    "data.target.vocabulary", "model.encoder.window", "data.source.kind", "data.target.kind", "data.target.spaces",
 }  # fmt: skip
 OF_SIGNALS = {
     "data.frames.rate", "data.frames.mels", "data.frames.normalize", "data.augment.speed", "model.frontend.kind",
@@ -201,6 +201,12 @@ def test_no_pairs_are_no_crash() -> None:
 def test_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown task translate; did you mean translation\?"):
         propose(Config(task="translate"), Statistics.of(PHONES))
+
+
+def test_spaces_are_counted_where_they_say_something() -> None:
+    found = Statistics.of(PHONES)
+    for task, how in (("translation", "single"), ("dialogue", "single"), ("code", "keep"), ("data-to-text", "keep")):
+        assert propose(Config(task=task), found)[0].data.source.spaces == how
 
 
 def test_a_class_is_one_token() -> None:

@@ -52,6 +52,9 @@ class Side:
     max_length: int | None = setting(None, "longest sequence in tokens, end mark included")
     normalize: Literal["none", "nfc", "nfd", "nfkc", "nfkd"] = setting("nfc", "Unicode normalization form")
     lowercase: bool = setting(False, "lowercase the text before it is cut")
+    spaces: Literal["keep", "single"] | None = setting(
+        None, "white space as it stands, or each run of it read as one space, and none at the ends"
+    )
     sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
     vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
     freeze: bool = setting(False, "keep the word vectors as they were read")

@@ -51,7 +51,7 @@ class Text:
         return replace(self, side=replace(self.side, max_length=max_length), too_long=too_long)
 
     def normalize(self, text: str) -> str:
-        """The text lowercased and in the Unicode form that the settings ask for."""
+        """The text lowercased, in the Unicode form and with the spaces that the settings ask for."""
         return normalize(text, self.side)
 
     def cut(self, text: str, *, seed: int | None = None) -> list[str]:
@@ -185,9 +185,11 @@ def check_sampling(side: Side, name: str) -> None:
 
 
 def normalize(text: str, side: Side) -> str:
-    """The text lowercased and in the Unicode form that the settings ask for."""
+    """The text lowercased, in the Unicode form and with the spaces that the settings ask for."""
     if side.lowercase:
         text = text.lower()
+    if side.spaces == "single":
+        text = " ".join(text.split())
     if side.normalize == "none" or text.isascii():
         return text
     return unicodedata.normalize(side.normalize.upper(), text)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from antiphon.inference.task import Task
 from antiphon.models.adapters import adaptable, shapes
 from antiphon.training.identity import fingerprint_bundle
 
-SIDE = ("kind", "tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "vectors")
+SIDE = ("kind", "tokenizer", "vocabulary", "min_count", "normalize", "lowercase", "spaces", "vectors")
 GROWING = ("vocabulary", "min_count")
 """Settings of a side that the start decides, and those of them that say how far its vocabulary may be extended."""
 
