@@ -34,7 +34,12 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WITHOUT_RECURRENT = ("transformers", "sockeye")
 CONTENDERS = ("transformers", "opennmt", "eole", "joeynmt", "sockeye", "yoyodyne", "fairseq")
-OURS: dict[str, dict[str, Any]] = {"ours": {"precision": "fp32"}, "ours-bf16": {"precision": "bf16"}}
+ONE_PROCESS = {"training.processes": 1, "training.threads": 2}
+OURS: dict[str, dict[str, Any]] = {
+    "ours": {"precision": "fp32"}, "ours-bf16": {"precision": "bf16"},
+    "ours-threads": {"precision": "fp32", "settings": ONE_PROCESS},
+}  # fmt: skip
+"""As chosen, in bf16, and in one process of two threads, which takes less memory."""
 TASK = {"batch_tokens": 4096, "dropout": 0.3, "smoothing": 0.1, "rate": 1e-3}
 PATIENCE = 600
 """Seconds that a run may take beyond what it measures."""
