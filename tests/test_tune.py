@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,12 +11,15 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from antiphon.cli.searching import table as shown
 from antiphon.core.config import Config, get, override
 from antiphon.core.errors import AntiphonError, ConfigError, TrainingError
 from antiphon.data.corpus import Pair
@@ -23,7 +27,9 @@ from antiphon.inference import bundle, tasks
 from antiphon.training import recipes
 from antiphon.training.observers import read_log
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
+from antiphon.tuning.crew import Job
 from antiphon.tuning.finals import Final, Gain, gain
+from antiphon.tuning.search import Trials
 from antiphon.tuning.study import Spec, Study, lock
 from antiphon.tuning.tune import Budget, Outcome, toml, tune
 from commands import Call, calling, refused  # noqa: F401
@@ -159,6 +165,7 @@ def killed(data: Path, out: Path, run: str) -> None:
         assert process.poll() is None, "it ended by itself"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert list(out.glob(f"{run}/checkpoints/step-*")), "the trial had ended"
 
 
 BUDGET = Budget(4, None, 1, 1, 1)
@@ -166,14 +173,16 @@ BUDGET = Budget(4, None, 1, 1, 1)
 
 @pytest.fixture(scope="module")
 def found(data: Path) -> Outcome:
-    """A search that was killed in its third trial, and gone on with."""
+    """A search that was killed twice, in its second trial and in its fourth, and gone on with."""
     pytest.importorskip("optuna")
-    killed(data, data.parent / "study", "trials/0002")
+    for run in ("trials/0001", "trials/0003"):
+        killed(data, data.parent / "study", run)
     return tune(str(data), data.parent / "study", assignments=FIXED, budget=BUDGET)
 
 
 def table(result: dict[str, Any]) -> list[Any]:
-    return [(row["name"], row["state"], row["changes"], sorted(row["values"])) for row in result["trials"]]
+    return [(row["name"], row["state"], row["changes"], row["bracket"], sorted(row["values"]))
+            for row in result["trials"]]  # fmt: skip
 
 
 def test_a_search_finds_settings_and_says_how_good_they_are(found: Outcome) -> None:
@@ -205,7 +214,11 @@ def same(mine: Outcome, other: Outcome) -> None:
     assert mine.gain.interval == pytest.approx(other.gain.interval, abs=1e-4)
 
 
-def test_killed_nothing_is_done_twice(found: Outcome) -> None:
+def test_killed_twice_nothing_is_done_twice(found: Outcome) -> None:
+    assert [row.name for row in found.trials] == ["0", "1", "2", "3"]
+    assert sorted(path.name for path in found.out.glob("trials/*")) == ["0000", "0001", "0002", "0003"]
+    journal = (found.out / "trials.log").read_text()
+    assert journal.count('"op_code":4') == journal.count('"datetime_complete"') == 4
     for row in found.trials:
         events = read_log(found.out / f"trials/{int(row.name):04d}/log.jsonl")
         steps = [event["step"] for event in events if event["event"] == "step"]
@@ -258,6 +271,48 @@ def test_a_finished_search_does_nothing_twice(found: Outcome, data: Path) -> Non
     before = {path: path.stat().st_mtime_ns for path in found.out.glob("trials/*/log.jsonl")}
     again = tune(str(data), found.out, assignments=FIXED, budget=BUDGET)
     assert {path: path.stat().st_mtime_ns for path in found.out.glob("trials/*/log.jsonl")} == before
+    assert again.gain == found.gain
+
+
+def test_every_trial_has_its_bracket(found: Outcome) -> None:
+    assert [row.bracket for row in found.trials] == [20, 40, 20, 80]
+    written = [json.loads(line) for line in (found.out / "trials.log").read_text().splitlines()]
+    attributes = [line["user_attr"] for line in written if "user_attr" in line]
+    assert [each["bracket"] for each in attributes if "bracket" in each] == [20, 40, 20, 80]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(shown(found.trials, Study(found.out, Spec.read(found.out / "study.json")).spec))
+    assert [line.split()[3:5] for line in console.export_text().splitlines()[1:]] == [
+        ["20", "%"], ["40", "%"], ["20", "%"], ["80", "%"]]  # fmt: skip
+
+
+def test_what_was_found_poor_is_not_let_go_on_after_a_kill(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    ranges = (Between("training.rate", 0.001, 0.1, log=True),)
+    study = study_of(tmp_path, "loss", 10)
+    study.spec = replace(study.spec, ranges=ranges, recipe={"training.rate": 0.01})
+
+    def trials() -> Trials:
+        return Trials(study, 4, lambda: False, lambda row: None)
+
+    first, answers = trials(), []
+    for at in range(3):
+        job = first.next()
+        assert job is not None
+        answers.append(first.heard(job, {"event": "validated", "progress": 0.2, "value": 1.0 + at}))
+    assert answers == ["go", "go", "prune"]
+    again = trials()
+    names = [job.name for job in iter(again.next, None)]
+    assert names == ["0", "1", "2", "3"]
+    assert again.heard(Job("2", tmp_path, {}), {"event": "validated", "progress": 0.3, "value": 0.1}) == "prune"
+    assert again.heard(Job("1", tmp_path, {}), {"event": "validated", "progress": 0.3, "value": 9.0}) == "go"
+
+
+def test_a_study_from_before_there_were_brackets_goes_on(found: Outcome, data: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(found.out, tmp_path / "old")
+    lines = (old / "trials.log").read_text().splitlines(keepends=True)
+    (old / "trials.log").write_text("".join(line for line in lines if "bracket" not in line and "ended at" not in line))
+    again = tune(str(data), old, assignments=FIXED, budget=BUDGET)
+    assert [row.bracket for row in again.trials] == [20, 20, 20, 20]
     assert again.gain == found.gain
 
 

@@ -65,6 +65,7 @@ class Lines:
         if self.states.get(row.name) != row.state and row.state != "running":
             score = "" if row.best is None else f" {self.spec.metric} {_score(row.best, self.spec.metric)},"
             about = f"; {row.note}" if row.note else ""
+            about += f" (bracket {row.bracket} %)" if row.bracket else ""
             self._say(f"{_title(row.name)} {SAID[row.state]}:{score} {said(row.changes)}{about}")
         self.states[row.name] = row.state
 
@@ -141,6 +142,7 @@ def table(rows: Sequence[Row], spec: Spec) -> Table:
     found.add_column("", no_wrap=True)
     found.add_column("trial", justify="right", no_wrap=True)
     found.add_column(spec.metric, justify="right", no_wrap=True)
+    found.add_column("bracket", justify="right", no_wrap=True)
     found.add_column("as it went", no_wrap=True, width=16)
     found.add_column("what is not as in the recipe", overflow="ellipsis", no_wrap=True, ratio=1)
     for row in rows:
@@ -149,7 +151,8 @@ def table(rows: Sequence[Row], spec: Spec) -> Table:
         score = "" if row.best is None else _score(row.best, spec.metric)
         name = row.name if " seed " in row.name else RECIPE if row.name == "0" else row.name
         faint = "dim" if row.state in ("pruned", "failed") else ""
-        found.add_row(Text(sign, style), Text(name, faint), Text(score, faint or "bold"), how,
+        first = Text(f"{row.bracket} %" if row.bracket else "", "dim")
+        found.add_row(Text(sign, style), Text(name, faint), Text(score, faint or "bold"), first, how,
                       Text(row.note or said(row.changes), faint))  # fmt: skip
     return found
 

@@ -15,6 +15,7 @@ from antiphon.core.errors import require
 from antiphon.data.batching import mix
 from antiphon.inference import files as folders
 from antiphon.training.spaces import Among, Between, Range
+from antiphon.tuning.brackets import BRACKET, bracket, ends, turn
 from antiphon.tuning.crew import Job, Jobs, never_begun
 from antiphon.tuning.study import Study
 
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
     import optuna
 
 JOURNAL = "trials.log"
+POOR = "ended at"
+"""What Optuna's journal calls the percent of a training at which a trial was found not worth going on with."""
+
 RANDOM = 8
 """Trials at random before the search follows what it learned (Bergstra et al. 2011)."""
-
-FIRST, HALF = 20, 2
-"""Successive halving (Jamieson and Talwalkar 2016; Li et al. 2020): after this share of a training, in percent, and
-each time that this has doubled, the better half of all trials that came so far goes on."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A trial, or a finalist with another seed, as it stands. `values` are what validations found by percent of the
-    training; `state` is running, done, pruned, failed or left (to be gone on with)."""
+    training; `state` is running, done, pruned, failed or left (to be gone on with). `bracket` is the percent after
+    which a trial is first compared with others; finalists have none."""
 
     name: str
     state: str
@@ -43,6 +44,7 @@ class Row:
     progress: float = 0.0
     seconds: float = 0.0
     note: str = ""
+    bracket: int = 0
 
 
 Tell = Callable[[Row], None]
@@ -95,8 +97,11 @@ class Trials(Jobs):
         trial = self._trial(number)
         for each in self.study.spec.ranges:
             _suggest(trial, each)
+        if BRACKET not in trial.user_attrs:
+            trial.set_user_attr(BRACKET, turn(number))
         self.trials[str(number)] = trial
-        self._show(str(number), Row(str(number), "running", self._changes(trial.params), **self._before(number)))
+        about = {**self._before(number), "bracket": trial.user_attrs[BRACKET]}
+        self._show(str(number), Row(str(number), "running", self._changes(trial.params), **about))
         return Job(str(number), self.study.trial(number), {**self.study.spec.given, **self._plain(trial.params)})
 
     def _trial(self, number: int) -> optuna.Trial:
@@ -119,10 +124,20 @@ class Trials(Jobs):
         if math.isfinite(value):
             best = value if row.best is None else (max if self.study.spec.higher else min)(row.best, value)
             row = changed(row, progress=progress, best=best, values={**row.values, percent: best})
-            if percent not in _reported(self.journal, trial):
+            if percent not in _reported(self.journal, trial) and POOR not in trial.user_attrs:
                 trial.report(best, percent)
         self._show(job.name, row)
-        return "prune" if job.name != "0" and (self.late() or trial.should_prune()) else "go"
+        return "prune" if job.name != "0" and (self.late() or self._poor(trial.number, percent)) else "go"
+
+    def _poor(self, number: int, percent: int) -> bool:
+        """Whether others of its bracket make a trial not worth going on with. It is written down first: a trial that is
+        killed before it has ended is not let go on."""
+        trials = self.begun()
+        mine = next(trial for trial in trials if trial.number == number)
+        poor = POOR in mine.user_attrs or ends(trials, mine, percent, higher=self.study.spec.higher)
+        if poor and POOR not in mine.user_attrs:
+            self.trials[str(number)].set_user_attr(POOR, percent)
+        return poor
 
     def ended(self, job: Job, message: Mapping[str, Any]) -> None:
         """Write down how a trial ended. One whose training diverged counts as poor, one that cannot be as none."""
@@ -161,7 +176,8 @@ class Trials(Jobs):
     def _row(self, trial: optuna.trial.FrozenTrial) -> Row:
         states = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
         best = trial.value if trial.state.name == "COMPLETE" else self._before(trial.number).get("best")
-        about = {"seconds": trial.user_attrs.get("seconds", 0.0), "note": trial.user_attrs.get("note", "")}
+        about = {"seconds": trial.user_attrs.get("seconds", 0.0), "note": trial.user_attrs.get("note", ""),
+                 "bracket": bracket(trial)}  # fmt: skip
         return Row(str(trial.number), states.get(trial.state.name, "left"), self._changes(trial.params),
                    dict(trial.intermediate_values), best, **about)  # fmt: skip
 
@@ -189,7 +205,7 @@ def _journal(study: Study) -> Any:
     optuna, path = optuna_(), (study.out / JOURNAL).absolute()
     mend(path)
     backend = optuna.storages.journal.JournalFileBackend(str(path))
-    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST, reduction_factor=HALF)
+    pruner = optuna.pruners.NopPruner()  # see brackets.py
     direction = "maximize" if study.spec.higher else "minimize"
     return optuna.create_study(storage=optuna.storages.JournalStorage(backend), pruner=pruner, direction=direction,
                                study_name="antiphon", load_if_exists=True)  # fmt: skip
