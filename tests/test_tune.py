@@ -13,7 +13,6 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,14 +32,8 @@ from antiphon.tuning.search import Trials
 from antiphon.tuning.study import Spec, Study, lock
 from antiphon.tuning.tune import Budget, Outcome, toml, tune
 from commands import Call, calling, refused  # noqa: F401
-from runs import SMALL, words
-
-FIXED = {key: value for key, value in SMALL.items() if key not in ("training.rate", "model.dropout")}
-FIXED |= {"training.steps": 24, "training.validate_every": 4, "training.ema": 0.0, "training.patience": 0,
-          "training.processes": 1, "model.encoder.kind": "gru", "model.decoder.kind": "gru", "model.attention": "dot",
-          "data.valid": 0.2}  # fmt: skip
-SEARCH = ["--trials", "4", "--workers", "1", "--seeds", "1", "--finalists", "1"]
-
+from runs import words
+from searches import BUDGET, FIXED, killed, program, same, study_of, table
 
 # What is searched
 
@@ -81,11 +74,6 @@ def test_ranges_hit_what_the_recipe_has() -> None:
 
 
 # Whether it is better
-
-
-def study_of(folder: Path, metric: str, pairs: int) -> Study:
-    spec = Spec("", "", {}, "", {}, {}, metric, metric == "exact", (), {}, {"judge": pairs}, "", 1)
-    return Study(folder, spec)
 
 
 def final(folder: Path, name: str, right: list[list[bool]], metric: str = "exact") -> Final:
@@ -151,26 +139,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def program(data: Path, out: Path) -> list[str]:
-    settings = [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in FIXED.items()]
-    return [sys.executable, "-W", "error", "-m", "antiphon", "tune", str(data), "--out", str(out), *SEARCH, *settings]
-
-
-def killed(data: Path, out: Path, run: str) -> None:
-    """Begin or go on, and be killed once this run has a checkpoint."""
-    process = subprocess.Popen(program(data, out), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(f"{run}/checkpoints/step-*")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-        assert process.poll() is None, "it ended by itself"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert list(out.glob(f"{run}/checkpoints/step-*")), "the trial had ended"
-
-
-BUDGET = Budget(4, None, 1, 1, 1)
-
-
 @pytest.fixture(scope="module")
 def found(data: Path) -> Outcome:
     """A search that was killed twice, in its second trial and in its fourth, and gone on with."""
@@ -178,11 +146,6 @@ def found(data: Path) -> Outcome:
     for run in ("trials/0001", "trials/0003"):
         killed(data, data.parent / "study", run)
     return tune(str(data), data.parent / "study", assignments=FIXED, budget=BUDGET)
-
-
-def table(result: dict[str, Any]) -> list[Any]:
-    return [(row["name"], row["state"], row["changes"], row["bracket"], sorted(row["values"]))
-            for row in result["trials"]]  # fmt: skip
 
 
 def test_a_search_finds_settings_and_says_how_good_they_are(found: Outcome) -> None:
@@ -200,18 +163,6 @@ def test_a_search_finds_settings_and_says_how_good_they_are(found: Outcome) -> N
     assert {len((found.out / f"data/{name}.jsonl").read_bytes().splitlines()) for name in ("valid", "judge")} <= {
         *range(10, 40)
     }
-
-
-def same(mine: Outcome, other: Outcome) -> None:
-    """The same was tried and found. Processes may choose other routes of matrix products, so numbers are near."""
-    these, expected = (json.loads(each.to_bytes()) for each in (mine, other))
-    assert table(these) == table(expected)
-    for one, two in zip(these["trials"], expected["trials"], strict=True):
-        assert list(one["values"].values()) == pytest.approx(list(two["values"].values()), abs=1e-4)
-    assert [each["name"] for each in these["finals"]] == [each["name"] for each in expected["finals"]]
-    assert mine.gain is not None
-    assert other.gain is not None
-    assert mine.gain.interval == pytest.approx(other.gain.interval, abs=1e-4)
 
 
 def test_killed_twice_nothing_is_done_twice(found: Outcome) -> None:

@@ -22,6 +22,9 @@ def tune(
     trials: Annotated[int | None, Parameter(help="trainings with other settings, 30 where nothing is said")] = None,
     minutes: Annotated[float | None, Parameter(help="minutes in all, the finals included")] = None,
     workers: Annotated[int | None, Parameter(help="trainings at a time; one a core where not given")] = None,
+    cluster: Annotated[
+        str, Parameter(help="a Ray cluster that trains: HOST:PORT of its head, auto, or local; all share --out")
+    ] = "",
     seeds: Annotated[int, Parameter(help="fresh seeds that finalists and the recipe are trained with")] = 3,
     finalists: Annotated[int, Parameter(help="how many of the best are compared with the recipe")] = 2,
     valid: Valid = None,
@@ -58,7 +61,7 @@ def tune(
     try:
         with watching(console, silent=quiet or json) as watcher:
             found = search(data, out, valid=valid, test=test, assignments=given, budget=budget, watcher=watcher,
-                           command=command)  # fmt: skip
+                           command=command, cluster=cluster)  # fmt: skip
     except Stopped as error:
         return stopped(console, error)
     if json:

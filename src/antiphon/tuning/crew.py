@@ -1,4 +1,5 @@
-"""Workers on this machine, each with a training at a time; what they say comes in one queue."""
+"""Workers, each with a training at a time; what they say comes in one queue. Here they are processes of this machine;
+`cluster.py` has those of others."""
 
 from __future__ import annotations
 
@@ -38,12 +39,28 @@ class Job:
 
 
 class Worker:
-    """One process; it never hears Ctrl-C itself, and ends when its pipe does."""
+    """Does one job at a time, and puts what it says of it in the queue of its crew. Override all."""
 
-    def __init__(
-        self, heard: queue.Queue[tuple[Worker, dict[str, Any]]], log: IO[bytes], held: int, threads: int
-    ) -> None:
-        self.job: Job | None = None
+    job: Job | None = None
+
+    def tell(self, **message: Any) -> None:
+        """Send one message; where it is gone, `gone` comes."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it, whatever it does: what counts is on disk."""
+        raise NotImplementedError
+
+
+Heard = queue.Queue[tuple[Worker, dict[str, Any]]]
+Hire = Callable[[Heard, IO[bytes]], Worker]
+"""Gives a new worker for a queue; what cannot be said to a search goes to the log."""
+
+
+class Process(Worker):
+    """A process of this machine; it never hears Ctrl-C itself, and ends when its pipe does."""
+
+    def __init__(self, heard: Heard, log: IO[bytes], held: int, threads: int) -> None:
         mine, theirs = os.pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -55,7 +72,7 @@ class Worker:
         self.listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
         self.listener.start()
 
-    def _listen(self, heard: queue.Queue[tuple[Worker, dict[str, Any]]]) -> None:
+    def _listen(self, heard: Heard) -> None:
         with suppress(ValueError):  # a line torn by a kill
             for message in lines(self.said):
                 heard.put((self, message))
@@ -79,13 +96,18 @@ class Worker:
                 self.process.stdin.close()
 
 
+def processes(size: int, held: IO[bytes]) -> Hire:
+    """Processes of this machine, which share its cores and hold the study as long as they live."""
+    threads = max(1, cores(os.environ) // size)
+    return lambda heard, log: Process(heard, log, held.fileno(), threads)
+
+
 class Crew:
     """So many workers; `take` gives what they say, and `busy` which jobs are in hand."""
 
-    def __init__(self, size: int, out: Path, held: IO[bytes]) -> None:
-        self.heard: queue.Queue[tuple[Worker, dict[str, Any]]] = queue.Queue()
-        self.log, self.held = open(out / "workers.log", "ab"), held  # noqa: SIM115
-        self.threads = max(1, cores(os.environ) // size)
+    def __init__(self, size: int, out: Path, hire: Hire) -> None:
+        self.heard: Heard = queue.Queue()
+        self.log, self.hire = open(out / "workers.log", "ab"), hire  # noqa: SIM115
         self.size, self.workers, self.lost = size, list[Worker](), dict[str, int]()
 
     @property
@@ -97,7 +119,7 @@ class Crew:
         """Have an idle worker, or a new one, do a job."""
         worker = next((each for each in self.workers if each.job is None), None)
         if worker is None:
-            worker = Worker(self.heard, self.log, self.held.fileno(), self.threads)
+            worker = self.hire(self.heard, self.log)
             self.workers.append(worker)
         worker.job = job
         worker.tell(run=str(job.run), settings=dict(job.settings), command=command, train=str(files["train"]),
@@ -171,6 +193,8 @@ def _handled(crew: Crew, jobs: Jobs, worker: Worker, message: Mapping[str, Any])
     job, event = worker.job, message["event"]
     if job is None or event == "ready":
         return ()
+    if event == "lost":
+        raise TrainingError("the cluster is lost", got=message["text"], do="mend it; the same command goes on")
     if event == "gone":
         if crew.again(job):
             return (job,)

@@ -7,7 +7,8 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from antiphon.inference import files as folders
 from antiphon.training.runner import Signals
 from antiphon.training.spaces import Among, Range
 from antiphon.training.start import interruptible
-from antiphon.tuning.crew import Crew, Jobs, all_cores, finish
+from antiphon.tuning.cluster import Cluster
+from antiphon.tuning.crew import Crew, Jobs, all_cores, finish, processes
 from antiphon.tuning.finals import RECIPE, Final, Finals, Gain, gain
 from antiphon.tuning.search import Clock, Row, Tell, Trials, importance, ranked
 from antiphon.tuning.study import PARTS, SPEC, Study, lock
@@ -121,25 +123,29 @@ class Watcher:
 def tune(
     data: Any, out: str | os.PathLike[str], *, valid: Any = None, test: Any = None,
     assignments: Mapping[str, Any] | None = None, budget: Budget | None = None, watcher: Watcher | None = None,
-    command: str = "",
+    command: str = "", cluster: str = "",
 ) -> Outcome:  # fmt: skip
     """Search for settings that beat the recipe's on these pairs; what is in `assignments` is not searched.
 
     The study is in the folder `out`; called again after whatever ended it, it goes on where it was, trainings from
     their checkpoints. `valid` are pairs that trainings are compared by and `test` those that only the finals see; what
-    is not given is held out. Raises `AntiphonError`; a signal is no error but `Outcome.interrupted`.
+    is not given is held out. `cluster` is the address of a Ray cluster whose machines do the trainings, and share the
+    folder. Raises `AntiphonError`; a signal is no error but `Outcome.interrupted`.
     """
     data = list(data) if isinstance(data, Iterator) else data
     budget, watcher, given = budget or Budget(), watcher or Watcher(), dict(assignments or {})
-    with interruptible():
-        study = Study.open(data, Path(out), valid=valid, test=test, given=given, limit=_limit(given, budget))
-    watcher.opened(study, budget)
-    with lock(study.out) as held, Signals() as signals:
-        crew = Crew(budget.workers or all_cores(), study.out, held)
-        try:
-            return _Search(study, budget, watcher, crew, signals, command).run()
-        finally:
-            crew.close()
+    with ExitStack() as stack:
+        with interruptible():
+            far = stack.enter_context(closing(Cluster(cluster))) if cluster else None
+            budget = replace(budget, workers=budget.workers or (far.size if far else all_cores()))
+            study = Study.open(data, Path(out), valid=valid, test=test, given=given, limit=_limit(given, budget))
+            if far:
+                far.check(study.out)
+        watcher.opened(study, budget)
+        held, signals = stack.enter_context(lock(study.out)), stack.enter_context(Signals())
+        size = budget.workers or 1
+        crew = stack.enter_context(closing(Crew(size, study.out, far.hire if far else processes(size, held))))
+        return _Search(study, budget, watcher, crew, signals, command).run()
 
 
 def _limit(given: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
@@ -147,7 +153,7 @@ def _limit(given: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
     limits = ("training.minutes", "training.epochs", "training.steps")
     if budget.minutes is None or any(name in given for name in limits):
         return {}
-    return {"training.minutes": max(0.02, round(budget.minutes * (budget.workers or all_cores()) / ROUND, 3))}
+    return {"training.minutes": max(0.02, round(budget.minutes * (budget.workers or 1) / ROUND, 3))}
 
 
 class _Search:

@@ -1,4 +1,4 @@
-"""A process that does one training after another for a search, and says over a pipe how each goes.
+"""What does a training for a search and says how it goes; and a process that does one after another, over a pipe.
 
 It ends with the process that began it: what it trains has checkpoints, and the next one goes on from these.
 """
@@ -26,18 +26,33 @@ PRUNED, JUDGED = "pruned", "judged.json"
 
 
 class Line:
-    """The pipe to the search: a line of JSON for each message, and the search's answers as they come."""
+    """How a training speaks with its search: what it tells, and the search's answers as they come. Override `tell`."""
+
+    def __init__(self) -> None:
+        self.answers = queue.Queue[dict[str, Any]]()
+        self.stopping = False
+
+    def tell(self, what: str, **values: Any) -> None:
+        """Send one message."""
+        raise NotImplementedError
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take one from the search."""
+        self.stopping |= message.get("say") == "stop"
+        self.answers.put(message)
+
+
+class Pipe(Line):
+    """A pipe to the search, with a line of JSON for each message."""
 
     def __init__(self, out: IO[str], heard: IO[str]) -> None:
-        self.out, self.answers = out, queue.Queue[dict[str, Any]]()
-        self.stopping = False
+        super().__init__()
+        self.out = out
         threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
 
     def _listen(self, heard: IO[str]) -> None:
         for line in heard:
-            message = json.loads(line)
-            self.stopping |= message.get("say") == "stop"
-            self.answers.put(message)
+            self.hear(json.loads(line))
         os._exit(0)  # the search has gone; a checkpoint is never half written
 
     def tell(self, what: str, **values: Any) -> None:
@@ -86,25 +101,30 @@ class Reporter(Observer):
 
 def work(descriptor: str) -> None:
     """A worker's life: it hears what to train, trains it, and asks for more."""
-    line = Line(os.fdopen(int(descriptor), "w", encoding="utf-8"), sys.stdin)
+    line = Pipe(os.fdopen(int(descriptor), "w", encoding="utf-8"), sys.stdin)
     line.tell("ready")
     for job in iter(line.answers.get, None):
-        if "run" not in job:
-            continue
-        try:
-            line.tell("ended", **_done(job, line))
-        except AntiphonError as error:
-            line.tell("failed", text=str(error), diverged=isinstance(error, TrainingError))
+        if "run" in job:
+            done = ended(job, line)
+            line.tell(done.pop("event"), **done)
+
+
+def ended(job: Mapping[str, Any], line: Line) -> dict[str, Any]:
+    """Do a job; gives the last message of it: how the training ended, or why it failed."""
+    try:
+        return {"event": "ended", **_done(job, line)}
+    except AntiphonError as error:
+        return {"event": "failed", "text": str(error), "diverged": isinstance(error, TrainingError)}
 
 
 def _done(job: Mapping[str, Any], line: Line) -> dict[str, Any]:
-    """How the training of a job ended, and for a finalist what its model says."""
+    """How the training of a job ended; a finalist's model is judged as well."""
     result = _trained(job, Reporter(line))
-    ended = {"reason": result.reason, "best": result.best, "step": result.step, "epoch": result.epoch,
+    found = {"reason": result.reason, "best": result.best, "step": result.step, "epoch": result.epoch,
              "seconds": result.seconds, "interrupted": result.reason in ("signal", "observer")}  # fmt: skip
-    if job["judge"] and not ended["interrupted"] and not (result.out / JUDGED).exists():
+    if job["judge"] and not found["interrupted"] and not (result.out / JUDGED).exists():
         _judge(result, Path(job["judge"]))
-    return ended
+    return found
 
 
 def _trained(job: Mapping[str, Any], reporter: Reporter) -> Result:
