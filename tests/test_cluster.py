@@ -127,6 +127,7 @@ def tasks() -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_cluster_finds_what_this_machine_finds(two_cores: Any, data: Path, tmp_path: Path) -> None:
     lost = list[int]()
 

@@ -14,16 +14,18 @@ from antiphon.cli.bedside import LAST, Bedside
 from antiphon.cli.prescription import report
 from antiphon.core.errors import TrainingError
 from antiphon.data.columns import Pair
+from antiphon.diagnosis.cases import Case
 from antiphon.diagnosis.data import audit
 from antiphon.diagnosis.doctor import Examination, Finding, curing, examine
 from antiphon.diagnosis.doctor.findings import Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
+from antiphon.diagnosis.doctor.trying import EXPERIMENTS
 from antiphon.inference.bundle import load
 from antiphon.training.observers import Note, ProbeEvent, ValidationEvent
 from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
 from corpora import sentences, write_pairs
-from runs import Recorder, words
+from runs import Recorder, light, listing, words
 
 SMALL = {
     "training.threads": 1, "training.processes": 1, "model.encoder.kind": "gru", "model.decoder.kind": "gru",
@@ -92,6 +94,31 @@ def test_a_cure_is_applied_and_compared(slow: Path, call: Call, tmp_path: Path) 
     assert config["training"]["rate"] > 1e-3
     assert config["model"]["width"] == 48
     assert "the run folder is not empty" in refused(call, "doctor", slow, "--cure", "--out", tmp_path / "cured")
+
+
+def test_what_is_tried_is_told_and_weighed_and_changes_nothing(
+    slow: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light(monkeypatch)
+    learn = Case.learn
+    monkeypatch.setattr(Case, "learn", lambda case, pairs, steps, **how: learn(case, pairs, min(steps, 6), **how))
+    before, files = {each.cause: each.confidence for each in examine(slow, answers=False).findings}, listing(slow)
+    assert before["diffuse attention"] < 0.5
+    code, out, err = call("doctor", slow, "--try", "--no-answers", "--json")
+    assert (code, err) == (1, "")
+    after = {each["cause"]: each for each in json.loads(out)["findings"]}
+    assert after.keys() == before.keys()
+    assert after["diffuse attention"]["confidence"] > 0.8
+    [tried] = [each for each in after["rate too low"]["evidence"] if each["text"].startswith("tried, rates")]
+    assert tried["figures"] == {"own": 1e-05, "best": 0.001}
+    for name in EXPERIMENTS.keys() - {"even attention"}:
+        monkeypatch.delitem(EXPERIMENTS, name)
+    code, out, err = call("doctor", slow, "--try", "--no-answers")
+    assert (code, err) == (1, "")
+    told = " ".join(out.split())
+    assert told.startswith("tried even attention held-out loss")
+    assert told.index("nearly certain") < told.index("tried, even attention: held-out loss")
+    assert listing(slow) == files
 
 
 def test_the_search_is_told_from_the_model(well: Path, tmp_path: Path, call: Call) -> None:
