@@ -71,6 +71,10 @@ class Fault:
     settings: dict[str, Any] = field(default_factory=dict)
     spoil: Spoil | None = None
     spoil_valid: Spoil | None = None
+    valid_of: str = ""
+    """The file whose pairs are held out instead of the set's own."""
+    vectors: bool = False
+    """Whether word vectors are given, which somebody drew at random."""
     drawn: bool = False
 
     @property
@@ -131,6 +135,16 @@ def poisoned(count: int, length: int) -> Spoil:
         return [(s, " ".join([symbol] * length) if row in rows else t) for row, (s, t) in enumerate(pairs)]
 
     return spoil
+
+
+def cut(words: int) -> Spoil:
+    """Of each target the first few words."""
+    return lambda pairs, draw: [(s, " ".join(t.split()[:words])) for s, t in pairs]
+
+
+def twice(share: float) -> Spoil:
+    """A share of the targets are said twice."""
+    return lambda pairs, draw: [(s, f"{t} {t}" if draw.random() < share else t) for s, t in pairs]
 
 
 def few(count: int) -> Spoil:
@@ -236,6 +250,10 @@ def spread(draw: random.Random, low: float, high: float) -> float:
 
 
 ANY = ("lstm", "gru", "transformer")
+ELSEWHERE = {"multi30k": SETS["e2e"].valid, "e2e": SETS["multi30k"].valid,
+             "inflection": "sigmorphon2018_inflection/finnish-dev"}  # fmt: skip
+"""Held-out pairs of another kind than those of training."""
+
 FAMILIES: tuple[Callable[[random.Random], Fault], ...] = (
     lambda draw: Fault("rate too high", **pick(draw, ANY), settings={"training.rate": spread(draw, 0.05, 0.3)}),
     lambda draw: Fault("rate too low", **pick(draw, ANY), settings={"training.rate": spread(draw, 5e-6, 6e-5)}),
@@ -262,6 +280,18 @@ FAMILIES: tuple[Callable[[random.Random], Fault], ...] = (
                        settings={"decoding.sample": True, "decoding.temperature": round(draw.uniform(1.5, 3), 2)}),
     lambda draw: Fault("search limits", **pick(draw, ANY, ("scan", "icelandic")),
                        settings={"decoding.max_length": draw.randint(3, 5)}),
+    lambda draw: Fault("frozen weights", **pick(draw, ANY, ("multi30k", "e2e")), vectors=True,
+                       settings={"data.source.tokenizer": "word", "data.source.freeze": True, "data.shared": False,
+                                 "model.tie": draw.choice(("target", "none")), "training.epochs": 3}),
+    lambda draw: Fault("domain gap", **(place := pick(draw, ANY, ("multi30k", "e2e", "inflection"))),
+                       settings={"training.epochs": draw.randint(3, 6)}, valid_of=ELSEWHERE[place["on"]]),
+    lambda draw: Fault("length collapse", **pick(draw, ANY, ("multi30k", "e2e")), settings=SHORT,
+                       spoil=cut(draw.randint(2, 3))),
+    lambda draw: Fault("repetition", **pick(draw, ANY, ("multi30k",)), settings={"training.epochs": 6},
+                       spoil=twice(draw.uniform(0.7, 1.0))),
+    lambda draw: Fault("beam too wide", **pick(draw, ANY, ("multi30k", "e2e")),
+                       settings={"decoding.beam": draw.randint(50, 150), "decoding.length_penalty": 0.0,
+                                 "training.epochs": draw.randint(3, 5)}),
 )  # fmt: skip
 
 
@@ -312,7 +342,9 @@ def trained(case: Fault, root: Path, place: Path, seed: int) -> str:
     held = SETS[case.on]
     kinds = [f"model.{side}.kind={case.model}" for side in ("encoder", "decoder")]
     own = {"training.steps", "training.epochs"} & set(case.settings)
-    budget = {} if own else {"training.epochs": held.epochs[case.model]}
+    budget: dict[str, Any] = {} if own else {"training.epochs": held.epochs[case.model]}
+    if case.vectors:
+        budget["data.source.vectors"] = vectors(place, read(root, held.train)[: held.size], seed)
     words = [f"{key}={value}" for key, value in {**SMALL, **budget, **case.settings}.items()]
     files = [str(train), "--valid", str(valid), "--out", str(place / "run")]
     command = [sys.executable, "-m", "antiphon", "train", *files, "--task", held.task, *MACHINE, *kinds, *words]
@@ -324,7 +356,8 @@ def plant(case: Fault, root: Path, place: Path, seed: int) -> tuple[Path, Path]:
     """Training and held-out pairs, with what is wrong in them."""
     held, draw = SETS[case.on], random.Random(seed)
     pairs = read(root, held.train)
-    valid = read(root, held.valid)[:HELD_OUT] if held.valid else pairs[held.size : held.size + HELD_OUT]
+    file = case.valid_of or held.valid
+    valid = read(root, file)[:HELD_OUT] if file else pairs[held.size : held.size + HELD_OUT]
     pairs = pairs[: held.size]
     if case.spoil is not None:
         pairs = case.spoil(pairs, draw)
@@ -335,6 +368,15 @@ def plant(case: Fault, root: Path, place: Path, seed: int) -> tuple[Path, Path]:
     for path, part in zip(files, (pairs, valid), strict=True):
         path.write_text("".join(f"{source}\t{target}\n" for source, target in part), encoding="utf-8", newline="\n")
     return files
+
+
+def vectors(place: Path, pairs: Pairs, seed: int) -> Path:
+    """A file of word vectors of the sources that say nothing."""
+    draw, path = random.Random(seed), place / "vectors.txt"
+    known = sorted({word for source, _ in pairs for word in source.split()})
+    rows = (" ".join([word, *(f"{draw.gauss(0, 0.1):.4f}" for _ in range(SMALL["model.width"]))]) for word in known)
+    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
 
 
 def read(root: Path, files: str) -> Pairs:
