@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from antiphon.cli.models import AdapterName
+from antiphon.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from antiphon.export.checking import Checked
 
 
 def export(
@@ -16,7 +20,9 @@ def export(
     /,
     *,
     data: Annotated[str, Parameter(help="pairs to check and measure on, such as those held out; the first 500 count")],
-    to: Annotated[Literal["ctranslate2", "onnx"], Parameter(help="the engine")] = "ctranslate2",
+    to: Annotated[
+        Literal["ctranslate2", "onnx", "browser"], Parameter(help="the engine; browser writes a page that answers")
+    ] = "ctranslate2",
     quantize: Annotated[
         Literal["int8", "none"], Parameter(help="round the weights to a byte each, or leave them")
     ] = "int8",
@@ -26,10 +32,14 @@ def export(
     ] = None,
     keep: Annotated[bool, Parameter(help="keep PyTorch's weights beside, for what the engine cannot do")] = False,
     adapter: AdapterName = None,
+    runtime: Annotated[
+        Path | None, Parameter(help="to browser: the folder of the npm package, else node_modules/onnxruntime-web")
+    ] = None,
 ) -> None:
     """Write a model for an engine that answers faster than PyTorch, and show what that changes.
 
     The result is a bundle: predict, evaluate, serve and Seq2Seq take it like any other, and it answers without PyTorch.
+    With --to browser it is a folder of files for any web server: a page in which the model itself answers.
 
     Parameters
     ----------
@@ -38,15 +48,16 @@ def export(
     out
         Where to write it: a folder, or one file where the name ends in .zip.
     """
-    from rich.console import Console
-    from rich.table import Table
 
     from antiphon.cli.models import scored_pairs
-    from antiphon.export.writing import Plan
+    from antiphon.export import browser
+    from antiphon.export.writing import Plan, export_page
     from antiphon.export.writing import export as written
     from antiphon.inference.bundle import load, room
 
-    room(out)
+    (browser.room if to == "browser" else room)(out)
+    if runtime is not None and to != "browser":
+        raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
     bundle = load(Path(model))
     bundle = bundle.adapted(adapter) if adapter else bundle
     candidates = None
@@ -54,7 +65,23 @@ def export(
         from antiphon.data.corpus import open_pairs
 
         candidates = open_pairs(shortlist, bundle.config.data)
-    found = written(bundle, out, scored_pairs(data, bundle.config), Plan(to, quantize, keep, candidates))
+    plan = Plan(to, quantize, keep, candidates, runtime or browser.RUNTIME)
+    pairs = scored_pairs(data, bundle.config)
+    if to != "browser":
+        found, size = written(bundle, out, pairs, plan), None
+    else:
+        found, size = export_page(bundle, out, pairs, plan)
+    where = f"on {found.pairs:,} pairs of {data}; written to {out}"
+    if size is not None:
+        where += f", {size / 1e6:,.1f} MB in all; to see it, type: python -m http.server --directory {out}"
+    _show(found, where)
+
+
+def _show(found: Checked, where: str) -> None:
+    """What was measured, and where the result is."""
+    from rich.console import Console
+    from rich.table import Table
+
     head, *rows = found.cells()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for place, title in enumerate(head):
@@ -63,4 +90,4 @@ def export(
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print(f"on {found.pairs:,} pairs of {data}; written to {out}", highlight=False)
+    console.print(where, highlight=False)

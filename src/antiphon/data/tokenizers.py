@@ -9,7 +9,7 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import groupby, islice, pairwise
 from typing import ClassVar, Protocol
@@ -154,7 +154,7 @@ def _unescape(text: str, mark: str) -> str:
     return text.replace("\ue000\ue002", mark).replace("\ue000\ue001", "\ue000")
 
 
-_ACCENTS = "".join(chr(code) for code in range(0x300, 0x2000) if unicodedata.category(chr(code)).startswith("M"))
+ACCENTS = "".join(chr(code) for code in range(0x300, 0x2000) if unicodedata.category(chr(code)).startswith("M"))
 """Marks that belong to the letter before them, as vowel signs do in Hindi; zero-width joiners are treated alike."""
 
 
@@ -167,7 +167,7 @@ class Word(_Fixed):
 
     kind, exact = "word", False
     joiner = "￭"
-    _cut = re.compile(rf"\d+(?:[.,:]\d+)*[^\W_]*|[^\W\d_](?:[^\W_]|[{_ACCENTS}\u200c\u200d]|['’](?=[^\W\d_]))*|\S")
+    _cut = re.compile(rf"\d+(?:[.,:]\d+)*[^\W_]*|[^\W\d_](?:[^\W_]|[{ACCENTS}\u200c\u200d]|['’](?=[^\W\d_]))*|\S")
 
     def encode(self, text: str) -> list[str]:
         tokens: list[str] = []
@@ -245,6 +245,11 @@ class Subword:
             raise BundleError("is not a SentencePiece model", where=MODEL_FILE) from None
         self._by_word = self.space in self._scores and not any(self.space in piece[1:] for piece in self._scores)
         self._words: dict[str, list[str]] = {}
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The pieces, and what decides between them: when BPE merges into one, how likely one is by unigram."""
+        return self._scores
 
     def _marks(self, index: int) -> bool:
         return bool(self._processor.is_control(index) or self._processor.is_unknown(index))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
-from antiphon.export import checking, ctranslate2, onnx
+from antiphon.export import browser, checking, ctranslate2, onnx
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
 from antiphon.inference.bundle import (
@@ -26,19 +26,20 @@ from antiphon.inference.bundle import (
 )
 from antiphon.inference.ctranslate2_model import SHORTLIST
 
-Target = Literal["ctranslate2", "onnx"]
+Target = Literal["ctranslate2", "onnx", "browser"]
 Quantize = Literal["none", "int8"]
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to export to, with rounded weights or not, with PyTorch's weights beside or without, and the pairs that a
-    shortlist is learned from, where there is to be one."""
+    shortlist is learned from, where there is to be one. A page for browsers needs the npm package `runtime`."""
 
     to: Target = "ctranslate2"
     quantize: Quantize = "int8"
     keep: bool = False
     candidates: Iterable[Pair] | None = None
+    runtime: Path = browser.RUNTIME
 
 
 def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = Plan()) -> Checked:
@@ -49,7 +50,37 @@ def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = 
     path = room(out)
     if plan.candidates is not None and plan.to != "ctranslate2":
         raise ConfigError("a shortlist is for CTranslate2", where="export", got=plan.to, do="leave it out")
-    converter = {"ctranslate2": ctranslate2, "onnx": onnx}[plan.to]
+    made, files, found = _converted(bundle, path, pairs, plan)
+    card = {**(bundle.manifest.get("card") or {}), "export": asdict(found)}
+    rest = bundle_files(model=bundle.model, task=bundle.task, config=made.config, card=card)
+    if not plan.keep:
+        del rest[WEIGHTS_FILE]
+    if bundle.confidence is not None:
+        rest[CONFIDENCE_FILE] = bundle.confidence.to_bytes()
+    write(path, {**rest, **files}, facts(card))
+    load(path)
+    return found
+
+
+def export_page(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan) -> tuple[Checked, int]:
+    """Write the model as a page for browsers to a folder, checked likewise; what was found, and the bytes of it all.
+
+    Raises `AntiphonError` where the npm package is not there, and `ConfigError` for what a browser cannot do.
+    """
+    path = browser.room(out)
+    if plan.keep or plan.candidates is not None:
+        raise ConfigError("a page has neither PyTorch's weights nor a shortlist", where="export", do="leave them out")
+    browser.refuse(bundle)
+    engine = browser.runtime(plan.runtime)
+    _, files, found = _converted(bundle, path, pairs, plan)
+    return found, browser.write(bundle, files, engine, path)
+
+
+def _converted(
+    bundle: Bundle, path: Path, pairs: Sequence[Pair], plan: Plan
+) -> tuple[Bundle, dict[str, bytes], Checked]:
+    """The bundle as it answers by the other engine, the files of that, and what was measured."""
+    converter = ctranslate2 if plan.to == "ctranslate2" else onnx
     files = converter.convert(bundle, quantize=plan.quantize)
     if plan.candidates is not None:
         examples = (bundle.task.encode(pair) for pair in plan.candidates)
@@ -61,12 +92,4 @@ def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = 
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
     made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
     found = checking.check(bundle, made, pairs, exact=plan.quantize == "none" and plan.candidates is None)
-    card = {**(bundle.manifest.get("card") or {}), "export": asdict(found)}
-    rest = bundle_files(model=bundle.model, task=bundle.task, config=config, card=card)
-    if not plan.keep:
-        del rest[WEIGHTS_FILE]
-    if bundle.confidence is not None:
-        rest[CONFIDENCE_FILE] = bundle.confidence.to_bytes()
-    write(path, {**rest, **files}, facts(card))
-    load(path)
-    return found
+    return made, files, found

@@ -15,7 +15,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,15 +68,22 @@ def write_folder(final: Path, files: Mapping[str, Content], *, facts: Mapping[st
     for name in files:
         if name != CARD and not is_allowed(name):
             raise errors.BundleError("a bundle cannot hold a file of this name", where=final, got=repr(name))
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f"{final.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with whole(final) as temporary:
         entries = {name: _write(temporary / name, content) for name, content in sorted(files.items())}
         entries.pop(CARD, None)
         _write(temporary / MANIFEST, render_manifest(entries, facts or {}))
         for folder in {(temporary / name).parent for name in files} | {temporary}:
             _sync(folder)
+
+
+@contextmanager
+def whole(final: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `final` in the end, or is removed where something fails."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f"{final.name}.tmp-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
         _swap(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

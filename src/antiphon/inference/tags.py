@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from antiphon.core.errors import DataError
@@ -35,3 +35,12 @@ def tag_of(name: str) -> str:
 def tagged(pair: Pair, name: str) -> Pair:
     """The pair with a tag before its source, which is as it stands in no text."""
     return replace(pair, context={**pair.context, TAG_KEY: tag_of(name)})
+
+
+def values_of(tokens: Iterable[str], context: Sequence[str]) -> dict[str, list[str]]:
+    """The values of each context column that have a tag among these tokens of a vocabulary."""
+    known = list(tokens)
+    return {
+        name: [token[len(name) + 2 : -1] for token in known if token.startswith(f"<{name}:") and token.endswith(">")]
+        for name in context
+    }

@@ -27,6 +27,7 @@ from antiphon.inference.beam import BEAM
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.explore import explore
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.tags import values_of
 from antiphon.inference.task import Task
 from antiphon.serving.answers import answered, explored
 from antiphon.serving.channel import Channel, Message
@@ -215,11 +216,7 @@ def tags(task: Task) -> dict[str, list[str]]:
     """The values that training had of each context column; nothing of one of numbers."""
     if task.covariates:
         return {column.name: list(column.words) for column in task.covariates.columns}
-    known = task.source.vocabulary.tokens if isinstance(task.source, Text) else ()
-    return {
-        name: [token[len(name) + 2 : -1] for token in known if token.startswith(f"<{name}:") and token.endswith(">")]
-        for name in task.context
-    }
+    return values_of(task.source.vocabulary.tokens if isinstance(task.source, Text) else (), task.context)
 
 
 def serve(descriptor: int) -> None:

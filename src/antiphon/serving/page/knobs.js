@@ -6,7 +6,7 @@ import { say } from "./words.js";
 
 const place = find("knobs");
 
-/** Shows the settings of a model; `changed()` is called when one is changed. */
+/** Shows the settings of a model, one that is `plain` cannot draw or be told words; `changed()` hears of a change. */
 export function show(model, changed) {
   const text = model.target !== "numbers";
   place.replaceChildren(
@@ -14,9 +14,10 @@ export function show(model, changed) {
       ? [number("beam", { min: 1, max: model.limits.hypotheses, hint: `${say("usual")} (${model.beam})` }, changed)]
       : []),
     ...(text ? [number("best", { min: 1, max: Math.min(10, model.limits.hypotheses), hint: "" }, changed)] : []),
-    check("sample", changed),
-    number("temperature", { min: 0.1, max: 5, step: 0.1, hint: "" }, changed),
-    ...(text ? [list("required", changed), list("banned", changed)] : []),
+    ...(model.plain
+      ? []
+      : [check("sample", changed), number("temperature", { min: 0.1, max: 5, step: 0.1, hint: "" }, changed)]),
+    ...(text && !model.plain ? [list("required", changed), list("banned", changed)] : []),
     ...(model.adapters.length
       ? [choice(say("adapter"), adapters(model), state.adapter, (value) => (state.adapter = value), changed)]
       : []),
