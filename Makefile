@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 WORKERS ?= auto
+WEB = $(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' src/antiphon/export/browser.py)
 FILES ?= $(wildcard bench/[a-z]*.py)
 
 .PHONY: help install demo test browser reliability bench check fix lock docs clean
@@ -31,8 +32,10 @@ demo: .venv/.installed  ## learn to pronounce English, then show it
 test: .venv/.installed  ## run the tests (ARGS="-m slow" for the long ones)
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-browser:  ## install Chromium, for the tests of the web page (Debian and its kin)
+browser:  ## install Chromium and onnxruntime-web, for the tests of web pages (Debian and its kin)
 	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-install-recommends chromium fonts-noto-cjk
+	@command -v npm > /dev/null || echo "no npm: the tests of models in a page are skipped"
+	@! command -v npm > /dev/null || npm install --no-save --no-package-lock onnxruntime-web@$(WEB)
 
 reliability: .venv/.installed  ## what the server promises, at length: an hour (SERVING_SLACK=3 on a slow machine)
 	$(BIN)/python -m pytest -q -n 0 -m slow tests/test_serving_reliability.py tests/test_serving_fuzz.py $(ARGS)

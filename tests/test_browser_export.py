@@ -46,8 +46,8 @@ def runtime() -> Path:
 
 AWKWARD = [
     "", " ", "  a  b ", "a\tb\u3000c\x1cd\x85e\ufefff", "▁x ▁▁", "\ue000\ue001\ue002▁￭", "￭ ￭a￭", "İstanbul ΑΣ ΣΑ ΌΣΟΣ",
-    "é e\u0301 \u1e9b\u0323", "नमस्ते दुनिया", "don't it’s 'x' 1,234.5abc 1.2.3. _a_b", "👩‍👩‍👧 🇩🇪!", "你好，世界。", "ﬁ ½ ² Ⅷ ٣",
-    "a\u200db\u200c", "<unk> <s> <0xE4>", "\U0001ccf9\U00016eaf1\u0378A\u0301",
+    "é e\u0301 \u1e9b\u0323", "नमस्ते दुनिया", "don't it’s 'x' 1,234.5abc 1.2.3. _a_b", "👩‍👩‍👧 🇩🇪!", "你好，世界。",
+    "ﬁ ½ ² Ⅷ ٣", "a\u200db\u200c", "<unk> <s> <0xE4>", "\U0001ccf9\U00016eaf1\u0378A\u0301",
 ]  # fmt: skip
 KINDS = ("char", "whitespace", "word", "byte", "label", "bpe", "unigram")
 NODE = """import { readFileSync } from "node:fs";
@@ -243,12 +243,15 @@ def test_what_is_written_is_answered_below_its_others(page: Any, model: Any) -> 
         ({"decoding__sample": True}, "decoding.sample"),
         ({"decoding__refill": True}, "decoding.refill"),
         ({"decoding__risk": "chrf"}, "decoding.risk"),
-        ({"model__knowledge__kind": "linear"}, "model.knowledge.kind=linear"),
+        ({"knowledge": "linear"}, "model.knowledge.kind=linear"),
+        ({"turns": 3}, "dialogues"),
     ],
 )
 def test_what_a_browser_cannot_do_is_refused_by_name(change: dict[str, Any], name: str) -> None:
+    of_task = {key: value for key, value in change.items() if "__" not in key}
+    bundle = exports.made("gru", **{key: value for key, value in change.items() if key not in of_task})
     with pytest.raises(ConfigError, match=name):
-        pages.refuse(exports.made("gru", **change))
+        pages.refuse(replace(bundle, task=replace(bundle.task, **of_task)))
 
 
 def test_a_package_that_is_missing_or_another_is_refused_with_the_command(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,8 +25,9 @@ def export(
         Literal["ctranslate2", "onnx", "browser"], Parameter(help="the engine; browser writes a page that answers")
     ] = "ctranslate2",
     quantize: Annotated[
-        Literal["int8", "none"], Parameter(help="round the weights to a byte each, or leave them")
-    ] = "int8",
+        Literal["int8", "none"] | None,
+        Parameter(help="round the weights to a byte each, or leave them; int8 unless told, and none in a browser"),
+    ] = None,
     shortlist: Annotated[
         str | None,
         Parameter(help="training pairs, to learn from which words may answer which: faster, and nearly the same"),
@@ -48,7 +50,6 @@ def export(
     out
         Where to write it: a folder, or one file where the name ends in .zip.
     """
-
     from antiphon.cli.models import scored_pairs
     from antiphon.export import browser
     from antiphon.export.writing import Plan, export_page
@@ -65,20 +66,19 @@ def export(
         from antiphon.data.corpus import open_pairs
 
         candidates = open_pairs(shortlist, bundle.config.data)
-    plan = Plan(to, quantize, keep, candidates, runtime or browser.RUNTIME)
+    usual: Literal["int8", "none"] = "none" if to == "browser" else "int8"
+    plan = Plan(to, quantize or usual, keep, candidates, runtime or browser.RUNTIME)
     pairs = scored_pairs(data, bundle.config)
     if to != "browser":
-        found, size = written(bundle, out, pairs, plan), None
-    else:
-        found, size = export_page(bundle, out, pairs, plan)
-    where = f"on {found.pairs:,} pairs of {data}; written to {out}"
-    if size is not None:
-        where += f", {size / 1e6:,.1f} MB in all; to see it, type: python -m http.server --directory {out}"
-    _show(found, where)
+        _show(written(bundle, out, pairs, plan), data, out)
+        return
+    found, size = export_page(bundle, out, pairs, plan)
+    _show(found, data, out)
+    print(f"{size / 1e6:,.1f} MB in all; to see it, type: python -m http.server --directory {shlex.quote(str(out))}")
 
 
-def _show(found: Checked, where: str) -> None:
-    """What was measured, and where the result is."""
+def _show(found: Checked, data: str, out: Path) -> None:
+    """What was measured, on what, and where the result is."""
     from rich.console import Console
     from rich.table import Table
 
@@ -90,4 +90,4 @@ def _show(found: Checked, where: str) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print(where, highlight=False)
+    console.print(f"on {found.pairs:,} pairs of {data}; written to {out}", highlight=False)

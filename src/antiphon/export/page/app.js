@@ -166,6 +166,7 @@ async function meet() {
     find("name").textContent = model.about.name;
     facts.replaceChildren();
     find("pulse").hidden = true;
+    find("forced").hidden = !model.task.target.tokenizer.encode;
     knobs.show(described(), asking);
     document.documentElement.dataset.ready = "yes";
     ask();
