@@ -70,5 +70,5 @@ docs: .venv/.installed  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
 clean:  ## remove what the commands above made
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache site dist antiphon-demo
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache site dist antiphon-demo node_modules
 	rm -rf bench/.work bench/peers/*/.venv

@@ -92,10 +92,10 @@ def texts() -> list[str]:
     letters = [*" .,'’_-19aÄßé▁￭\u0301Σσ"]
     ranges = (range(1, 0xD800), range(1, 0x3400), range(0xE000, 0x20000), range(0x110000 - 0x20000, 0x110000))
     known = [chr(draw.choice(draw.choice(ranges))) for _ in range(4000)]
-    drawn = ["".join(draw.choices(known, k=draw.randint(1, 30))) for _ in range(150)]
-    drawn += ["".join(draw.choice([*letters, draw.choice(known)]) for _ in range(20)) for _ in range(150)]
+    drawn = ["".join(draw.choices(known, k=draw.randint(1, 30))) for _ in range(100)]
+    drawn += ["".join(draw.choice([*letters, draw.choice(known)]) for _ in range(20)) for _ in range(100)]
     path = Path(os.environ.get("ANTIPHON_DATA", "")) / "multi30k" / "test_2016_flickr.de"
-    real = path.read_text(encoding="utf-8").splitlines()[:300] if path.is_file() else []
+    real = path.read_text(encoding="utf-8").splitlines()[:150] if path.is_file() else []
     return [*AWKWARD, *drawn, *real]
 
 
@@ -103,9 +103,9 @@ def test_the_page_cuts_text_as_python_does(tmp_path: Path) -> None:
     asked = texts()
     forms = ((False, "nfc"), (True, "nfkc"))
     sides = [
-        Text.learn(asked[-200:] + AWKWARD, Side(tokenizer=kind, lowercase=lower, normalize=form, vocabulary=400))  # type: ignore[arg-type]
+        Text.learn(asked[-150:] + AWKWARD, Side(tokenizer=kind, lowercase=lower, normalize=form, vocabulary=400))  # type: ignore[arg-type]
         for kind in KINDS
-        for lower, form in forms
+        for lower, form in forms[: 1 + (kind in ("char", "word", "bpe"))]
     ]
     about = [pages.side(side) for side in sides]
     for side, found in zip(sides, in_node(tmp_path, {"sides": about, "texts": asked, "tasks": []})["cut"], strict=True):
@@ -174,7 +174,7 @@ def opening(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: said.type in BAD and wrong.append(said.text))
         page.goto(home)
-        page.wait_for_selector("html[data-ready]", timeout=60_000)
+        page.wait_for_selector("html[data-ready]", timeout=150_000)
         yield page
         chrome.close()
     server.shutdown()
@@ -199,9 +199,10 @@ SEARCHES: list[dict[str, Any]] = [
 
 def test_the_page_answers_as_the_predictor(page: Any, model: Any) -> None:
     for settings in SEARCHES:
-        right = exports.answers(model, INPUTS, **settings)
-        found = page.evaluate(ASKED, [INPUTS, settings])
-        for text, ours, theirs in zip(INPUTS, right, found, strict=True):
+        inputs = INPUTS[-4:] if settings else INPUTS
+        right = exports.answers(model, inputs, **settings)
+        found = page.evaluate(ASKED, [inputs, settings])
+        for text, ours, theirs in zip(inputs, right, found, strict=True):
             assert [each["tokens"] for each in theirs] == [each.tokens for each in ours], (text, settings)
             for each, other in zip(ours, theirs, strict=True):
                 assert (other["text"], other["finished"]) == (each.text, each.finished)
