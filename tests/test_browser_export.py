@@ -101,11 +101,11 @@ def texts() -> list[str]:
 
 def test_the_page_cuts_text_as_python_does(tmp_path: Path) -> None:
     asked = texts()
-    forms = ((False, "nfc"), (True, "nfkc"))
+    forms = (Side(), Side(lowercase=True, normalize="nfkc", spaces="single"))
     sides = [
-        Text.learn(asked[-150:] + AWKWARD, Side(tokenizer=kind, lowercase=lower, normalize=form, vocabulary=400))  # type: ignore[arg-type]
+        Text.learn(asked[-150:] + AWKWARD, replace(form, tokenizer=kind, vocabulary=400))  # type: ignore[arg-type]
         for kind in KINDS
-        for lower, form in forms[: 1 + (kind in ("char", "word", "bpe"))]
+        for form in forms[: 1 + (kind in ("char", "word", "bpe"))]
     ]
     about = [pages.side(side) for side in sides]
     for side, found in zip(sides, in_node(tmp_path, {"sides": about, "texts": asked, "tasks": []})["cut"], strict=True):

@@ -155,6 +155,7 @@ def side(text: Text) -> dict[str, Any]:
         "kind": text.tokenizer.kind,
         "normalize": text.side.normalize,
         "lowercase": text.side.lowercase,
+        "spaces": text.side.spaces,
         "max_length": text.side.max_length,
         "too_long": text.too_long,
         "strange": strange(),

@@ -1,6 +1,6 @@
 // A side of the pairs: text to ids and back, as `antiphon.data.modalities` and `antiphon.inference.task` do it.
 
-import { SPACE, blank, tokenizer } from "./tokenizers.js";
+import { SPACE, blank, split, tokenizer } from "./tokenizers.js";
 
 export const [PAD, UNK, BOS, EOS] = [0, 1, 2, 3];
 const SPECIAL = 4;
@@ -30,8 +30,9 @@ export class Text {
   }
 
   normalize(text, lowercase = this.side.lowercase) {
-    const written = lowercase ? this.lower(text) : text;
-    const { normalize } = this.side;
+    const { normalize, spaces } = this.side;
+    const cased = lowercase ? this.lower(text) : text;
+    const written = spaces === "single" ? split(cased).join(" ") : cased;
     return normalize === "none" ? written : this.known(written, (part) => part.normalize(normalize.toUpperCase()));
   }
 
