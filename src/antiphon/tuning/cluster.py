@@ -72,17 +72,17 @@ class Mail(Line):
 
     def __init__(self, post: Any, box: str) -> None:
         super().__init__()
-        self.post, self.box, self.open = post, box, True
+        self.post, self.box, self.over = post, box, threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         ray = ray_()
-        while self.open:
+        while not self.over.is_set():
             try:
                 for message in ray.get(self.post.take.remote(f"{self.box} told", 4 * TICK)):
                     self.hear(message)
             except ray.exceptions.RayError:
-                if self.open:
+                if not self.over.is_set():
                     os._exit(1)  # the search has gone; a checkpoint is never half written
                 return
 
@@ -99,7 +99,7 @@ def train(job: Mapping[str, Any], post: Any, box: str) -> dict[str, Any]:
     try:
         return ended(job, line)
     finally:
-        line.open = False
+        line.over.set()
 
 
 def seen(spec: str) -> tuple[str, str]:
