@@ -15,15 +15,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import exports
-from antiphon.core.config import Side
+from antiphon.core.config import Decoding, Side
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.data.modalities import Text
 from antiphon.export import browser as pages
 from antiphon.export.writing import Plan, export_page
+from antiphon.inference import light
+from antiphon.inference.hypothesis import Constraint
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.task import Task
 from commands import Call, calling, refused  # noqa: F401
@@ -51,8 +54,9 @@ AWKWARD = [
 ]  # fmt: skip
 KINDS = ("char", "whitespace", "word", "byte", "label", "bpe", "unigram")
 NODE = """import { readFileSync } from "node:fs";
+import { Search } from "./search.js";
 import { Task, Text } from "./text.js";
-const { sides, texts, tasks } = JSON.parse(readFileSync(process.argv[2]));
+const { sides = [], texts = [], tasks = [], searches = [] } = JSON.parse(readFileSync(process.argv[2]));
 const cut = sides.map((side) => {
   const made = new Text(side);
   return texts.map((text) => {
@@ -67,7 +71,29 @@ const read = tasks.map(({ about, inputs }) => {
     return [tokens, ids, copy, extra, task.limit(ids.length), task.target.text([...copy, 3, 5], extra)];
   });
 });
-console.log(JSON.stringify({ cut, read }));
+/** Chances by the step and the last token, out of a table. */
+class Walk {
+  constructor(chances, looks) {
+    Object.assign(this, { chances, looks, at: 0, places: looks[0].length, known: looks.length, most: looks.length });
+  }
+
+  step(tokens, parents, living, count) {
+    const rows = living.map((row) => {
+      const chances = this.chances[this.at][tokens[row]];
+      const ids = [...chances.keys()];
+      if (count >= 0) ids.sort((a, b) => chances[b] - chances[a]).splice(count);
+      return { values: Float32Array.from(ids, (id) => chances[id]), ids };
+    });
+    this.at += 1;
+    return { rows, weights: tokens.map((token) => Float32Array.from(this.looks[token])) };
+  }
+}
+const found = [];
+for (const { chances, looks, settings, limit, prefix } of searches) {
+  const mine = await new Search(new Walk(chances, looks), settings, limit, prefix).run();
+  found.push(mine.map(({ ids, score, finished }) => [ids, score, finished]));
+}
+console.log(JSON.stringify({ cut, read, found }));
 """
 
 
@@ -76,7 +102,7 @@ def in_node(folder: Path, asked: dict[str, Any]) -> Any:
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node")
-    for name in ("text.js", "tokenizers.js", "subwords.js"):
+    for name in ("search.js", "text.js", "tokenizers.js", "subwords.js"):
         shutil.copy(pages.HERE / name, folder)
     (folder / "package.json").write_text('{"type": "module"}')
     (folder / "run.js").write_text(NODE)
@@ -108,7 +134,7 @@ def test_the_page_cuts_text_as_python_does(tmp_path: Path) -> None:
         for form in forms[: 1 + (kind in ("char", "word", "bpe"))]
     ]
     about = [pages.side(side) for side in sides]
-    for side, found in zip(sides, in_node(tmp_path, {"sides": about, "texts": asked, "tasks": []})["cut"], strict=True):
+    for side, found in zip(sides, in_node(tmp_path, {"sides": about, "texts": asked})["cut"], strict=True):
         for text, parts in zip(asked, found, strict=True):
             tokens = side.cut(text)
             right = [tokens, side.vocabulary.ids(tokens), side.tokenizer.decode(tokens), side.spelled(tokens, text)]
@@ -135,7 +161,52 @@ def test_the_page_reads_sources_as_python_does(tmp_path: Path) -> None:
             answer = task.answer([*copies, 3, 5], found.extra)
             mine.append([found.tokens, found.ids, copies, found.extra, task.limit(found.length), answer])
         right.append(mine)
-    assert in_node(tmp_path, {"sides": [], "texts": [], "tasks": asked})["read"] == right
+    assert in_node(tmp_path, {"tasks": asked})["read"] == right
+
+
+class Walk:
+    """Chances by the step and the last token, out of a table."""
+
+    def __init__(self, chances: np.ndarray, looks: np.ndarray) -> None:
+        self.chances, self.looks, self.at = chances, looks, 0
+        self.most, self.known_B, self.mask_BS = len(looks), np.array([len(looks)]), np.ones((1, looks.shape[1]), bool)
+
+    def step(self, tokens_N: np.ndarray, parents_N: np.ndarray, living_L: np.ndarray, count: int) -> Any:
+        values = self.chances[self.at][tokens_N[living_L]]
+        self.at += 1
+        ids = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+        if count >= 0:
+            ids = np.argsort(-values, axis=1, kind="stable")[:, :count]
+            values = np.take_along_axis(values, ids, 1)
+        return values.copy(), ids, self.looks[tokens_N]
+
+    def keep(self, sentences: np.ndarray) -> None:
+        pass
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {}, {"beam": 1}, {"n_best": 3, "length_penalty": 0.6}, {"thorough": True, "length_penalty": 1.6},
+    {"thorough": True, "n_best": 2}, {"coverage_penalty": 0.5, "n_best": 2}, {"no_repeat": 1}, {"no_repeat": 2},
+    {"beam": 3, "length_penalty": 0.0}, {"min_length": 4, "n_best": 5}, {"beam": 2, "length_penalty": 2.0},
+]  # fmt: skip
+
+
+def test_the_page_searches_as_python_does(tmp_path: Path) -> None:
+    draw, size, limit = np.random.default_rng(1), 14, 9
+    asked, right = [], []
+    for number in range(20 * len(SETTINGS)):
+        logits = draw.normal(0, 2, (limit + 1, size, size))
+        logits -= np.log(np.exp(logits).sum(2, keepdims=True))
+        chances, looks = logits.astype(np.float32), draw.dirichlet(np.ones(3), size).astype(np.float32)
+        settings = Decoding(**SETTINGS[number % len(SETTINGS)])
+        prefix = (5, 6) if number % 7 == 0 else ()
+        task = light.Task(settings, [limit], [Constraint(prefix)], [0])
+        [found], _ = light.Search(Walk(chances, looks), task).run()
+        right.append([[each.tokens, pytest.approx(each.score, abs=1e-9), each.finished] for each in found])
+        told = {name: getattr(settings, name) for name in pages.SETTINGS}
+        asked.append({"chances": chances.tolist(), "looks": looks.tolist(), "settings": told, "limit": limit,
+                      "prefix": prefix})  # fmt: skip
+    assert in_node(tmp_path, {"searches": asked})["found"] == right
 
 
 # The page, in Chromium
