@@ -4,14 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+from runs import light
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".sh"))
-CASES = [(path, "quick") for path in EXAMPLES if path.suffix == ".py"]
-CASES += [pytest.param(path, "as it stands", marks=pytest.mark.slow) for path in EXAMPLES]
 PACES = pytest.mark.parametrize("pace", ["quick", pytest.param("as it stands", marks=pytest.mark.slow)])
 ENGLISH, CHINESE = (ROOT / name for name in ("README.md", "README.zh.md"))
 
@@ -51,10 +52,21 @@ def test_python_blocks_run(tmp_path: Path, pace: str) -> None:
     run(tmp_path, sys.executable, "-W", "error", "-c", paced("\n".join(found), pace))
 
 
-@pytest.mark.parametrize(("path", "pace"), CASES, ids=lambda value: getattr(value, "name", value))
-def test_examples_run(path: Path, tmp_path: Path, pace: str) -> None:
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.suffix == ".py"], ids=lambda path: path.name)
+def test_examples_run_for_a_moment(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which has imported most of what they take seconds to import."""
+    light(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANTIPHON_DATA", "")
+    with warnings.catch_warnings(action="error"):
+        exec(compile(paced(path.read_text(encoding="utf-8"), "quick"), path.name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_run(path: Path, tmp_path: Path) -> None:
     program = ["bash"] if path.suffix == ".sh" else [sys.executable, "-W", "error"]
-    run(tmp_path, *program, "-c", paced(path.read_text(encoding="utf-8"), pace), data="")
+    run(tmp_path, *program, "-c", path.read_text(encoding="utf-8"), data="")
 
 
 @pytest.mark.slow

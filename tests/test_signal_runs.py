@@ -69,7 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tones")
     with pytest.MonkeyPatch.context() as patch:
         light(patch)
-        fit(table(folder, 300), out=folder / "run", assignments={**FAST, "training.epochs": 16})
+        fit(table(folder, 300), out=folder / "run", assignments={**FAST, "training.epochs": 12})
     return folder / "run"
 
 
