@@ -30,7 +30,7 @@ demo: .venv/.installed  ## learn to pronounce English, then show it
 	$(BIN)/antiphon demo $(ARGS)
 
 test: .venv/.installed  ## run the tests (ARGS="-m slow" for the long ones)
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 browser:  ## install Chromium and onnxruntime-web, for the tests of web pages (Debian and its kin)
 	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-install-recommends chromium fonts-noto-cjk
