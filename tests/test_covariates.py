@@ -81,7 +81,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
     for pairs, told in (
         ([pair("1"), Pair("1", "2")], "the context column open is missing"),
         ([pair("1"), pair("1,2")], "2 features a step, before 1"),
-        ([pair("1", "")], "the context column shop is empty"),
+        ([pair("1", "")], "data.context: a context column is empty in all pairs"),
     ):
         with pytest.raises(DataError, match=told):
             Covariates.learn(pairs, COLUMNS)
@@ -147,7 +147,7 @@ def test_a_forecast_knows_what_is_known_ahead(run: Path) -> None:
     rows = sales(30, seed=2)
     said = forecasts(run, rows)[:, :, 0]
     came = np.array([[float(number) for number in row["target"].split()] for row in rows])
-    assert np.abs(said - came).mean() < 0.5  # 1.4 without
+    assert np.abs(said - came).mean() < 0.5
     assert np.allclose(forecasts(run, rows, batch_size=1)[:, :, 0], said, atol=1e-4)
     other = {"north": "south", "south": "north"}
     swapped = forecasts(run, [{**row, "shop": other[row["shop"]]} for row in rows])[:, :, 0]
@@ -195,7 +195,7 @@ def test_the_commands_ask_for_it(run: Path, tmp_path: Path, call: Call) -> None:
 
 def test_a_server_has_something_to_practise_with_and_tells_what_it_wants(run: Path) -> None:
     task = load(run).task
-    assert tags(task) == {"fair": [], "shop": ["north", "south"]} or tags(task)["shop"] == ["south", "north"]
+    assert {name: sorted(values) for name, values in tags(task).items()} == {"fair": [], "shop": ["north", "south"]}
     example = practice(task)
     assert example is not None
     assert len(next(Predictor(load(run)).predict([example]))[0].text.split()) == 4

@@ -170,7 +170,8 @@ class _Learner:
             return Column(self.name, (), Scale.of(mean, np.sqrt(np.maximum(0.0, self.squares / self.count - mean**2))))
         words = sorted(self.words, key=lambda word: (-self.words[word], word))[:MOST_WORDS]
         if not words:
-            raise DataError(f"the context column {self.name} is empty", do="leave it out of data.context")
+            do = "leave it out of data.context"
+            raise DataError("a context column is empty in all pairs", where="data.context", got=self.name, do=do)
         return Column(self.name, tuple(words))
 
 

@@ -197,9 +197,9 @@ class Plan:
             reason = "what is rarer is copied, and copying is learned from it" if few else "every token counts"
             self.propose(f"data.{side}.min_count", 3 if few else 1, reason)
             self._longest(side)
-        free = {"casing", "spaces"} <= set(self.preset.noise)  # prose
-        reason = "how many are typed says nothing" if free else "each may say something"
-        self.propose("data.source.spaces", "single" if free else "keep", reason)
+        prose = {"casing", "spaces"} <= set(self.preset.noise)
+        how = ("single", "how many are typed says nothing") if prose else ("keep", "each may say something")
+        self.propose("data.source.spaces", *how)
 
     def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
         if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.005:

@@ -9,14 +9,13 @@ import * as lines from "./lines.js";
 import { seen } from "./look.js";
 import * as looks from "./looks.js";
 import * as source from "./source.js";
-import { fromAddress, note, recent, state, toAddress } from "./state.js";
+import { fromAddress, note, state, toAddress } from "./state.js";
 import { Refused } from "./text.js";
 import { percent, say } from "./words.js";
 
 const QUIET = 120;
 const FRAME = 24;
 const WIDEST = 16;
-const RECENT = 6;
 const field = find("source");
 const GONE = new Error("something else is asked by now");
 
@@ -35,6 +34,7 @@ const described = () => ({
 });
 
 const asking = debounced(ask, QUIET);
+const offerRecent = () => source.offerRecent(asking.now);
 
 /** Asks what is written now. */
 async function ask() {
@@ -99,22 +99,6 @@ function failed(error) {
     make("div", { class: "row" }, close),
   );
   find("problem").hidden = false;
-}
-
-function offerRecent() {
-  const found = recent().slice(0, RECENT);
-  const take = (text) => {
-    field.value = state.source = text;
-    source.reflect(null);
-    offerRecent();
-    asking.now();
-  };
-  find("recent").hidden = !found.length || state.source !== "";
-  find("recent").replaceChildren(
-    ...found.map((text) =>
-      make("li", {}, make("button", { type: "button", dir: "auto", onclick: () => take(text) }, text)),
-    ),
-  );
 }
 
 function begun(prefix) {

@@ -15,7 +15,7 @@ import * as looks from "./looks.js";
 import * as problem from "./problem.js";
 import * as source from "./source.js";
 import * as speech from "./speech.js";
-import { fromAddress, note, recent, state, toAddress } from "./state.js";
+import { fromAddress, note, state, toAddress } from "./state.js";
 import * as tree from "./tree.js";
 
 const QUIET = 350;
@@ -35,6 +35,7 @@ function begun() {
 }
 
 const asking = debounced(ask, QUIET);
+const offerRecent = () => source.offerRecent(asking.now);
 
 /** Asks what is written now. */
 async function ask() {
@@ -219,22 +220,6 @@ function write() {
 function changedFacts() {
   state.facts = facts.whole();
   asking();
-}
-
-function offerRecent() {
-  const found = recent().slice(0, 6);
-  const take = (text) => {
-    field.value = state.source = text;
-    source.reflect(null);
-    offerRecent();
-    asking.now();
-  };
-  find("recent").hidden = !found.length || state.source !== "";
-  find("recent").replaceChildren(
-    ...found.map((text) =>
-      make("li", {}, make("button", { type: "button", dir: "auto", onclick: () => take(text) }, text)),
-    ),
-  );
 }
 
 function listen() {

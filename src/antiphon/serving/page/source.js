@@ -2,7 +2,9 @@
 
 import { find, make } from "./dom.js";
 import { focus, lookedAt, seen, watch } from "./look.js";
+import { recent, state } from "./state.js";
 
+const OFFERED = 6;
 const field = find("source");
 const mirror = find("mirror");
 
@@ -17,6 +19,23 @@ export function reflect(known) {
     at = word.to;
   });
   mirror.replaceChildren(...parts, text.slice(at));
+}
+
+/** Offers what was lately asked, as long as nothing is written; `ask` is called when some of it is taken. */
+export function offerRecent(ask) {
+  const found = recent().slice(0, OFFERED);
+  const take = (text) => {
+    field.value = state.source = text;
+    reflect(null);
+    offerRecent(ask);
+    ask();
+  };
+  find("recent").hidden = !found.length || state.source !== "";
+  find("recent").replaceChildren(
+    ...found.map((text) =>
+      make("li", {}, make("button", { type: "button", dir: "auto", onclick: () => take(text) }, text)),
+    ),
+  );
 }
 
 /** The place on the screen of a source word; undefined where it is not in the text. */
