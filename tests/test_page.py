@@ -306,6 +306,29 @@ def test_what_the_microphone_hears_is_answered(open_page: Open) -> None:
     assert page.evaluate("document.querySelector('audio').currentTime") >= words[-1]["start"]
 
 
+LATE = """async () => {
+  const [made, Node] = [[], AudioWorkletNode];
+  globalThis.AudioWorkletNode = class extends Node {
+    constructor(...given) {
+      super(...given);
+      made.push(this);
+    }
+  };
+  const { record } = await import("./recorder.js");
+  let heard = 0;
+  const { stop } = await record(() => (heard += 1));
+  await stop();
+  const before = heard;
+  made[0].port.onmessage?.({ data: Float32Array.of(0.5) });
+  return [made.length, heard - before];
+}"""
+
+
+def test_what_is_heard_after_the_end_changes_nothing(open_page: Open) -> None:
+    page = open_page("#model=digits", permissions=["microphone"])
+    assert page.evaluate(LATE) == [1, 0]
+
+
 def test_errors_are_plain_and_a_busy_server_is_asked_again(open_page: Open) -> None:
     page = open_page()
     busy = {"error": {"where": "", "what": "the server is busy", "got": "", "do": "try again soon"}}

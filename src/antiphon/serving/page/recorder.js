@@ -17,6 +17,7 @@ export async function record(level) {
     async stop() {
       stream.getTracks().forEach((track) => track.stop());
       await context.close();
+      collector.port.onmessage = null; // some of what was heard may still be on its way, and is not in the file
       return new File([wav(parts, context.sampleRate)], "recording.wav", { type: "audio/wav" });
     },
   };
