@@ -90,7 +90,7 @@ def main() -> None:
         return
     with kept(options.out) as out:
         files = prepared(root, out)
-        if not (out / "base").exists():
+        if not (out / "base/best").exists():
             antiphon("train", files["old-train"], "--valid", files["old-dev"], "--task", "translation", "--out",
                      str(out / "base"), f"training.minutes={options.base}")  # fmt: skip
         ways = {way: measure(way, files, out, options.each) for way in options.ways.split(",")}

@@ -113,7 +113,7 @@ def in_node(folder: Path, asked: dict[str, Any]) -> Any:
 
 
 def texts() -> list[str]:
-    """Awkward ones, random ones, and German where the data is there."""
+    """Awkward ones, random ones, and German: real sentences where the data is there."""
     draw = random.Random(1)
     letters = [*" .,'’_-19aÄßé▁￭\u0301Σσ"]
     ranges = (range(1, 0xD800), range(1, 0x3400), range(0xE000, 0x20000), range(0x110000 - 0x20000, 0x110000))
@@ -121,7 +121,8 @@ def texts() -> list[str]:
     drawn = ["".join(draw.choices(known, k=draw.randint(1, 30))) for _ in range(100)]
     drawn += ["".join(draw.choice([*letters, draw.choice(known)]) for _ in range(20)) for _ in range(100)]
     path = Path(os.environ.get("ANTIPHON_DATA", "")) / "multi30k" / "test_2016_flickr.de"
-    real = path.read_text(encoding="utf-8").splitlines()[:150] if path.is_file() else []
+    plain = [f"Ein {one} und {other} gehen über die Straße." for one in exports.INPUTS for other in exports.INPUTS[:4]]
+    real = path.read_text(encoding="utf-8").splitlines()[:150] if path.is_file() else plain
     return [*AWKWARD, *drawn, *real]
 
 
@@ -338,10 +339,10 @@ def test_a_package_that_is_missing_or_another_is_refused_with_the_command(tmp_pa
 
 def test_nothing_else_is_written_over(tmp_path: Path, call: Call) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(BundleError, match="no page"):
+    with pytest.raises(BundleError, match="not a page"):
         pages.room(tmp_path)
     with pytest.raises(BundleError, match="no archive"):
         pages.room(tmp_path / "page.zip")
     words = ("export", tmp_path / "model", tmp_path / "out", "--data", tmp_path / "pairs.tsv")
-    assert "no page" in refused(call, *words[:2], tmp_path, *words[3:], "--to", "browser")
+    assert "not a page" in refused(call, *words[:2], tmp_path, *words[3:], "--to", "browser")
     assert "--runtime" in refused(call, *words, "--to", "onnx", "--runtime", tmp_path)

@@ -22,7 +22,8 @@ def export(
     *,
     data: Annotated[str, Parameter(help="pairs to check and measure on, such as those held out; the first 500 count")],
     to: Annotated[
-        Literal["ctranslate2", "onnx", "browser"], Parameter(help="the engine; browser writes a page that answers")
+        Literal["ctranslate2", "onnx", "browser", "executorch"],
+        Parameter(help="the engine; browser writes a page that answers, executorch a program for phones"),
     ] = "ctranslate2",
     quantize: Annotated[
         Literal["int8", "none"] | None,
@@ -41,7 +42,8 @@ def export(
     """Write a model for an engine that answers faster than PyTorch, and show what that changes.
 
     The result is a bundle: predict, evaluate, serve and Seq2Seq take it like any other, and it answers without PyTorch.
-    With --to browser it is a folder of files for any web server: a page in which the model itself answers.
+    With --to browser it is a folder of files for any web server: a page in which the model itself answers. With --to
+    executorch it is a folder with a program for phones, and all that an app must know of it.
 
     Parameters
     ----------
@@ -51,12 +53,12 @@ def export(
         Where to write it: a folder, or one file where the name ends in .zip.
     """
     from antiphon.cli.models import scored_pairs
-    from antiphon.export import browser
-    from antiphon.export.writing import Plan, export_page
+    from antiphon.export import browser, executorch
+    from antiphon.export.writing import Plan, export_page, export_program
     from antiphon.export.writing import export as written
     from antiphon.inference.bundle import load, room
 
-    (browser.room if to == "browser" else room)(out)
+    {"browser": browser.room, "executorch": executorch.room}.get(to, room)(out)
     if runtime is not None and to != "browser":
         raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
     bundle = load(Path(model))
@@ -69,6 +71,12 @@ def export(
     usual: Literal["int8", "none"] = "none" if to == "browser" else "int8"
     plan = Plan(to, quantize or usual, keep, candidates, runtime or browser.RUNTIME)
     pairs = scored_pairs(data, bundle.config)
+    if to == "executorch":
+        found, size = export_program(bundle, out, pairs, plan)
+        _show(found, data, out)
+        what = f"{executorch.PROGRAM} for ExecuTorch, {executorch.MODEL} for the app around it"
+        print(f"{size / 1e6:,.1f} MB in all: {what}")
+        return
     if to != "browser":
         _show(written(bundle, out, pairs, plan), data, out)
         return

@@ -18,11 +18,11 @@ import numpy as np
 
 import antiphon
 from antiphon.core.config import Decoding
-from antiphon.core.errors import AntiphonError, BundleError, ConfigError
+from antiphon.core.errors import AntiphonError, ConfigError
 from antiphon.data.modalities import Text
 from antiphon.data.tokenizers import ACCENTS, Subword
+from antiphon.export import placing
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.files import whole
 from antiphon.inference.hypothesis import BEAM
 from antiphon.inference.tags import values_of
 
@@ -47,8 +47,8 @@ SETTINGS = (
 """What the search in the browser is told."""
 
 
-def refuse(bundle: Bundle) -> None:
-    """`ConfigError` with the names of all that a browser cannot do."""
+def refuse(bundle: Bundle, place: str = "a browser") -> None:
+    """`ConfigError` with the names of all that a browser, or another place without Python, cannot do."""
     config, task = bundle.config, bundle.task
     data, decoding = config.data, config.decoding
     wrong = {
@@ -61,7 +61,7 @@ def refuse(bundle: Bundle) -> None:
     }
     if found := [name for name, is_so in wrong.items() if is_so]:
         do = "change these, or export it --to onnx and let `antiphon serve` answer"
-        raise ConfigError("there is nothing in a browser for this", where="export", got=", ".join(found), do=do)
+        raise ConfigError(f"there is nothing in {place} for this", where="export", got=", ".join(found), do=do)
 
 
 def _unsearchable(decoding: Decoding) -> dict[str, bool]:
@@ -95,12 +95,7 @@ def runtime(folder: Path) -> dict[str, bytes]:
 
 def room(out: Path | str) -> Path:
     """The path of a page that is to be written. Raises `BundleError` where anything but a page would be lost."""
-    path = Path(out)
-    if path.suffix.lower() == ".zip":
-        raise BundleError("a page is a folder, and no archive", where=path, do="leave .zip out of its name")
-    if not path.exists() or (path.is_dir() and ((path / MODEL).exists() or not any(path.iterdir()))):
-        return path
-    raise BundleError("something that is no page is there already", where=path, do="choose another name")
+    return placing.room(out, "a page", MODEL)
 
 
 def write(bundle: Bundle, graphs: Mapping[str, bytes], engine: Mapping[str, bytes], out: Path) -> int:
@@ -114,15 +109,7 @@ def write(bundle: Bundle, graphs: Mapping[str, bytes], engine: Mapping[str, byte
     about["files"] = {Path(name).name: len(content) for name, content in models.items()}
     page = {path.name: path.read_bytes() for path in sorted(HERE.glob("*.*"))}
     page |= {name: (THERE / name).read_bytes() for name in SHARED}
-    files = {**page, **models, **engine, MODEL: json.dumps(about, ensure_ascii=False).encode()}
-    try:
-        with whole(out) as temporary:
-            for name, content in files.items():
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                (temporary / name).write_bytes(content)
-    except OSError as error:
-        raise BundleError(f"cannot be written: {error.strerror}", where=out) from None
-    return sum(map(len, files.values()))
+    return placing.write({**page, **models, **engine, MODEL: json.dumps(about, ensure_ascii=False).encode()}, out)
 
 
 def described(bundle: Bundle, graphs: Mapping[str, Any]) -> dict[str, Any]:

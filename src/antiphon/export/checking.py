@@ -57,8 +57,8 @@ class Checked:
         )]  # fmt: skip
 
 
-def check(bundle: Bundle, exported: Bundle, pairs: Sequence[Pair], *, exact: bool) -> Checked:
-    """The exported model beside the one it was made from.
+def check(bundle: Bundle, made: Predictor, size: int, pairs: Sequence[Pair], *, exact: bool) -> Checked:
+    """The exported model, of so many bytes, beside the one it was made from.
 
     Raises `ConfigError` where it does not answer as PyTorch does: with `exact` all answers must be the same, but for
     ties; else log probabilities must be near.
@@ -66,15 +66,13 @@ def check(bundle: Bundle, exported: Bundle, pairs: Sequence[Pair], *, exact: boo
     pairs = [pair for pair in pairs if pair.source.strip()][:PAIRS]
     if not pairs:
         raise ConfigError("there are no pairs to check the exported model on", where="export")
-    metric, after = metric_of(bundle.config), exported.config.decoding
-    made = Predictor(exported, processes=1)
+    metric, after = metric_of(bundle.config), made.config.decoding
     weights = bundle_files(model=bundle.model, task=bundle.task, config=bundle.config, card={})[WEIGHTS_FILE]
     plain = Predictor(bundle, processes=1)
     before, rate = _timed(plain, pairs, bundle.config.decoding)
     right = before if after == bundle.config.decoding else _answers(plain, pairs, after, True)
     found, fast = _timed(made, pairs, after)
     off = _compare(right, _answers(made, pairs, after, True), made.engine.name, exact)
-    size = sum(len(content) for files in exported.engines.values() for content in files.values())
     rows = (
         Row("PyTorch", len(weights), rate, _score(metric, before, pairs), _same(before, right), (0.0, 0.0)),
         Row(made.engine.name, size, fast, _score(metric, found, pairs), _same(found, right), off),

@@ -9,7 +9,7 @@ from typing import Literal
 
 from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair
-from antiphon.export import browser, checking, ctranslate2, onnx
+from antiphon.export import browser, checking, ctranslate2, executorch, onnx
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
 from antiphon.inference.bundle import (
@@ -25,8 +25,9 @@ from antiphon.inference.bundle import (
     write,
 )
 from antiphon.inference.ctranslate2_model import SHORTLIST
+from antiphon.inference.predictor import Predictor
 
-Target = Literal["ctranslate2", "onnx", "browser"]
+Target = Literal["ctranslate2", "onnx", "browser", "executorch"]
 Quantize = Literal["none", "int8"]
 
 
@@ -76,6 +77,22 @@ def export_page(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Pl
     return found, browser.write(bundle, files, engine, path)
 
 
+def export_program(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan) -> tuple[Checked, int]:
+    """Write the model as a program for phones to a folder, checked likewise; what was found, and the bytes of it all.
+
+    Raises `AntiphonError` where ExecuTorch is not installed, and `ConfigError` for what it cannot do.
+    """
+    path = executorch.room(out)
+    if plan.keep or plan.candidates is not None:
+        do = "leave them out"
+        raise ConfigError("a program has neither PyTorch's weights beside it nor a shortlist", where="export", do=do)
+    program = executorch.convert(bundle, quantize=plan.quantize)
+    made = Predictor(bundle, processes=1)
+    made.engine = executorch.ExecuTorch(program, bundle, plan.quantize)
+    found = checking.check(bundle, made, len(program.content), pairs, exact=plan.quantize == "none")
+    return found, executorch.write(bundle, program, path)
+
+
 def _converted(
     bundle: Bundle, path: Path, pairs: Sequence[Pair], plan: Plan
 ) -> tuple[Bundle, dict[str, bytes], Checked]:
@@ -91,5 +108,7 @@ def _converted(
         config = replace(config, decoding=replace(config.decoding, refill=True, thorough=False))
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
     made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
-    found = checking.check(bundle, made, pairs, exact=plan.quantize == "none" and plan.candidates is None)
+    size = sum(map(len, files.values()))
+    exact = plan.quantize == "none" and plan.candidates is None
+    found = checking.check(bundle, Predictor(made, processes=1), size, pairs, exact=exact)
     return made, files, found

@@ -28,6 +28,8 @@ BUDGET = 900.0
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
 
+DRAWN = {"self-critical", "minimum-risk", "adversarial", "sequence-unlikelihood"}
+"""Objectives that learn from answers which the model draws."""
 LONG, READ, WINDOW = 512, 8192, 128
 """Tokens: sources beyond this are long, what is read of them, and how far a position then looks to either side."""
 
@@ -277,7 +279,9 @@ class Plan:
         tokens = self._tokens()
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
-        self.propose("training.label_smoothing", 0.1, "keeps probabilities honest")
+        drawn = self.config.training.objective in DRAWN
+        reason = "drawn answers would have words that smoothing gives a chance" if drawn else "keeps probabilities honest"
+        self.propose("training.label_smoothing", 0.0 if drawn else 0.1, reason)
         names = self.config.model.head == "copy" and self.statistics.taken > 0.05
         reason = "no name is known by heart, so that copying is learned" if names else "there is little to copy"
         self.propose("data.augment.names", 0.3 if names else 0.0, reason)

@@ -1,0 +1,34 @@
+"""Where an export that is no bundle goes: a folder of files, written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from antiphon.core.errors import BundleError
+from antiphon.inference.files import whole
+
+
+def room(out: Path | str, what: str, mark: str) -> Path:
+    """The path of a folder that is to be written; `mark` is a file that `what` has, such as "a page".
+
+    Raises `BundleError` where anything but an earlier one would be lost.
+    """
+    path = Path(out)
+    if path.suffix.lower() == ".zip":
+        raise BundleError(f"{what} is a folder, and no archive", where=path, do="leave .zip out of its name")
+    if not path.exists() or (path.is_dir() and ((path / mark).exists() or not any(path.iterdir()))):
+        return path
+    raise BundleError(f"something that is not {what} is there already", where=path, do="choose another name")
+
+
+def write(files: Mapping[str, bytes], out: Path) -> int:
+    """Write the files by their names within the folder; the bytes of all. Raises `BundleError` where the disk fails."""
+    try:
+        with whole(out) as temporary:
+            for name, content in files.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / name).write_bytes(content)
+    except OSError as error:
+        raise BundleError(f"cannot be written: {error.strerror}", where=out) from None
+    return sum(map(len, files.values()))
