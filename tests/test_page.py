@@ -248,15 +248,28 @@ CONTRAST = """() => {
 }"""
 
 
+TALKED = """() => {
+  window.grown = [];
+  const said = (turn) => turn.querySelector?.("p:not(:has(.dots))")?.textContent;
+  new MutationObserver((changes) => {
+    const fresh = changes.flatMap((change) => [...change.addedNodes]);
+    window.grown.push(...fresh.filter((each) => each.ariaBusy && said(each)).map(said));
+  }).observe(document.querySelector("#talking"), { childList: true, subtree: true });
+}"""
+"""Notes what is shown of an answer before it is whole."""
+
+
 def test_a_conversation_goes_back_and_forth(open_page: Open) -> None:
     page = open_page("#model=talk")
     page.click("#mode-talk")
+    page.evaluate(TALKED)
     for count, text in ((2, "one two"), (4, "why")):
         page.fill("#saying", text)
         page.keyboard.press("Enter")
-        until(page, f"document.querySelectorAll('.turn').length === {count} && !document.querySelector('.dots')")
+        until(page, f"document.querySelectorAll('.turn').length === {count} && !document.querySelector('[aria-busy]')")
     turns = page.locator(".turn p").all_inner_texts()
     assert turns[0].endswith("one two")
+    assert " ".join(turns[1].split()) in page.evaluate("window.grown"), "it was there as far as it went"
     assert json.loads(page.evaluate("new URLSearchParams(location.hash.slice(1)).get('turns')"))[2] == "why"
     page.click(".fresh")
     assert page.locator(".turn").count() == 0

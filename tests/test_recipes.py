@@ -216,6 +216,12 @@ def test_a_class_is_one_token() -> None:
     assert (config.training.metric, config.training.label_smoothing) == ("accuracy", 0.0)
 
 
+def test_labels_are_not_smoothed_where_answers_are_drawn() -> None:
+    for objective, share in (("likelihood", 0.1), ("self-critical", 0.0), ("adversarial", 0.0), ("unlikelihood", 0.1)):
+        config = override(Config(), {"training.objective": objective}, where="test")
+        assert propose(config, Statistics.of(PHONES))[0].training.label_smoothing == share
+
+
 SPOKEN = Statistics(900, SideStatistics.of([]), SideStatistics.of(["yes no", "stop the car"] * 40), 0.0,
                     signal=Overview(300.0, 3.0, 0, 44_100, short=1.5))  # fmt: skip
 SENSED = Statistics(

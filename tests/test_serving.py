@@ -152,6 +152,12 @@ def test_chat_answers_the_last_turn(server: Served) -> None:
     reply = server.client.post("/v1/chat", json={"turns": ["ba du", "ki", SOURCES[9]]})
     assert [answer["text"] for answer in reply.json()["answers"]] == server.texts(SOURCES[9])
     error(server.client.post("/v1/chat", json={"turns": ["a <turn> b"]}), 422)
+    *partials, last = events(
+        server.client.post("/v1/chat", json={"turns": ["ba du", "ki", SOURCES[9]], "stream": True})
+    )
+    assert {name for name, _ in partials} == {"partial"}
+    assert last == ("answer", reply.json()["answers"][0])
+    error(server.client.post("/v1/chat", json={"turns": ["a <turn> b"], "stream": True}), 422)
 
 
 def test_it_translates_as_libretranslate_does(server: Served) -> None:

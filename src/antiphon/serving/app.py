@@ -206,16 +206,20 @@ def _asking(service: Service) -> APIRouter:
         job = await service.job(served, asked.inputs, asked, patience(request, service), stream=True)
         return Events(service, job, lambda result: booked(request, service, job, result)[0])
 
-    @router.post("/chat", openapi_extra=wanting(schema.Chat), responses={200: {"model": schema.Predicted}})
+    both: dict[int | str, dict[str, Any]] = {200: {"model": schema.Predicted, "content": {"text/event-stream": {}}}}
+
+    @router.post("/chat", openapi_extra=wanting(schema.Chat), responses=both)
     async def chat(request: Request, asked: Annotated[schema.Chat, Depends(reading(schema.Chat))]) -> Response:
-        """Answer the last of some turns."""
+        """Answer the last of some turns; with `stream` as server-sent events, as /v1/stream does."""
         served = models.find(service.models, asked.model)
         try:
             pair = conversation(served.task, asked.turns)
         except AntiphonError as error:
             raise wrong(error, "turns") from None
         search = schema.Search(model=served.name)
-        job = await service.job(served, [pair.source], search, patience(request, service))
+        job = await service.job(served, [pair.source], search, patience(request, service), stream=asked.stream)
+        if asked.stream:
+            return Events(service, job, lambda result: booked(request, service, job, result)[0])
         return reply({"model": served.name, "answers": await said(request, service, job)})
 
     return router

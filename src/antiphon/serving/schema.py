@@ -72,6 +72,7 @@ class Chat(Strict):
 
     model: str | None = None
     turns: list[str] = Field(min_length=1, max_length=200)
+    stream: bool = Field(default=False, description="as events, as the answer grows")
 
 
 class Translate(Strict):

@@ -280,7 +280,9 @@ class Plan:
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
         drawn = self.config.training.objective in DRAWN
-        reason = "drawn answers would have words that smoothing gives a chance" if drawn else "keeps probabilities honest"
+        reason = (
+            "drawn answers would have words that smoothing gives a chance" if drawn else "keeps probabilities honest"
+        )
         self.propose("training.label_smoothing", 0.0 if drawn else 0.1, reason)
         names = self.config.model.head == "copy" and self.statistics.taken > 0.05
         reason = "no name is known by heart, so that copying is learned" if names else "there is little to copy"

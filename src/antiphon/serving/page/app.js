@@ -145,12 +145,17 @@ async function send(file) {
   }
 }
 
-async function talk(turns, signal) {
+async function talk(turns, growing, signal) {
   problem.clear();
+  const body = { model: model.name, turns, stream: true };
   try {
-    const { answers } = await post("v1/chat", { model: model.name, turns }, { signal, waiting: problem.wait });
-    problem.clear();
-    return answers[0].text;
+    let text = "";
+    for await (const { event, data } of stream("v1/chat", body, { signal, waiting: problem.wait })) {
+      problem.clear();
+      text = data.text;
+      if (event === "partial") growing(text);
+    }
+    return text;
   } catch (error) {
     problem.tell(error, () => problem.clear());
     return null;

@@ -10,7 +10,8 @@ let answered = async () => "";
 let told = () => {};
 let going = null;
 
-/** `answer(turns, signal)` gives the next turn; `changed(turns)` hears of each. */
+/** `answer(turns, growing, signal)` gives the next turn, `growing(text)` is as much of it as is there; `changed(turns)`
+ * hears of each. */
 export function begin(answer, changed) {
   answered = answer;
   told = changed;
@@ -48,10 +49,11 @@ function paint() {
   log.replaceChildren(...(turns.length ? turns.map((text, number) => turn(text, number % 2 === 0)) : [nothing]));
 }
 
-function turn(content, mine) {
+function turn(content, mine, busy = false) {
   const sign = make("span", { class: mine ? "versicle" : "responsory", "aria-hidden": "true" }, mine ? "V" : "R");
   const who = make("span", { class: "unseen" }, `${say(mine ? "you" : "it")}: `);
-  return make("div", { class: mine ? "turn mine" : "turn" }, sign, make("p", { dir: "auto" }, who, content));
+  const about = { class: mine ? "turn mine" : "turn", ...(busy ? { "aria-busy": "true" } : {}) };
+  return make("div", about, sign, make("p", { dir: "auto" }, who, content));
 }
 
 function dots() {
@@ -76,9 +78,10 @@ async function speak(event) {
   const asked = [...turns, text];
   const log = place.querySelector(".turns");
   if (!turns.length) log.replaceChildren();
-  log.append(turn(text, true), turn(dots(), false));
+  log.append(turn(text, true), turn(dots(), false, true));
   input.scrollIntoView({ block: "nearest" });
-  const answer = await answered(asked, going.signal);
+  const growing = (said) => going === mine && said && log.lastChild.replaceWith(turn(said, false, true));
+  const answer = await answered(asked, growing, going.signal);
   if (going !== mine || !place.contains(input)) return;
   going = null;
   if (answer === null) {
