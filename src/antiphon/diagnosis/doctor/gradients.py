@@ -98,7 +98,7 @@ def dead_units(patient: Patient) -> Iterator[Finding]:
         return
     where, (share, points) = max(dead.items(), key=lambda item: item[1][0])
     yield Finding(
-        "dead units", sure(share, 0.5, 0.9),
+        "dead units", both(sure(share, 0.5, 0.9), harm(patient)) * nearer(patient),
         f"{share:.0%} of the units of {where} are 0 for every token",
         (Evidence(f"{share:.0%} dead at the end, {points[0][1]:.0%} at the first look", {"dead": share}, where=where),),
         "not sparse activity: these units are 0 for all tokens of a batch",
@@ -114,7 +114,7 @@ def saturated_gates(patient: Patient) -> Iterator[Finding]:
         return
     where, (share, points) = max(stuck.items(), key=lambda item: item[1][0])
     yield Finding(
-        "saturated gates", sure(share, 0.8, 0.97) * 0.9,
+        "saturated gates", both(sure(share, 0.8, 0.97), harm(patient)) * nearer(patient),
         f"{share:.0%} of the values of {where} are at an end of their range",
         (Evidence(f"{share:.0%} saturated at the end, {points[0][1]:.0%} at the first look", {"saturated": share},
                   where=where),),
@@ -122,6 +122,16 @@ def saturated_gates(patient: Patient) -> Iterator[Finding]:
         {"training.rate": patient.advised("training.rate"), "training.clip": 1.0, "model.initialization": "xavier"},
         expect="gates that move, and longer memory", plot=Plot(f"saturated, {where}", "step", points),
     )  # fmt: skip
+
+
+def harm(patient: Patient) -> float:
+    """How sure it is that less was learned than could be, or that it was lost again: many units are idle in good models."""
+    return max(patient.stuck, sure(patient.lost, 0.1, 0.4), sure(1 - patient.learned, 0.5, 0.8), NO_SYMPTOM)
+
+
+def nearer(patient: Patient) -> float:
+    """Large steps kill units and drive gates to their ends: then the rate is the cause."""
+    return 0.6 if patient.ratio("training.rate", "training.warmup") >= LIMIT else 1.0
 
 
 def activations(record: Record, what: str) -> dict[str, tuple[float, tuple[tuple[float, float], ...]]]:
