@@ -172,8 +172,7 @@ FIXED: tuple[Fault, ...] = (
     Fault("vanishing gradients", "scan", "transformer", {"model.encoder.layers": 8, "model.decoder.layers": 8,
                                                          "model.residual": False, "training.epochs": 3}),
     Fault("exploding gradients", "inflection", "rnn", {
-        "training.clip": 0, "training.optimizer": "sgd", "model.activation": "relu", "model.initialization": "normal",
-        "model.encoder.layers": 3, "model.decoder.layers": 3, "model.residual": False, "model.norm": "none"}),
+        "training.clip": 0, "training.optimizer": "sgd", "model.activation": "relu", "model.norm": "none"}),
     Fault("poisonous batch", "icelandic", "gru", {"training.clip": 0, "data.target.max_length": 400}, poisoned(2, 190)),
     Fault("batch too small", "inflection", "transformer", {"data.batch_tokens": 60, "training.epochs": 2}),
     Fault("ended early", "icelandic", "transformer", {"training.epochs": 2}),

@@ -107,6 +107,23 @@ def test_a_symptom_stands_behind_its_cause() -> None:
         "copying the source", "ended early"]  # fmt: skip
 
 
+def test_what_is_in_the_files_is_no_symptom() -> None:
+    def finding(cause: str, confidence: float, in_files: bool = False) -> Finding:
+        return Finding(cause, confidence, "", (Evidence(""),), "", in_files=in_files)  # type: ignore[arg-type]
+
+    others = [finding("ended early", 0.75), finding("noisy data", 0.97)]
+    assert ranked([*others, finding("dull answers", 0.97)])[0].cause == "noisy data"
+    found = ranked([*others, finding("dull answers", 0.97, in_files=True)])
+    assert [each.cause for each in found] == ["dull answers", "ended early", "noisy data"]
+    assert found[0].confidence == 0.97
+
+
+@pytest.mark.parametrize("units", [{"dead": 0.97}, {"saturated": 0.99}])
+def test_a_rate_that_kills_units_is_the_cause(units: dict[str, float]) -> None:
+    lost = np.concatenate([falling()[:200], np.full(200, 5.0)])
+    assert examine_live(patient(lost, probes=active(**units), training__rate=0.1))[0].cause == "rate too high"
+
+
 def test_figures_become_confidence() -> None:
     assert sure(2, 2, 8) == 0.5
     assert sure(8, 2, 8) == pytest.approx(0.95)

@@ -97,7 +97,8 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
     """
     refuse(bundle)
     try:
-        import executorch.exir  # noqa: F401
+        with _quiet():
+            import executorch.exir  # noqa: F401
     except ImportError:
         raise require("mobile", "executorch") from None
     model = exportable(bundle.model)

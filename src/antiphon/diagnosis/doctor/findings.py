@@ -42,7 +42,8 @@ class Plot:
 
 @dataclass(frozen=True)
 class Finding:
-    """One cause. `cure` are settings and their new values, `action` what to do where no setting cures."""
+    """One cause. `cure` are settings and their new values, `action` what to do where no setting cures. One that is
+    `in_files` was there before anything was trained: no other cause has brought it about."""
 
     cause: Cause
     confidence: float
@@ -53,6 +54,7 @@ class Finding:
     action: str = ""
     expect: str = ""
     plot: Plot | None = None
+    in_files: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -110,7 +112,8 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "frozen weights": ("model too small", "diffuse attention", "ended early"),
     "too much regularization": ("ended early", "model too small", "dull answers", "diffuse attention",
                                 "length collapse"),
-    "model too small": ("dull answers", "exposure bias", "diffuse attention", "repetition", "ended early"),
+    "model too small": ("dull answers", "exposure bias", "diffuse attention", "repetition", "ended early",
+                        "length collapse"),
     "no positions": ("diffuse attention", "repetition", "length collapse", "exposure bias", "model too small",
                      "stuck attention", "ended early", "no warm-up"),
     "no attention": ("exposure bias", "repetition", "model too small", "ended early"),
@@ -120,8 +123,11 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "sampling": ("repetition", "exposure bias"),
     "truncation": ("length collapse", "search limits", "label leak"),
     "batch too small": ("ended early", "dull answers", "diffuse attention", "exposure bias", "repetition"),
+    "copying the source": ("noisy data", "domain gap"),
+    "dull answers": ("noisy data", "domain gap", "length collapse"),
 }  # fmt: skip
-"""What a cause brings with it: where the cause is sure, these are its symptoms, and lose confidence."""
+"""What a cause brings with it: where the cause is sure, these are its symptoms, and lose confidence. What may be a
+symptom itself brings something only where it is in the files."""
 
 
 SYMPTOMS = ("dull answers", "repetition", "length collapse", "exposure bias", "diffuse attention", "stuck attention")
@@ -144,7 +150,11 @@ def ranked(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _left(finding: Finding, others: Iterable[Finding]) -> float:
     """The confidence that is left when surer causes have explained what they explain."""
     left = finding.confidence
+    if finding.in_files and finding.cause in (*SYMPTOMS, "copying the source"):
+        return left
     for other in others:
+        if other.cause in SYMPTOMS and not other.in_files:
+            continue
         enough = SAID if finding.cause in SYMPTOMS else finding.confidence - 0.1
         if finding.cause in EXPLAINS.get(other.cause, ()) and other.confidence >= enough:
             left = min(left, finding.confidence * (1 - 0.7 * other.confidence))

@@ -125,7 +125,7 @@ def saturated_gates(patient: Patient) -> Iterator[Finding]:
 
 
 def harm(patient: Patient) -> float:
-    """How sure it is that less was learned than could be, or that it was lost again: many units are idle in good models."""
+    """How sure it is that learning suffered: many units are idle in good models too."""
     return max(patient.stuck, sure(patient.lost, 0.1, 0.4), sure(1 - patient.learned, 0.5, 0.8), NO_SYMPTOM)
 
 

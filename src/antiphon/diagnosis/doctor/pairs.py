@@ -63,13 +63,17 @@ def audited(patient: Patient) -> Iterator[Finding]:
                for example in remark.examples[:2])),
             _apart(patient, cause), {},
             f"antiphon audit {remark.file} --fix CLEAN mends the file; train on it" if mends else remark.cure,
-            EXPECT.get(cause, ""),
+            EXPECT.get(cause, ""), in_files=True,
         )  # fmt: skip
 
 
 def _copies(patient: Patient) -> float:
-    """What copies among the pairs count for: half, where the model does not copy more than is right. Of numbers and
-    names many are their own answer."""
+    """What copies among the pairs count for: all, where held-out pairs have few; else half, where the model does not
+    copy. Of numbers and names many are their own answer."""
+    assert patient.material is not None
+    shares = [sum(pair.source == pair.target for pair in part) / max(1, len(part)) for part in patient.material.parts]
+    if shares[1] < shares[0] / 5:
+        return 1.0
     copied = patient.record.last("answers", "copied")
     return 1.0 if copied is None else 0.5 + 0.5 * sure(copied, 0.02, 0.1)
 
