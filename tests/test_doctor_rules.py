@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from antiphon.diagnosis.doctor import Finding, examine_live
+from antiphon.data.columns import Pair
+from antiphon.diagnosis.doctor import Finding, examine_live, pairs
 from antiphon.diagnosis.doctor.findings import HIGH, SAID, Evidence, ranked
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import lost_again, noise, second_half, smooth, sure
+from antiphon.diagnosis.findings import Finding as Remark
 from patients import STEPS, falling, layers, patient
 
 DEEP = {"model__encoder__layers": 8, "model__decoder__layers": 8, "model__residual": False, "model__norm": "none"}
 SPIKED = [0.5 + (20.0 if place in (120, 280) else 0.0) for place in range(STEPS)]
 FLAT = falling(to=5.6)
+COLOURS = ["red", "blue", "green", "black", "white", "grey", "brown", "pink", "gold", "silver", "purple", "orange"]
 POISON = [{"row": 17, "loss": 9.0, "source": "x", "target": "y y y"}]
 
 
@@ -122,6 +126,34 @@ def test_what_is_in_the_files_is_no_symptom() -> None:
 def test_a_rate_that_kills_units_is_the_cause(units: dict[str, float]) -> None:
     lost = np.concatenate([falling()[:200], np.full(200, 5.0)])
     assert examine_live(patient(lost, probes=active(**units), training__rate=0.1))[0].cause == "rate too high"
+
+
+def test_another_kind_of_text_is_told_from_the_same_written_otherwise() -> None:
+    """By what the audit says of both alone they look the same."""
+    remark = Remark("written otherwise", "care", "capitals", "valid.tsv", "certain", "", "", {})
+
+    def named(valid: list[str]) -> str:
+        train = [
+            Pair(f"the {a} dog runs to the {b} tree", f"der {a} Hund rennt")
+            for a in "abcdefghijklmnopqrst"
+            for b in COLOURS
+        ]
+        held = [Pair(text, "der Hund") for text in valid]
+        found = patient()
+        found.material = SimpleNamespace(remarks=[remark], textual=True, parts=(train, held), train=None, held_out=None)
+        told = ranked([*pairs.audited(found), *pairs.domain_gap(found)])
+        return told[0].cause
+
+    assert named([f"THE DOG RUNS TO THE {colour.upper()} TREE" for colour in COLOURS] * 3) == "train/serve mismatch"
+    assert named([f"PRICES OF {colour.upper()} SHARES FELL SHARPLY" for colour in COLOURS] * 3) == "domain gap"
+
+
+def test_copies_count_where_held_out_pairs_have_none() -> None:
+    plain, copied = Pair("one two", "eins zwei"), Pair("one two", "one two")
+    found = patient(probes=[{"kind": "answers", "step": 400, "copied": 0.0}])
+    for held, share in (([plain] * 10, 1.0), ([copied] * 4 + [plain] * 6, 0.5)):
+        found.material = SimpleNamespace(parts=([copied] * 4 + [plain] * 6, held))
+        assert pairs._copies(found) == share
 
 
 def test_figures_become_confidence() -> None:

@@ -112,7 +112,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "frozen weights": ("model too small", "diffuse attention", "ended early", "dull answers", "repetition",
                        "length collapse", "exposure bias"),
     "too much regularization": ("ended early", "model too small", "dull answers", "diffuse attention",
-                                "length collapse"),
+                                "length collapse", "dead units", "saturated gates"),
     "model too small": ("dull answers", "exposure bias", "diffuse attention", "repetition", "ended early",
                         "length collapse"),
     "no positions": ("diffuse attention", "repetition", "length collapse", "exposure bias", "model too small",
