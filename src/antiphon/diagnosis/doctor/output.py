@@ -10,6 +10,9 @@ from antiphon.diagnosis.doctor.findings import Evidence, Finding, Plot
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import both, sure
 
+OWN = 0.8
+"""What a fault of answers counts for that the targets of training do not have: models that know little have it too."""
+
 
 def dull_answers(patient: Patient, answers: Answers) -> Iterator[Finding]:
     """One answer to very much (Li et al. 2016)."""
@@ -51,8 +54,9 @@ def repetition(patient: Patient, answers: Answers) -> Iterator[Finding]:
     """Answers go round in circles (Holtzman et al. 2020)."""
     said, wanted = answers.by(answers.own), [pair.target for pair in answers.pairs]
     share, due = repeating(said), repeating(wanted)
+    taught = repeating(_taught(answers)) - due > 0.1
     yield Finding(
-        "repetition", sure(max(0.0, share - due), 0.15, 0.5) * 0.9,
+        "repetition", sure(max(0.0, share - due), 0.15, 0.5) * (0.9 if taught else 0.9 * OWN),
         f"{share:.0%} of the answers say a thing again and again; of the references {due:.0%}",
         (Evidence("a word three times in a row, or four words twice", {"answers": share, "references": due}),),
         "not the data: references do not repeat as much",
@@ -64,8 +68,11 @@ def length_collapse(patient: Patient, answers: Answers) -> Iterator[Finding]:
     """Answers are far shorter than references, by whatever search (Murray and Chiang 2018)."""
     ratio = answers.lengths(answers.usual)
     empty = sum(not answer.strip() for answer in answers.by(answers.usual)) / max(1, len(answers.pairs))
+    length, due = (sum(map(len, texts)) / max(1, len(texts)) for texts in
+                   (_taught(answers), [pair.target for pair in answers.pairs]))  # fmt: skip
+    short = sure(ratio, 0.6, 0.3) * (1.0 if length < 0.7 * due else OWN)
     yield Finding(
-        "length collapse", max(sure(ratio, 0.6, 0.3), sure(empty, 0.2, 0.6)),
+        "length collapse", max(short, sure(empty, 0.2, 0.6)),
         f"answers are {ratio:.0%} as long as references" + (f", {empty:.0%} are empty" if empty else ""),
         (Evidence("characters of answers over those of references, by the usual search",
                   {"ratio": ratio, "empty": empty}),),
@@ -73,6 +80,12 @@ def length_collapse(patient: Patient, answers: Answers) -> Iterator[Finding]:
         {"decoding.min_length": 1, "decoding.length_penalty": 1.0}, "see whether targets of training are cut",
         "answers as long as references",
     )  # fmt: skip
+
+
+def _taught(answers: Answers) -> list[str]:
+    """Some targets of training."""
+    train = answers.material.parts[0]
+    return [pair.target for pair in train[:: -(-len(train) // 1000)]]
 
 
 def exposure_bias(patient: Patient) -> Iterator[Finding]:
