@@ -10,7 +10,7 @@ from antiphon.diagnosis.doctor.findings import Evidence, Finding, Plot
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import both, sure
 
-OWN = 0.8
+OWN = 0.7
 """What a fault of answers counts for that the targets of training do not have: models that know little have it too."""
 
 
@@ -20,9 +20,10 @@ def dull_answers(patient: Patient, answers: Answers) -> Iterator[Finding]:
     if len(said) < 10:
         return
     (text, times), (_, usual) = Counter(said).most_common(1)[0], Counter(wanted).most_common(1)[0]
-    share, due = times / len(said), usual / len(wanted)
+    share, due, taught = times / len(said), usual / len(wanted), _taught(answers)
+    own = OWN if taught.count(text) < 0.1 * len(taught) else 1.0
     yield Finding(
-        "dull answers", both(sure(share, 0.15, 0.5), sure(share / due, 2, 6)),
+        "dull answers", both(sure(share, 0.15, 0.5), sure(share / due, 2, 6)) * own,
         f"{share:.0%} of the sources have the same answer: {text[:60]!r}",
         (Evidence(f"{len(set(said))} different answers to {len(said)} sources, whose references are "
                   f"{len(set(wanted))} different texts", {"share": share, "of references": due}),),
