@@ -127,7 +127,7 @@ def test_integers_are_near_and_smaller() -> None:
     bundle = made(model__width=64, model__feedforward=64, sharp=1.0)
     exact, small = converted(bundle, quantize="none"), converted(bundle, quantize="int8")
     assert len(small.engines["ctranslate2"][MODEL]) < 0.7 * len(exact.engines["ctranslate2"][MODEL])
-    found = check(bundle, small, pairs(), exact=False)
+    found = check(bundle, Predictor(small, processes=1), 1, pairs(), exact=False)
     assert [row.engine for row in found.rows] == ["PyTorch", "CTranslate2 int8"]
     assert 0 < found.rows[1].off[0] < 0.05
     before = {name: tensor.clone() for name, tensor in bundle.model.state_dict().items()}

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import Response
@@ -75,6 +76,8 @@ class Edge:
             self._admit(scope)
             await self.app(scope, _Limited(receive, scope, self.service), said)
         except Refusal as refusal:  # of this class; those of routes are answered within
+            if refusal.status_code == TOO_LARGE:
+                await swallowed(receive, self.service.settings.body)
             await refused(scope, refusal)(scope, receive, said)
         except Exception as error:
             # the client has been told by `broken`, if that was still possible
@@ -105,6 +108,18 @@ class Edge:
         if scope["path"] not in HEALTH:
             tell("request", id=state["id"], method=scope["method"] if known else None, route=path,
                  status=said.status or GONE, seconds=seconds, cause=cause, **state["facts"])  # fmt: skip
+
+
+async def swallowed(receive: Receive, most: int) -> None:
+    """Read on, for a second and so many bytes at most, what is not wanted: a connection that is closed with bytes
+    unread is reset, and the client may never see why."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            while most > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                most -= len(message.get("body", b""))
 
 
 class _Said:
@@ -149,6 +164,8 @@ class _Limited:
         self.read += len(message.get("body", b""))
         self.over = not message.get("more_body", False)
         if self.read > self.limit:
+            if not self.over:
+                await swallowed(self.receive, self.limit)
             raise self._large()
         return message
 
