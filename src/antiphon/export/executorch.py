@@ -52,10 +52,11 @@ LEVELS = 127
 def refuse(bundle: Bundle) -> None:
     """`ConfigError` with the names of all that has no program."""
     browser.refuse(bundle, "an ExecuTorch program")
-    kind, beam = bundle.config.model.encoder.kind, bundle.config.decoding.beam or BEAM
-    if kind in ("rnn", "lstm", "gru"):
-        do = "lighten it, or train an encoder of another kind, or export it --to onnx"
-        raise ConfigError("an ExecuTorch program has no loop over a source", got=f"model.encoder.kind={kind}", do=do)
+    model, beam = bundle.config.model, bundle.config.decoding.beam or BEAM
+    kinds = {"encoder": model.encoder.kind, "decoder": model.decoder.kind}
+    if recurrent := [f"model.{side}.kind={kind}" for side, kind in kinds.items() if kind in ("rnn", "lstm", "gru")]:
+        do = "lighten it, or train layers of another kind, or export it --to onnx"
+        raise ConfigError("an ExecuTorch program has no recurrent layers", got=", ".join(recurrent), do=do)
     if beam > MOST:
         do = f"set decoding.beam to {MOST} or less"
         raise ConfigError("an ExecuTorch program has room for fewer hypotheses", got=f"decoding.beam={beam}", do=do)
@@ -255,7 +256,12 @@ class ExecuTorch:
     def run(self, method: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a method makes of named inputs, by its names."""
         given = [inputs[name].contiguous() for name in self.program.inputs[method]]
-        return dict(zip(self.program.outputs[method], self.methods[method].execute(given), strict=True))
+        try:
+            found = self.methods[method].execute(given)
+        except RuntimeError as error:
+            do = "export it --to onnx, and report this"
+            raise ConfigError("the program does not hold for all sizes", where="export", got=error, do=do) from None
+        return dict(zip(self.program.outputs[method], found, strict=True))
 
     def lacks(self, settings: Decoding, asked: Asked) -> str:
         """Nothing that it was not refused for."""
