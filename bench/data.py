@@ -25,7 +25,8 @@ from antiphon.data.corpus import open_pairs
 from antiphon.data.report import Report
 from antiphon.data.store import prepare
 from antiphon.inference.task import Task
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
+from antiphon.training.statistics import Statistics
 
 RATE, SAMPLED_BATCHES = 0.1, 60
 """The rate of BPE dropout, and the batches it is measured on."""

@@ -56,8 +56,9 @@ def main() -> None:
     references, result = [[target] for target in targets], dict[str, Any]()
     for name, path in paths.items():
         shares = [mine / other for mine, other in zip(rates[name], rates["teacher"], strict=True)]
+        files = [file for file in path.rglob("*") if file.is_file()]
         result[name] = {
-            "bleu": scored("bleu", said[name], references), "bytes": sum(x.stat().st_size for x in path.rglob("*.*")),
+            "bleu": scored("bleu", said[name], references), "bytes": sum(file.stat().st_size for file in files),
             "sentences_per_cpu_second": {"best": round(max(rates[name]), 1), "median": round(median(rates[name]), 1)},
             "times_as_fast": {"best": round(max(shares), 2), "median": round(median(shares), 2)},
         }  # fmt: skip

@@ -15,7 +15,8 @@ from antiphon.data.corpus import open_pairs
 from antiphon.diagnosis.doctor.material import Advice
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.record import Record
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
+from antiphon.training.statistics import Statistics
 from corpora import sentences
 
 STEPS, EPOCH = 400, 40

@@ -24,8 +24,9 @@ from antiphon.inference.predictor import Predictor
 from antiphon.inference.task import Task
 from antiphon.models.copying import mixture_cross_entropy, mixture_cross_entropy_plainly
 from antiphon.models.seq2seq import build
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
 from antiphon.training.start import fit
+from antiphon.training.statistics import Statistics
 from runs import SMALL, configured, light
 
 DECODERS = ("rnn", "lstm", "gru", "conv", "transformer", "ssru")

@@ -31,7 +31,8 @@ from antiphon.models.ctc import CTCHead
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training.distillation import Distillation
 from antiphon.training.objectives import Likelihood, Unlikelihood, r_drop
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
+from antiphon.training.statistics import Statistics
 from antiphon.training.trainer import train
 from conformance import ENCODERS, made, model
 from runs import Recorder, configured, prepared, words

@@ -16,7 +16,7 @@ import torch
 import exports
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError
 from antiphon.export import executorch
-from antiphon.export.writing import Plan, export_program
+from antiphon.export.writing import Plan, export, export_program
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.predictor import Predictor
 
@@ -113,6 +113,13 @@ def test_other_files_are_not_lost(tmp_path: Path) -> None:
 def test_what_a_program_cannot_have_beside_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shortlist"):
         export_program(network("transformer"), tmp_path / "app", exports.pairs(), Plan("executorch", "none", keep=True))
+
+
+@pytest.mark.parametrize("to", ["executorch", "browser"])
+def test_what_is_no_bundle_is_not_written_as_one(to: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no bundle"):
+        export(network("transformer"), tmp_path / "app", exports.pairs(), Plan(to, "none"))
+    assert not (tmp_path / "app").exists()
 
 
 def test_columns_that_nobody_needs_are_dropped() -> None:

@@ -15,8 +15,9 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.numbers import parse, spell
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference.predictor import Predictor
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
 from antiphon.training.start import fit
+from antiphon.training.statistics import Statistics
 from antiphon.training.trainer import train
 from commands import Call, calling, refused  # noqa: F401
 from forecasts import settings, waves

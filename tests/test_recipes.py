@@ -13,7 +13,8 @@ from antiphon.data.corpus import Pair
 from antiphon.data.signals import Overview
 from antiphon.inference.tasks import PRESETS
 from antiphon.models.seq2seq import build
-from antiphon.training.recipes import Plan, SideStatistics, Statistics, propose
+from antiphon.training.recipes import Plan, propose
+from antiphon.training.statistics import SideStatistics, Statistics
 
 OPEN_BY_CHOICE = {
     "model.dropout_embedding", "training.epochs", "training.steps", "training.minutes",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +17,7 @@ import soundfile
 from antiphon import Predictor, load
 from antiphon.core.config import override
 from antiphon.inference.explore import explore
+from antiphon.serving.edge import swallowed
 from served import RATE, SOURCES, Served, listener, model, served, tones
 
 CANARY = "xylophonecanary"
@@ -249,6 +252,22 @@ def test_a_body_is_refused_while_it_is_read(server: Served) -> None:
     for content in (fit + b" " * 200_001, iter([fit, b" " * 150_000, b" " * 150_000])):
         assert "at most 200,000 bytes" in error(server.client.post("/v1/predict", content=content), 413)["what"]
     assert server.texts("ba")
+
+
+def test_what_is_not_wanted_is_read_on_to_its_end_or_to_a_limit() -> None:
+    """What stays unread resets the connection, and the answer is lost with it."""
+
+    def left(parts: list[bytes], most: int) -> int:
+        messages = [{"body": part, "more_body": number < len(parts) - 1} for number, part in enumerate(parts)]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0) if messages else await asyncio.sleep(60, {})
+
+        asyncio.run(swallowed(receive, most))
+        return len(messages)
+
+    assert left([b"x" * 100] * 5, 1000) == 0
+    assert left([b"x" * 100] * 50, 1000) == 40
 
 
 def test_what_is_not_there_is_said_as_json(server: Served) -> None:

@@ -24,8 +24,9 @@ from antiphon.inference.lengths import LengthModel
 from antiphon.models.seq2seq import build
 from antiphon.training.finetuning import Start
 from antiphon.training.learner import Learner
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
 from antiphon.training.start import fit, resume
+from antiphon.training.statistics import Statistics
 from antiphon.training.validation import Validator
 from runs import Recorder, configured, light, outcome, words
 from starts import (

@@ -16,7 +16,8 @@ from antiphon.data.corpus import Pair
 from antiphon.inference.evaluate import suitable
 from antiphon.inference.tasks import PRESETS, Choice, Preset
 from antiphon.inference.tasks import get as preset
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
+from antiphon.training.statistics import Statistics
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 TEXT = [Pair(f"word{n} of line {n} and thing{n}", f"Wort{n} in Zeile {n} und Ding{n}") for n in range(300)]

@@ -26,6 +26,7 @@ from antiphon.inference import bundle, tasks
 from antiphon.training import recipes
 from antiphon.training.observers import read_log
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
+from antiphon.training.statistics import Statistics
 from antiphon.tuning.crew import Job
 from antiphon.tuning.finals import Final, Gain, gain
 from antiphon.tuning.search import Trials
@@ -43,7 +44,7 @@ def test_every_range_has_the_recipe_in_it_and_ends_that_are_allowed(task: str) -
     pairs = [Pair(f"one two {n} red blue", f"eins zwei {n} rot blau") for n in range(200)]
     if task == "forecasting":
         pytest.skip("numbers have a recipe of their own")
-    config, _ = recipes.propose(override(Config(), {"task": task}), recipes.Statistics.of(pairs))
+    config, _ = recipes.propose(override(Config(), {"task": task}), Statistics.of(pairs))
     found = space(config)
     assert {"training.rate", "model.dropout", "model.width"} <= {each.key for each in found}
     for each in found:

@@ -23,8 +23,9 @@ from antiphon.inference.predictor import Predictor
 from antiphon.inference.recordings import Pieces
 from antiphon.models.frontends import FramesFrontend
 from antiphon.models.seq2seq import build
-from antiphon.training.recipes import Statistics, propose
+from antiphon.training.recipes import propose
 from antiphon.training.start import fit, resume
+from antiphon.training.statistics import Statistics
 from commands import Call, calling, refused
 from conformance import model
 from runs import Recorder, outcome

@@ -12,8 +12,8 @@ from antiphon.diagnosis.doctor.findings import Finding
 from antiphon.diagnosis.doctor.material import Advice
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.record import Record
-from antiphon.training import recipes
 from antiphon.training.observers import Answer, Note, Observer, Opened, ProbeEvent, Started, StepEvent, ValidationEvent
+from antiphon.training.statistics import Statistics
 
 CERTAIN, STEPS, LOOKED = 0.85, 100, 2000
 """From which confidence on something is said, after so many steps; pairs that the recipe looks at."""
@@ -36,7 +36,7 @@ class Bedside(Observer):
         if {data.source.kind, data.target.kind} != {"text"}:
             return None
         pairs = list(islice(event.train, LOOKED))
-        self.advice = Advice(event.config, recipes.Statistics.of(pairs, None, data))
+        self.advice = Advice(event.config, Statistics.of(pairs, None, data))
         return None
 
     def started(self, event: Started) -> Answer:

@@ -24,7 +24,8 @@ class Cutter:
 
     def __init__(self, texts: Texts, config: Config) -> None:
         from antiphon.inference.task import Task
-        from antiphon.training.recipes import Statistics, propose
+        from antiphon.training.recipes import propose
+        from antiphon.training.statistics import Statistics
 
         sample = texts.pairs[:: -(-len(texts) // SAMPLE)]
         find = Finder.open(config.data, Report())

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError, require
 from antiphon.export import browser, placing
-from antiphon.export.graphs import EncoderGraph, StepGraph, example, exportable, most, plainly
+from antiphon.export.graphs import EncoderGraph, StepGraph, example, exportable, most, plainly, state_names
 from antiphon.export.onnx import COPIES, READ, SAID, STEP, about
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.hypothesis import BEAM, Constraint, Hypothesis, check
 from antiphon.inference.light import Search, Task
+from antiphon.inference.on_onnxruntime import ROOM
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.heads import CopyHead
 from antiphon.models.linear import Linear
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 PROGRAM, MODEL = "model.pte", "model.json"
 MOST, ANSWER, CANDIDATES = 8, 256, 64
 """Most hypotheses, tokens of an answer, and candidates of a step: a program's memory is planned for these."""
-ROOM = 48
-"""Columns of the caches of self-attention from which on those that are no hypothesis' own any more are dropped."""
 COLUMNS = MOST * ANSWER + ROOM
 """Most columns of a cache."""
 FIRST, SECOND = (8, 3, 4), (11, 5, 6)
@@ -103,7 +102,7 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
     except ImportError:
         raise require("mobile", "executorch") from None
     model = exportable(bundle.model)
-    names, longest = list(_start(model)), bundle.config.data.source.max_length or ANSWER
+    names, longest = list(state_names(model)), bundle.config.data.source.max_length or ANSWER
     says = [*STEP, *(COPIES if isinstance(model.head, CopyHead) else ()), *names]
     moved = [f"{name}.after" for name in names if not name.startswith("memory.")]
     inputs = {"encode": list(READ), "step": says}
@@ -124,13 +123,6 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
             got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ConfigError("there is no ExecuTorch program of this network", where="export", got=got) from None
     return Program(content, inputs, outputs, longest)
-
-
-def _start(model: Seq2Seq) -> Sequence[str]:
-    from antiphon.core.batch import Padded
-
-    with torch.no_grad():
-        return list(model.start(model.encode(Padded(torch.full((1, 2), 5), torch.tensor([2])))))
 
 
 @contextmanager

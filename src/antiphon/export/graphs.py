@@ -226,6 +226,14 @@ def example(model: Seq2Seq, rows: int, length: int, beam: int, steps: int) -> tu
     return read, inputs
 
 
+def state_names(model: Seq2Seq) -> Sequence[str]:
+    """The names of what a decoder carries from step to step, in the order of the graphs' inputs and outputs."""
+    features = () if isinstance(model.source, TextFrontend) else (model.source_size,)
+    source = torch.zeros(1, 2, *features) if features else torch.zeros(1, 2, dtype=torch.long)
+    with torch.no_grad():
+        return list(model.start(model.encode(Padded(source, torch.tensor([2])))))
+
+
 def _facts(model: Seq2Seq, rows: int, length: int) -> tuple[Tensor, ...]:
     if model.graph is None:
         return ()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.core.errors import ConfigError, require
-from antiphon.export.graphs import FACTS, EncoderGraph, StepGraph, example, exportable, most, plainly
+from antiphon.export.graphs import FACTS, EncoderGraph, StepGraph, example, exportable, most, plainly, state_names
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.onnx_files import check
 from antiphon.models.frontends import TextFrontend
@@ -87,7 +87,7 @@ def _places(frontend: nn.Module) -> int:
 def traced(model: Seq2Seq) -> tuple[ModelProto, ModelProto]:
     """Both graphs of an exportable model; every size that differs between two examples is free in them."""
     with plainly():
-        names = list(_names(model))
+        names = list(state_names(model))
         more = model.config.encoder.global_tokens  # a source is longer than what of it is looked at from everywhere
         first, second = example(model, 3, 7 + more, 2, 4), example(model, 2, 10 + more, 4, 6)
         moving = [name for name in names if not name.startswith("memory.")]
@@ -132,14 +132,6 @@ def _verify(graph: ModelProto, feed: Mapping[str, np.ndarray], right: Mapping[st
         same = name == "ids" or np.allclose(found[name], values.numpy(), rtol=NEAR, atol=NEAR)
         if found[name].shape != values.shape or not same:
             raise ConfigError("the graph of this network does not hold for inputs of other sizes", got=name)
-
-
-def _names(model: Seq2Seq) -> Sequence[str]:
-    from antiphon.core.batch import Padded
-
-    features = () if hasattr(model.source, "embedding") else (model.source_size,)
-    source = torch.zeros(1, 2, *features) if features else torch.zeros(1, 2, dtype=torch.long)
-    return list(model.start(model.encode(Padded(source, torch.tensor([2])))))
 
 
 def _trace(

@@ -49,6 +49,9 @@ def export(bundle: Bundle, out: Path | str, pairs: Sequence[Pair], plan: Plan = 
     Raises `ConfigError` where the engine has no such network, or does not answer as PyTorch does, and writes nothing.
     """
     path = room(out)
+    if plan.to not in ("ctranslate2", "onnx"):
+        do = "call export_page or export_program"
+        raise ConfigError("this export is no bundle", where="export", got=plan.to, do=do)
     if plan.candidates is not None and plan.to != "ctranslate2":
         raise ConfigError("a shortlist is for CTranslate2", where="export", got=plan.to, do="leave it out")
     made, files, found = _converted(bundle, path, pairs, plan)

@@ -18,7 +18,8 @@ from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
 from antiphon.data.signals import kind_of, kinds_of
 from antiphon.inference import tasks
-from antiphon.training import distillation, recipes
+from antiphon.training import distillation
+from antiphon.training.statistics import Statistics
 
 HELD_OUT = 10_000
 """The most sources held out where no validation data is given."""
@@ -93,9 +94,9 @@ class Sources:
         """The pairs to be mixed in, if there are any."""
         return self._corpus("mix", config.data) if self.mix else None
 
-    def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> recipes.Statistics:
+    def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> Statistics:
         """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
-        found = recipes.Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find, config.data)
+        found = Statistics.of(train_part, None if config.model.knowledge.kind == "none" else find, config.data)
         many = sum(1 for _ in old) if (old := self.old(config)) else 0
         return replace(found, pairs=found.pairs + mixed_in(found.pairs, many, config.data.mix))
 

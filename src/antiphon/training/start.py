@@ -41,6 +41,7 @@ from antiphon.training.finetuning import Start
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
+from antiphon.training.statistics import Statistics
 from antiphon.training.trainer import SAVE_SECONDS, train
 from antiphon.training.workers import launch
 
@@ -172,7 +173,7 @@ def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str
     return " ".join([*words, *(f"{key}={value}" for key, value in (assignments or {}).items())])
 
 
-def _propose(config: Config, found: recipes.Statistics, audience: Audience, origin: Start | None) -> Config:
+def _propose(config: Config, found: Statistics, audience: Audience, origin: Start | None) -> Config:
     config, choices = recipes.propose(config, found, trained=origin is not None)
     audience.tell("proposed", choices)
     for choice in choices:

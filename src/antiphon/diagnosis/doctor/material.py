@@ -27,6 +27,7 @@ from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.task import Task
 from antiphon.training import recipes
 from antiphon.training.sources import Sources
+from antiphon.training.statistics import Statistics
 
 MOST, LOOKED, ASKED, AUDITED = 100_000, 2000, 48, 200_000
 """Pairs that are read, that are cut into tokens, that are answered, and those from which on the audit is left out."""
@@ -35,7 +36,7 @@ MOST, LOOKED, ASKED, AUDITED = 100_000, 2000, 48, 200_000
 class Advice:
     """What the recipe proposes for these pairs, setting by setting."""
 
-    def __init__(self, config: Config, statistics: recipes.Statistics, *, trained: bool = False) -> None:
+    def __init__(self, config: Config, statistics: Statistics, *, trained: bool = False) -> None:
         self.config, self.statistics, self.trained = config, statistics, trained
 
     def __call__(self, *keys: str) -> Any:
@@ -99,7 +100,7 @@ class Material:
         """What the recipe would say."""
         config = self.record.config
         find = None if config.model.knowledge.kind == "none" else Finder.open(config.data, Report())
-        statistics = recipes.Statistics.of(self.parts[0], find, config.data)
+        statistics = Statistics.of(self.parts[0], find, config.data)
         return Advice(config, statistics, trained="start" in self.record.facts)
 
     @cached_property

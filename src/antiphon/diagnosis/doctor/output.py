@@ -60,7 +60,8 @@ def repetition(patient: Patient, answers: Answers) -> Iterator[Finding]:
         "repetition", sure(max(0.0, share - due), 0.15, 0.5) * (0.9 if taught else 0.9 * OWN),
         f"{share:.0%} of the answers say a thing again and again; of the references {due:.0%}",
         (Evidence("a word three times in a row, or four words twice", {"answers": share, "references": due}),),
-        "not the data: references do not repeat as much",
+        "the targets of training repeat as much: it was taught" if taught else
+        "not the data: neither references nor targets of training repeat as much",
         {"training.objective": "unlikelihood", "decoding.no_repeat": 3}, expect="answers that come to an end",
     )  # fmt: skip
 

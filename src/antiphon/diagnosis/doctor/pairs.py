@@ -52,7 +52,8 @@ def audited(patient: Patient) -> Iterator[Finding]:
         if remark.kind not in AUDITED:
             continue
         cause, judge = AUDITED[remark.kind]
-        confidence = judge(remark) * WEIGHED.get(cause, lambda patient: 1.0)(patient)
+        weigh = WEIGHED.get(cause)
+        confidence = judge(remark) * (weigh(patient) if weigh else 1.0)
         figures = {name: float(value) for name, value in remark.figures.items() if isinstance(value, int | float)}
         lines = f"line {remark.lines[0]:,} first" if remark.lines else ""
         mends = remark.remedy != "" and cause != "held-out data in training"
