@@ -122,6 +122,15 @@ def test_what_is_in_the_files_is_no_symptom() -> None:
     assert found[0].confidence == 0.97
 
 
+def test_heads_of_a_few_numbers_are_why_attention_is_spread() -> None:
+    learning = [looking(entropy=0.9)[0], {"kind": "loss", "step": 400, "train": 1.0, "valid": 1.0, "shuffled": 4.0}]
+    found = {heads: examine_live(patient(probes=learning, model__width=64, model__heads=heads)) for heads in (4, 64)}
+    assert not [each for each in found[4] if each.confidence >= 0.5]
+    assert found[64][0].cause == "diffuse attention"
+    assert set(found[64][0].cure) == {"model.heads"}
+    assert "1 of 64 numbers" in found[64][0].evidence[0].text
+
+
 @pytest.mark.parametrize("units", [{"dead": 0.97}, {"saturated": 0.99}])
 def test_a_rate_that_kills_units_is_the_cause(units: dict[str, float]) -> None:
     lost = np.concatenate([falling()[:200], np.full(200, 5.0)])

@@ -10,6 +10,8 @@ from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import both, sure
 
 ORDERLESS = ("transformer", "conformer")
+THIN = 8
+"""Fewer numbers of a head than these say too little of a token to find it by."""
 
 
 def no_positions(patient: Patient) -> Iterator[Finding]:
@@ -56,19 +58,22 @@ def no_attention(patient: Patient) -> Iterator[Finding]:
 
 
 def diffuse_attention(patient: Patient) -> Iterator[Finding]:
-    """The decoder looks everywhere alike, which is nowhere."""
-    entropy = patient.record.last("attention", "entropy")
+    """The decoder looks everywhere alike, which is nowhere; heads of a few numbers cannot do otherwise."""
+    entropy, model = patient.record.last("attention", "entropy"), patient.record.config.model
     if entropy is None:
         return
-    used = unused(patient)
+    numbers = (model.width or THIN) // model.heads
+    thin = numbers < THIN and model.attention == "multihead"
+    cure = {"model.heads": patient.advised("model.heads")} if thin else {
+        "training.rate": patient.advised("training.rate"), "training.warmup": patient.advised("training.warmup"),
+        "training.epochs": patient.advised("training.epochs", "training.steps", "training.minutes")}  # fmt: skip
     yield Finding(
-        "diffuse attention", both(sure(entropy, 0.8, 0.97), max(used, 0.3)),
+        "diffuse attention", both(sure(entropy, 0.8, 0.97), max(unused(patient), 0.9 if thin else 0.3)),
         f"attention is spread over the whole source: {entropy:.0%} of the entropy that it could have",
-        _looking(patient),
+        (*([Evidence(f"each of {model.heads} heads has {numbers} of {model.width} numbers to tell tokens apart by",
+                     {"numbers": numbers})] if thin else []), *_looking(patient)),
         "not a decoder that does without: the loss with the sources of other pairs says how much it uses its own",
-        {"training.rate": patient.advised("training.rate"), "training.warmup": patient.advised("training.warmup"),
-         "training.epochs": patient.advised("training.epochs", "training.steps", "training.minutes")},
-        expect="entropy that falls, and a loss that falls with it", plot=_attention(patient, "entropy"),
+        cure, expect="entropy that falls, and a loss that falls with it", plot=_attention(patient, "entropy"),
     )  # fmt: skip
 
 
