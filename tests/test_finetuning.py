@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from antiphon.__main__ import main
@@ -33,6 +34,7 @@ from starts import (
     shared_start,  # noqa: F401
     weights,
 )
+from test_speech import RATE, tone
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +177,30 @@ def test_a_changed_old_file_is_refused_at_a_resume(start: Path, tmp_path: Path) 
     file.write_text("".join(f"{a}\t{b}\n" for a, b in words(41)))
     with pytest.raises(DataError, match="the mixed-in data has changed"):
         resume(tmp_path / "run")
+
+
+# What is read as before
+
+
+def test_facts_and_turns_are_as_many_as_the_start_read_unless_said_otherwise(tmp_path: Path) -> None:
+    old = Start.open(raw(tmp_path / "old", configured(data__facts=7, data__history=2)))
+    assert (old.settings({}).data.facts, old.settings({}).data.history) == (7, 2)
+    assert old.settings({"data.facts": 9}).data.facts == 9
+
+
+def test_recordings_become_the_frames_that_the_start_hears(tmp_path: Path) -> None:
+    pairs = []
+    for place in range(8):
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, tone(0.3, 200 + 50 * place), RATE)
+        pairs.append(Pair(str(path), "ab"[place % 2]))
+    heard = {"data.frames.mels": 20, "data.frames.step": 20.0, "data.frames.normalize": "each", "model.width": 16}
+    given = {**QUICK, "training.steps": 2, "training.validate_every": 2}
+    fit(pairs, valid=pairs, out=tmp_path / "old", task="speech", assignments={**given, **heard})
+    fit(pairs, valid=pairs, out=tmp_path / "new", start=tmp_path / "old", assignments=given)
+    old, new = (bundle.load(tmp_path / name).config.data.frames for name in ("old", "new"))
+    assert new == old
+    assert (new.mels, new.step, new.normalize, new.rate) == (20, 20.0, "each", RATE)
 
 
 # What contradicts

@@ -105,7 +105,7 @@ class Start:
             if key in {f"data.{side}.{name}" for side in ("source", "target") for name in GROWING}:
                 do += "; data.extend=true adds tokens"
             agree(key, given, known, "the model to start from", self.path, do)
-        kinds = ("source", "target", "shared", "context")
+        kinds = ("source", "target", "shared", "context", "frames", "facts", "history")
         data = replace(Data(), **{name: getattr(known.data, name) for name in kinds})
         model = replace(known.model, adapter=Adapter())
         base = replace(Config(), task=known.task, data=data, model=model, decoding=known.decoding)
