@@ -16,7 +16,7 @@ from antiphon.core.errors import TrainingError
 from antiphon.data.columns import Pair
 from antiphon.diagnosis.cases import Case
 from antiphon.diagnosis.data import audit
-from antiphon.diagnosis.doctor import Examination, Finding, curing, examine
+from antiphon.diagnosis.doctor import Examination, Finding, Plot, curing, examine
 from antiphon.diagnosis.doctor.findings import Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
 from antiphon.diagnosis.doctor.trying import EXPERIMENTS
@@ -199,14 +199,25 @@ def test_leaks_and_distances() -> None:
 
 
 def test_an_examination_of_nothing_is_healthy() -> None:
-    from antiphon.diagnosis.doctor import Plot
-
     found = Examination("run", (), ("nothing",), Plot("training loss"))
     assert found.healthy
     assert found.to_dict()["findings"] == []
-    console = Console(file=io.StringIO())
+    assert "healthy   nothing is wrong with this run" in shown(found)
+
+
+def test_what_is_only_possible_leaves_a_run_healthy_but_not_without_doubt() -> None:
+    possible = Finding("ended early", 0.4, "few passes", (Evidence("12 of 120"),), "not the rate")
+    found = Examination("run", (possible,), ("nothing",), Plot("training loss"))
+    assert found.healthy
+    assert "healthy   nothing is more likely wrong than not" in shown(found)
+    assert "ended early" in shown(found)
+
+
+def shown(found: Examination) -> str:
+    """The report as a terminal shows it."""
+    console = Console(file=io.StringIO(), width=100)
     console.print(report(found))
-    assert "healthy" in console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
 def test_what_the_audit_finds_is_a_cause(tmp_path: Path) -> None:

@@ -37,9 +37,8 @@ def report(found: Examination, *, full: bool = False) -> RenderableType:
 
 def _verdict(found: Examination) -> Text:
     if found.healthy:
-        return Text.assemble(
-            (found.run, "bold"), "   ", ("healthy", "bold green"), ("   nothing is wrong with this run", "")
-        )
+        said = "nothing is more likely wrong than not" if found.findings else "nothing is wrong with this run"
+        return Text.assemble((found.run, "bold"), "   ", ("healthy", "bold green"), f"   {said}")
     first = found.findings[0]
     style = "bold red" if first.confidence >= HIGH else "bold yellow"
     return Text.assemble((found.run, "bold"), "   ", (first.cause, style), (f"   {_how_sure(first)}", "dim"))
