@@ -71,7 +71,8 @@ def chosen(options: argparse.Namespace) -> Iterator[Fault]:
 
 def tell(case: Fault, root: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train, examine, and what came of it."""
-    place = folder / case.name.replace("/", "-") / str(zlib.crc32(str(case.settings).encode()))
+    made = f"{plant(case, root, options.seed)} {case.settings} {case.vectors}"
+    place = folder / case.name.replace("/", "-") / str(zlib.crc32(made.encode()))
     place.mkdir(parents=True, exist_ok=True)
     run = place / "run"
     error = "" if (run / "best").exists() else trained(case, root, place, options.seed)
@@ -101,21 +102,23 @@ def shown(case: Fault) -> dict[str, Any]:
 
 def trained(case: Fault, root: Path, place: Path, seed: int) -> str:
     """One run; what it says where it fails."""
-    train, valid = plant(case, root, place, seed)
-    held = SETS[case.on]
+    files, held = [place / "train.tsv", place / "valid.tsv"], SETS[case.on]
+    for path, pairs in zip(files, plant(case, root, seed), strict=True):
+        rows = "".join(f"{source}\t{target}\n" for source, target in pairs)
+        path.write_text(rows, encoding="utf-8", newline="\n")
     kinds = [f"model.{side}.kind={case.model}" for side in ("encoder", "decoder")]
     own = {"training.steps", "training.epochs"} & set(case.settings)
     budget: dict[str, Any] = {} if own else {"training.epochs": held.epochs[case.model]}
     if case.vectors:
         budget["data.source.vectors"] = vectors(case.vectors, place, read(root, held.train)[: held.size], seed)
     words = [f"{key}={value}" for key, value in {**SMALL, **budget, **case.settings}.items()]
-    files = [str(train), "--valid", str(valid), "--out", str(place / "run")]
-    command = [sys.executable, "-m", "antiphon", "train", *files, "--task", held.task, *MACHINE, *kinds, *words]
+    words += [str(files[0]), "--valid", str(files[1]), "--out", str(place / "run")]
+    command = [sys.executable, "-m", "antiphon", "train", "--task", held.task, *MACHINE, *kinds, *words]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr.strip() if done.returncode else ""
 
 
-def plant(case: Fault, root: Path, place: Path, seed: int) -> tuple[Path, Path]:
+def plant(case: Fault, root: Path, seed: int) -> tuple[Pairs, Pairs]:
     """Training and held-out pairs, with what is wrong in them."""
     held, draw = SETS[case.on], random.Random(seed)
     pairs = read(root, held.train)
@@ -127,10 +130,7 @@ def plant(case: Fault, root: Path, place: Path, seed: int) -> tuple[Path, Path]:
         valid = case.spoil(valid, draw) if case.cause == "label leak" else valid
     if case.spoil_valid is not None:
         valid = pairs[:HELD_OUT] if case.spoil_valid is seen else case.spoil_valid(valid, draw)
-    files = place / "train.tsv", place / "valid.tsv"
-    for path, part in zip(files, (pairs, valid), strict=True):
-        path.write_text("".join(f"{source}\t{target}\n" for source, target in part), encoding="utf-8", newline="\n")
-    return files
+    return pairs, valid
 
 
 def vectors(size: float, place: Path, pairs: Pairs, seed: int) -> Path:

@@ -20,7 +20,7 @@ from antiphon.data.store import prepare
 from antiphon.inference import bundle
 from antiphon.inference.task import Task
 from antiphon.models.seq2seq import Seq2Seq, build
-from antiphon.training.distillation import Distillation, from_settings
+from antiphon.training.distillation import Distillation, Teachers, from_settings
 from antiphon.training.objectives import Likelihood
 from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local, Step, size
@@ -146,6 +146,13 @@ def test_the_student_takes_over_the_vocabularies(teacher: Path, tmp_path: Path) 
     assert any("model.decoder.kind = ssru: a step costs little" in note.text for note in seen.notes)
     assert "teacher (sha256 " in (tmp_path / "run" / "best" / "README.md").read_text()
     assert all(event.facts["teacher"] > 0 for event in seen.steps)
+
+
+def test_the_student_reads_as_many_facts_and_turns_as_its_teacher(tmp_path: Path) -> None:
+    old = raw(tmp_path / "old", configured(data__facts=7, data__history=2))
+    found = Teachers.open([str(old)]).settings({})
+    assert (found.data.facts, found.data.history) == (7, 2)
+    assert Teachers.open([str(old)]).settings({"data.history": 3}).data.history == 3
 
 
 def test_word_vectors_are_the_students_own(tmp_path: Path) -> None:

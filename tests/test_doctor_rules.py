@@ -127,8 +127,12 @@ def test_heads_of_a_few_numbers_are_why_attention_is_spread() -> None:
     found = {heads: examine_live(patient(probes=learning, model__width=64, model__heads=heads)) for heads in (4, 64)}
     assert not [each for each in found[4] if each.confidence >= 0.5]
     assert found[64][0].cause == "diffuse attention"
-    assert set(found[64][0].cure) == {"model.heads"}
+    assert dict(found[64][0].cure) == {"model.heads": 4}
     assert "1 of 64 numbers" in found[64][0].evidence[0].text
+    for width, heads, fewer in ((50, 25, 2), (16, 4, 1), (12, 1, None)):
+        ill = patient(probes=looking(entropy=0.99), model__width=width, model__heads=heads)
+        spread = next(each for each in examine_live(ill) if each.cause == "diffuse attention")
+        assert spread.cure.get("model.heads") == fewer
 
 
 @pytest.mark.parametrize("units", [{"dead": 0.97}, {"saturated": 0.99}])

@@ -25,6 +25,7 @@ needed = pytest.mark.skipif(not INSTALLED, reason="the extra mobile is not insta
 NETWORKS: dict[str, dict[str, Any]] = {
     "transformer": {"model__positions": "rotary", "model__norm_kind": "rms"},
     "ssru": {"model__decoder__kind": "ssru", "model__head": "copy"},
+    "ctc": {"model__ctc": True},
     "conv": {"model__encoder__kind": "conv", "model__decoder__kind": "conv", "model__attention": "additive"},
 }
 
@@ -62,6 +63,8 @@ def test_an_export_is_a_program_and_its_description_and_is_small_in_int8(tmp_pat
     assert told["inputs"]["step"][:5] == ["tokens", "parents", "living", "ranks", "mask"]
     assert told["outputs"]["step"][:4] == ["values", "ids", "weights", "log_probs"]
     assert told["limits"]["beam"] == 8
+    assert told["limits"]["answer"] == 1 + bundle.task.limit(told["limits"]["source"])
+    assert told["graphs"]["candidates"] <= executorch.CANDIDATES
     assert found.rows[1].engine == "ExecuTorch int8"
     assert 0 < found.rows[1].off[0] < 0.1, "int8 rounds, a little"
 
@@ -106,6 +109,13 @@ def test_other_files_are_not_lost(tmp_path: Path) -> None:
     (tmp_path / "notes/one.txt").write_text("mine")
     with pytest.raises(BundleError, match="not an export for phones"):
         executorch.room(tmp_path / "notes")
+    (tmp_path / "app").mkdir()
+    for name in ("model.pte", "model.json"):
+        (tmp_path / "app" / name).touch()
+    assert executorch.room(tmp_path / "app") == tmp_path / "app"
+    (tmp_path / "app/LICENSE").write_text("mine")
+    with pytest.raises(BundleError, match=r"not an export for phones .*\(got LICENSE\)"):
+        executorch.room(tmp_path / "app")
     with pytest.raises(BundleError, match="no archive"):
         executorch.room(tmp_path / "app.zip")
 

@@ -275,6 +275,20 @@ def test_a_conversation_goes_back_and_forth(open_page: Open) -> None:
     assert page.locator(".turn").count() == 0
 
 
+def test_a_conversation_goes_on_after_it_is_shown_anew_while_an_answer_is_on_its_way(open_page: Open) -> None:
+    page = open_page("#model=talk")
+    page.click("#mode-talk")
+    page.route("**/v1/chat", lambda route: None)
+    page.fill("#saying", "one")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[aria-busy]")
+    page.click("#language")
+    page.unroute("**/v1/chat")
+    page.fill("#saying", "two")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('.turn').length === 2 && !document.querySelector('[aria-busy]')")
+
+
 def test_facts_are_pasted_and_sent(open_page: Open) -> None:
     page = open_page("#model=facts")
     sent: list[str] = []

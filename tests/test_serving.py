@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -252,6 +253,13 @@ def test_a_body_is_refused_while_it_is_read(server: Served) -> None:
     for content in (fit + b" " * 200_001, iter([fit, b" " * 150_000, b" " * 150_000])):
         assert "at most 200,000 bytes" in error(server.client.post("/v1/predict", content=content), 413)["what"]
     assert server.texts("ba")
+
+
+def test_who_asks_before_sending_is_told_at_once_that_it_is_too_much(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        lines = ("POST /v1/predict HTTP/1.1", "Host: here", "Content-Length: 300000", "Expect: 100-continue", "", "")
+        client.sendall("\r\n".join(lines).encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
 def test_what_is_not_wanted_is_read_on_to_its_end_or_to_a_limit() -> None:

@@ -95,7 +95,9 @@ def runtime(folder: Path) -> dict[str, bytes]:
 
 def room(out: Path | str) -> Path:
     """The path of a page that is to be written. Raises `BundleError` where anything but a page would be lost."""
-    return placing.room(out, "a page", MODEL)
+    return placing.room(
+        out, "a page", MODEL, {*SHARED, *(path.name for path in HERE.glob("*.*")), "model", "onnxruntime"}
+    )
 
 
 def write(bundle: Bundle, graphs: Mapping[str, bytes], engine: Mapping[str, bytes], out: Path) -> int:

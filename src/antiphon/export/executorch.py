@@ -38,10 +38,9 @@ if TYPE_CHECKING:
     from antiphon.inference.engines import Asked
 
 PROGRAM, MODEL = "model.pte", "model.json"
-MOST, ANSWER, CANDIDATES = 8, 256, 64
-"""Most hypotheses, tokens of an answer, and candidates of a step: a program's memory is planned for these."""
-COLUMNS = MOST * ANSWER + ROOM
-"""Most columns of a cache."""
+MOST, CANDIDATES, SOURCE = 8, 64, 256
+"""Most hypotheses, candidates of a step, and tokens of a source where a model says nothing of it: a program's memory is
+planned for these."""
 FIRST, SECOND = (8, 3, 4), (11, 5, 6)
 """Two examples, by source tokens, hypotheses and steps: the sizes that differ between them are free in a program."""
 TINY = 1e-9
@@ -63,16 +62,17 @@ def refuse(bundle: Bundle) -> None:
 
 def room(out: Path | str) -> Path:
     """The path that is to be written. Raises `BundleError` where anything but an earlier export would be lost."""
-    return placing.room(out, "an export for phones", PROGRAM)
+    return placing.room(out, "an export for phones", PROGRAM, (PROGRAM, MODEL))
 
 
 def write(bundle: Bundle, program: Program, out: Path) -> int:
     """Write the program and its description; the bytes of both."""
     graphs = json.loads(about(bundle.model, "none"))
-    told = browser.described(bundle, graphs) | {
+    limits = {"source": program.longest, "beam": MOST, "answer": program.answer, "columns": columns(program.answer)}
+    told = browser.described(bundle, graphs | {"candidates": min(CANDIDATES, graphs["candidates"])}) | {
         "inputs": program.inputs,
         "outputs": program.outputs,
-        "limits": {"source": program.longest, "beam": MOST, "answer": ANSWER, "columns": COLUMNS},
+        "limits": limits,
     }
     text = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
     return placing.write({PROGRAM: program.content, MODEL: text.encode()}, out)
@@ -87,6 +87,8 @@ class Program:
     outputs: Mapping[str, Sequence[str]]
     longest: int
     """Tokens of the longest source."""
+    answer: int
+    """Tokens of the longest answer, its end mark included."""
 
 
 def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Program:
@@ -102,7 +104,9 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
     except ImportError:
         raise require("mobile", "executorch") from None
     model = exportable(bundle.model)
-    names, longest = list(state_names(model)), bundle.config.data.source.max_length or ANSWER
+    model.ctc = None  # what a program says is searched for without
+    names, longest = list(state_names(model)), bundle.config.data.source.max_length or SOURCE
+    answer = 1 + (bundle.config.decoding.max_length or bundle.task.limit(longest))
     says = [*STEP, *(COPIES if isinstance(model.head, CopyHead) else ()), *names]
     moved = [f"{name}.after" for name in names if not name.startswith("memory.")]
     inputs = {"encode": list(READ), "step": says}
@@ -113,7 +117,7 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
         if quantize == "int8":
             round_off(model)
         methods = {"encode": EncoderGraph(model).eval(), "step": StepGraph(model, names).eval()}
-        sizes = _bounds(longest + 1, more, most(model))
+        sizes = _bounds(longest + 1, more, most(model), columns(answer))
         try:
             content = _lowered(
                 {name: _exported(method, inputs[name], [each[place] for each in several], sizes)
@@ -122,7 +126,12 @@ def convert(bundle: Bundle, *, quantize: Literal["none", "int8"] = "none") -> Pr
         except Exception as error:  # of an exporter that has many, all of which say: not this network
             got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise ConfigError("there is no ExecuTorch program of this network", where="export", got=got) from None
-    return Program(content, inputs, outputs, longest)
+    return Program(content, inputs, outputs, longest, answer)
+
+
+def columns(answer: int) -> int:
+    """Most columns of a cache, for answers of so many tokens."""
+    return MOST * answer + ROOM
 
 
 @contextmanager
@@ -137,11 +146,11 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _bounds(longest: int, more: int, candidates: int) -> dict[Any, int]:
+def _bounds(longest: int, more: int, candidates: int, columns: int) -> dict[Any, int]:
     """The largest that a size may be, by its two values in the examples, or by what it is of."""
     (length, beam, _), (other, wide, _) = FIRST, SECOND
     sizes = {(length + more, other + more): longest, (beam, wide): MOST, (beam - 1, wide - 1): MOST}
-    return {**sizes, "ranks": min(CANDIDATES, candidates), "more": longest}
+    return {**sizes, "ranks": min(CANDIDATES, candidates), "more": longest, "": columns}
 
 
 def _exported(
@@ -153,7 +162,7 @@ def _exported(
     def free(name: str, one: Tensor, other: Tensor) -> dict[int, Any]:
         pairs = enumerate(zip(one.shape, other.shape, strict=True))
         moving = {axis: pair for axis, pair in pairs if pair[0] != pair[1] or name == "ranks"}
-        return {axis: Dim.AUTO(min=1, max=sizes.get(name, sizes.get(pair, COLUMNS))) for axis, pair in moving.items()}
+        return {axis: Dim.AUTO(min=1, max=sizes.get(name, sizes.get(pair, sizes[""]))) for axis, pair in moving.items()}
 
     first, second = several
     shapes = [free(*each) for each in zip(names, first, second, strict=True)]
@@ -267,7 +276,8 @@ class ExecuTorch:
         return [self._alone(each, settings) for each in asked]
 
     def _alone(self, asked: Asked, settings: Decoding) -> list[Hypothesis]:
-        limit = min(asked.limit, ANSWER - 1, self.positions - 1 if self.positions else ANSWER)
+        most = self.program.answer - 1
+        limit = min(asked.limit, most, self.positions - 1 if self.positions else most)
         task = Task(settings, [max(1, limit)], [Constraint()], [asked.number])
         return Search(Walk(self, asked), task).run()[0][0]
 

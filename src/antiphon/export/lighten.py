@@ -85,15 +85,17 @@ def lighten(
 ) -> Lightened:  # fmt: skip
     """Make light versions of a model in the folder `out`, and measure each on validation pairs.
 
-    The students learn what the model expects at each token of its own answers to `data`, or where it copies words the
-    answers alone, with `assignments` as their settings. What is there already is not made again, and trainings go on.
-    Scores are by `metric`, or by what training was judged by. Raises `AntiphonError`.
+    The students learn what the model expects at each token of its own answers to `data`, or the answers alone where it
+    copies words or R-Drop is asked for, with `assignments` as their settings. What is there already is not made again,
+    and trainings go on. Scores are by `metric`, or by what training was judged by. Raises `AntiphonError`.
     """
     given = dict(assignments or {})
     with interruptible():
         bundle, made = load(Path(model)), _Folder(Path(out))
         parts = made.begin(bundle, data, valid, given)
-        level: Level = "sequence" if bundle.task.copy else "both"  # without a copy head one cannot say what it expects
+        # a student without a copy head cannot say what one with it expects; nor do distributions go with R-Drop
+        answers = bundle.task.copy or override(Config(), given).training.r_drop
+        level: Level = "sequence" if answers else "both"
         name = metric or metric_of(bundle.config)
         check_metric(metrics.get(name), bundle.config)
         pairs = group_references(open_pairs(parts[1], Data()))

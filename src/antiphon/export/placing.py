@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from antiphon.core.errors import BundleError
 from antiphon.inference.files import whole
 
 
-def room(out: Path | str, what: str, mark: str) -> Path:
-    """The path of a folder that is to be written; `mark` is a file that `what` has, such as "a page".
+def room(out: Path | str, what: str, mark: str, own: Collection[str]) -> Path:
+    """The path of a folder that is to be written; `mark` is a file that `what` has, such as "a page", and `own` what
+    may stand in its folder.
 
     Raises `BundleError` where anything but an earlier one would be lost.
     """
     path = Path(out)
     if path.suffix.lower() == ".zip":
         raise BundleError(f"{what} is a folder, and no archive", where=path, do="leave .zip out of its name")
-    if not path.exists() or (path.is_dir() and ((path / mark).exists() or not any(path.iterdir()))):
+    there = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    if not path.exists() or (path.is_dir() and ((path / mark).exists() or not there) and there <= set(own)):
         return path
-    raise BundleError(f"something that is not {what} is there already", where=path, do="choose another name")
+    got = ", ".join(sorted(there - set(own))[:3])
+    raise BundleError(f"something that is not {what} is there already", where=path, got=got, do="choose another name")
 
 
 def write(files: Mapping[str, bytes], out: Path) -> int:

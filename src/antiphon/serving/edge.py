@@ -76,8 +76,9 @@ class Edge:
             self._admit(scope)
             await self.app(scope, _Limited(receive, scope, self.service), said)
         except Refusal as refusal:  # of this class; those of routes are answered within
-            if refusal.status_code == TOO_LARGE:
-                await swallowed(receive, self.service.settings.body)
+            # one who asks before sending would be told to go on by being read
+            if refusal.status_code == TOO_LARGE and b"expect" not in dict(scope["headers"]):
+                await swallowed(receive, most(scope, self.service))
             await refused(scope, refusal)(scope, receive, said)
         except Exception as error:
             # the client has been told by `broken`, if that was still possible
@@ -110,16 +111,21 @@ class Edge:
                  status=said.status or GONE, seconds=seconds, cause=cause, **state["facts"])  # fmt: skip
 
 
-async def swallowed(receive: Receive, most: int) -> None:
+def most(scope: Scope, service: Service) -> int:
+    """Bytes that a request may have."""
+    return service.settings.upload + FORM if scope["path"] in UPLOADS else service.settings.body
+
+
+async def swallowed(receive: Receive, left: int) -> None:
     """Read on, for a second and so many bytes at most, what is not wanted: a connection that is closed with bytes
     unread is reset, and the client may never see why."""
     with suppress(TimeoutError):
         async with asyncio.timeout(1.0):
-            while most > 0:
+            while left > 0:
                 message = await receive()
                 if not message.get("more_body", False):
                     return
-                most -= len(message.get("body", b""))
+                left -= len(message.get("body", b""))
 
 
 class _Said:
@@ -146,7 +152,7 @@ class _Limited:
     def __init__(self, receive: Receive, scope: Scope, service: Service) -> None:
         self.receive, self.read, self.over = receive, 0, False
         upload, settings = scope["path"] in UPLOADS, service.settings
-        self.limit = settings.upload + FORM if upload else settings.body
+        self.limit = most(scope, service)
         self.shown = settings.upload if upload else settings.body
         self.end = time.monotonic() + settings.patience * (3 if upload else 1)
         declared = dict(scope["headers"]).get(b"content-length", b"")

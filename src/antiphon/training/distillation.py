@@ -160,7 +160,8 @@ class Teachers:
             agree(key, given, known, "the teacher", self.names[0], do)
         sides = {name: getattr(known.data, name) for name in ("source", "target")}
         sides = {name: replace(side, sampling=0.0, vectors="", freeze=False) for name, side in sides.items()}
-        data = replace(Config().data, **sides, shared=known.data.shared, context=known.data.context)
+        same = {name: getattr(known.data, name) for name in ("shared", "context", "frames", "facts", "history")}
+        data = replace(Config().data, **sides, **same)
         knowledge = replace(Config().model.knowledge, kind=known.model.knowledge.kind or "none")
         free = {key: value for key, value in assignments.items() if key not in KEPT}
         model = replace(Config().model, knowledge=knowledge)

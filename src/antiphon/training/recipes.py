@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antiphon.core.config import Config, get, override
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
 from antiphon.training.statistics import SideStatistics, Statistics
-
-if TYPE_CHECKING:
-    pass
 
 BUDGET = 900.0
 """CPU seconds that a default run should take; see `Plan.seconds_per_token`."""

@@ -62,16 +62,18 @@ def diffuse_attention(patient: Patient) -> Iterator[Finding]:
     entropy, model = patient.record.last("attention", "entropy"), patient.record.config.model
     if entropy is None:
         return
-    numbers = (model.width or THIN) // model.heads
-    thin = numbers < THIN and model.attention == "multihead"
-    cure = {"model.heads": patient.advised("model.heads")} if thin else {
+    width = model.width or THIN
+    fewer = max(each for each in range(1, max(1, width // (2 * THIN)) + 1) if width % each == 0)
+    thin = model.attention == "multihead" and width // model.heads < THIN and fewer < model.heads
+    few = f"each of {model.heads} heads has {width // model.heads} of {width} numbers to tell tokens apart by"
+    cure = {"model.heads": fewer} if thin else {
         "training.rate": patient.advised("training.rate"), "training.warmup": patient.advised("training.warmup"),
         "training.epochs": patient.advised("training.epochs", "training.steps", "training.minutes")}  # fmt: skip
     yield Finding(
         "diffuse attention", both(sure(entropy, 0.8, 0.97), max(unused(patient), 0.9 if thin else 0.3)),
         f"attention is spread over the whole source: {entropy:.0%} of the entropy that it could have",
-        (*([Evidence(f"each of {model.heads} heads has {numbers} of {model.width} numbers to tell tokens apart by",
-                     {"numbers": numbers})] if thin else []), *_looking(patient)),
+        (*([Evidence(few, {"numbers": width // model.heads})] if thin else []), *_looking(patient)),
+        "not a run too short: with so few numbers no head can point, however long it learns" if thin else
         "not a decoder that does without: the loss with the sources of other pairs says how much it uses its own",
         cure, expect="entropy that falls, and a loss that falls with it", plot=_attention(patient, "entropy"),
     )  # fmt: skip

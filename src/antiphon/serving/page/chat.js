@@ -20,6 +20,7 @@ export function begin(answer, changed) {
 /** Shows a conversation. */
 export function show(said) {
   going?.abort();
+  going = null;
   turns = [...said];
   const input = make("input", {
     type: "text",
