@@ -17,6 +17,8 @@ import soundfile
 
 from antiphon import Predictor, load
 from antiphon.core.config import override
+from antiphon.data.corpus import Pair
+from antiphon.export.writing import Plan, export
 from antiphon.inference.explore import explore
 from antiphon.serving.edge import swallowed
 from served import RATE, SOURCES, Served, listener, model, served, tones
@@ -69,6 +71,17 @@ def test_answers_are_those_of_predict_whoever_else_asks(server: Served, predicto
             assert answer["score"] == pytest.approx(want.score, abs=1e-4)
             assert (answer["finished"], answer["reason"]) == (want.finished, want.reason)
     assert b"antiphon_batch_inputs_bucket" in server.client.get("/metrics").content
+
+
+def test_an_exported_model_is_served_and_says_what_it_cannot_do(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pairs = [Pair(source, " ".join(reversed(source.split()))) for source in SOURCES]
+    export(load(path), tmp_path / "fast", pairs, Plan("onnx", "none"))
+    with served(tmp_path / "fast", path, "--processes", "1", "--watch", "0", folder=tmp_path) as here:
+        assert here.texts(*SOURCES[:9], model="fast") == here.texts(*SOURCES[:9], model=path.name)
+        reply = here.client.post("/v1/explore", json={"source": SOURCES[0], "model": "fast"})
+        assert "without PyTorch's weights" in error(reply, 422)["what"]
+        assert here.client.get("/v1/models").json()["models"][0]["parameters"] == 0
 
 
 def test_searches_are_as_asked_for(server: Served, predictor: Predictor) -> None:

@@ -183,7 +183,8 @@ def read(name: str, paths: tuple[Path, ...], folder: Path) -> Served:
             first, sha256 = files, manifest["sha256"]
     try:
         config = read_config(load_json(first[bundle.CONFIG_FILE], where=bundle.CONFIG_FILE), where=bundle.CONFIG_FILE)
-        task, shapes = Task.load(first, config), header(first[bundle.WEIGHTS_FILE], bundle.WEIGHTS_FILE)
+        task, weights = Task.load(first, config), first.get(bundle.WEIGHTS_FILE)  # exports may be without
+        shapes = header(weights, bundle.WEIGHTS_FILE) if weights is not None else {}
     except AntiphonError as error:
         raise BundleError(error.what, where=paths[0], got=error.got, do=error.do) from None
     except Exception as error:  # as in `bundle.load`: what is certain is that it is the file
