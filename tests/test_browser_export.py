@@ -204,7 +204,7 @@ def test_the_page_searches_as_python_does(tmp_path: Path) -> None:
         task = light.Task(settings, [limit], [Constraint(prefix)], [0])
         [found], _ = light.Search(Walk(chances, looks), task).run()
         right.append([[each.tokens, pytest.approx(each.score, abs=1e-9), each.finished] for each in found])
-        told = {name: getattr(settings, name) for name in pages.SETTINGS}
+        told = pages.how(settings)
         asked.append({"chances": chances.tolist(), "looks": looks.tolist(), "settings": told, "limit": limit,
                       "prefix": prefix})  # fmt: skip
     assert in_node(tmp_path, {"searches": asked})["found"] == right

@@ -22,7 +22,7 @@ def plainly(model: Table, source: list[int], settings: Decoding, limit: int) -> 
     ended: list[tuple[list[int], float, bool]] = []
 
     def score(total: float, length: int) -> float:
-        return total / length**settings.length_penalty
+        return total / length**settings.penalty
 
     for step in range(limit + 1):
         candidates = []

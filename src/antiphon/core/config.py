@@ -306,7 +306,9 @@ class Decoding:
     """How answers are searched for."""
 
     beam: int | None = setting(None, "hypotheses kept; 1 is greedy")
-    length_penalty: float = setting(1.0, "score = log probability / length ** this; 0 ranks by plain probability")
+    length_penalty: float | None = setting(
+        None, "score = log probability / length ** this; 0 ranks by plain probability; 1 where not given"
+    )
     coverage_penalty: float = setting(0.0, "weight of the coverage penalty (Wu et al. 2016)")
     ctc: float | None = setting(None, "share of a CTC head in the score, beside that of the decoder; 0.3 is usual")
     n_best: int = setting(1, "hypotheses returned")
@@ -329,6 +331,11 @@ class Decoding:
     samples: int = setting(32, "with sample: draws to choose from by risk or a backward model, or paths of numbers")
     backward_weight: float = setting(0.5, "weight of a backward model's score (MMI-bidi, Li et al. 2016)")
     length_reward: float = setting(0.0, "with a backward model: added for each token of the answer")
+
+    @property
+    def penalty(self) -> float:
+        """`length_penalty`, or 1."""
+        return 1.0 if self.length_penalty is None else self.length_penalty
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ SHARED = (
 SETTINGS = (
     "beam", "length_penalty", "coverage_penalty", "n_best", "thorough", "no_repeat", "min_length", "max_length"
 )  # fmt: skip
-"""What the search in the browser is told."""
+"""Settings that it knows."""
 
 
 def refuse(bundle: Bundle, place: str = "a browser") -> None:
@@ -133,9 +133,14 @@ def described(bundle: Bundle, graphs: Mapping[str, Any]) -> dict[str, Any]:
         "context": list(task.context),
         "values": values_of(task.source.vocabulary.tokens, task.context),
         "length": asdict(task.length),
-        "decoding": {name: getattr(bundle.config.decoding, name) for name in SETTINGS},
+        "decoding": how(bundle.config.decoding),
         "graphs": {name: graphs[name] for name in ("vocabulary", "candidates", "copies", "sources", "answers")},
     }
+
+
+def how(decoding: Decoding) -> dict[str, Any]:
+    """What the search in the browser is told."""
+    return {name: getattr(decoding, name) for name in SETTINGS} | {"length_penalty": decoding.penalty}
 
 
 def side(text: Text) -> dict[str, Any]:

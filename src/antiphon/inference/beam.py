@@ -241,7 +241,7 @@ class Beams:
         self.ends.add(stuck_AR, self.active_A, step - 1, scores, finished=False)
 
     def _scores(self, totals: Tensor, length: int, looked: Tensor) -> Tensor:
-        scores = totals / length**self.settings.length_penalty
+        scores = totals / length**self.settings.penalty
         if self.settings.coverage_penalty:
             real = looked.masked_fill(~self.mask_AS[:, None], 1)
             scores = scores + coverage(real, self.settings.coverage_penalty)
@@ -280,11 +280,11 @@ class Beams:
         if settings.sample or settings.groups > 1:
             return torch.zeros_like(self.active_A, dtype=torch.bool)
         if settings.thorough:
-            reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** settings.length_penalty
+            reach_A = self.totals_AR.amax(1) / (self.limits_A + 1.0).double() ** settings.penalty
             return reach_A < worst_A - MARGIN * self._error(self.active_A, step)
-        reach_A = self.totals_AR.amax(1) / (step + 2) ** settings.length_penalty
+        reach_A = self.totals_AR.amax(1) / (step + 2) ** settings.penalty
         open_A = (reach_A > -INF) & (worst_A > -INF)
-        nats_A = (reach_A - worst_A).abs() * self.shortest_A**settings.length_penalty
+        nats_A = (reach_A - worst_A).abs() * self.shortest_A**settings.penalty
         error_A = 1 + settings.coverage_penalty * self.mask_AS.sum(1)
         self._note((nats_A / error_A).masked_fill(~open_A, INF), self.active_A, step)
         return reach_A < worst_A
@@ -304,7 +304,7 @@ class Beams:
     def _leading(self, place: int, step: int) -> list[int] | None:
         """The tokens of the best live hypothesis (the first draw, where answers are drawn)."""
         slot = 0 if self.settings.sample else int(self.totals_AR[place].argmax())
-        score = self.totals_AR[place, slot] / (step + 1) ** self.settings.length_penalty
+        score = self.totals_AR[place, slot] / (step + 1) ** self.settings.penalty
         return self._past(place, slot) if score > self.best_AN[place, 0] else None
 
     def _go_on(self, choice: Choice, done_A: Tensor) -> None:

@@ -71,7 +71,7 @@ def _ranked(
         for better, worse in pairwise(group[: settings.n_best + 1]):
             if finished[better] == finished[worse]:
                 shorter = max(1, min(steps[better], steps[worse]) + 1)
-                nats = (scores[better] - scores[worse]) * shorter**settings.length_penalty
+                nats = (scores[better] - scores[worse]) * shorter**settings.penalty
                 longer = max(steps[better], steps[worse]) + 1
                 error = 1 + settings.coverage_penalty * source_length
                 error *= (longer + (settings.ctc or 0.0) ** 2 * source_length) ** 0.5

@@ -39,7 +39,7 @@ def check(settings: Decoding) -> None:
         raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
     if beam % settings.groups:
         raise ConfigError("decoding.beam must be a multiple of decoding.groups", got=f"{beam} and {settings.groups}")
-    if settings.length_penalty < 0 or settings.coverage_penalty < 0:
+    if settings.penalty < 0 or settings.coverage_penalty < 0:
         raise ConfigError("decoding.length_penalty and decoding.coverage_penalty must not be negative")
     if settings.sample and not (settings.temperature > 0 and 0 < settings.top_p <= 1 and settings.top_k >= 0):
         raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")

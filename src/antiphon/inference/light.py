@@ -196,7 +196,7 @@ class Search:
         self.gaps[sentences] = np.minimum(self.gaps[sentences], gaps / (step + 1) ** 0.5)
 
     def _scores(self, totals: np.ndarray, length: int, looked: np.ndarray) -> np.ndarray:
-        scores = totals / length**self.settings.length_penalty
+        scores = totals / length**self.settings.penalty
         if self.settings.coverage_penalty:
             real = np.where(self.mask_AS[:, None], looked, 1).clip(1e-9, 1)
             scores = scores + self.settings.coverage_penalty * np.log(real).sum(2)
@@ -225,12 +225,12 @@ class Search:
         if not (worst_A > -INF).any():
             return np.zeros(len(worst_A), dtype=bool)
         if settings.thorough:
-            reach_A = self.totals_AR.max(1) / (self.limits_A + 1.0) ** settings.length_penalty
+            reach_A = self.totals_AR.max(1) / (self.limits_A + 1.0) ** settings.penalty
             done_A: np.ndarray = reach_A < worst_A - MARGIN * (step + 1) ** 0.5
             return done_A
-        reach_A = self.totals_AR.max(1) / (step + 2) ** settings.length_penalty
+        reach_A = self.totals_AR.max(1) / (step + 2) ** settings.penalty
         open_A = (reach_A > -INF) & (worst_A > -INF)
-        nats_A = np.abs(np.where(open_A, reach_A, INF) - worst_A) * self.shortest_A**settings.length_penalty
+        nats_A = np.abs(np.where(open_A, reach_A, INF) - worst_A) * self.shortest_A**settings.penalty
         error_A = 1 + settings.coverage_penalty * self.mask_AS.sum(1)
         self._note(np.where(open_A, nats_A / error_A, INF), self.active_A, step)
         done_A = reach_A < worst_A

@@ -131,7 +131,7 @@ class Mutual:
         settings, length = self.settings, len(example.target)
         total = found.score + settings.backward_weight * score + settings.length_reward * len(found.tokens)
         nats = settings.backward_weight * MARGIN / 2 * length**0.5
-        error = _error(found, settings) + nats / length**settings.length_penalty
+        error = _error(found, settings) + nats / length**settings.penalty
         return _Entry(Ranked(**vars(found), backward=score, reason=reason), 0.0, total, error)
 
     def _scores(self, examples: Sequence[Example]) -> list[float]:
@@ -195,7 +195,7 @@ def _error(found: Hypothesis, settings: Decoding) -> float:
     """How far float error may move a score of the search; half of what a gap of two scores needs."""
     length, states = max(1, len(found.log_probs)), found.weights.shape[1]
     nats = MARGIN / 2 * (1 + settings.coverage_penalty * states) * (length + (settings.ctc or 0.0) ** 2 * states) ** 0.5
-    return nats / length**settings.length_penalty
+    return nats / length**settings.penalty
 
 
 def _order(entries: Sequence[_Entry], n_best: int) -> tuple[list[Ranked], bool]:

@@ -123,9 +123,7 @@ def rescore(
     for row, target in enumerate(targets):
         values, looks = log_probs[row, : len(target) + 1].double(), weights_BTS[row, : len(target) + 1]
         real = looks[:, mask_BS[row]]
-        score = values.sum() / (len(target) + 1) ** settings.length_penalty + coverage(
-            real.sum(0), settings.coverage_penalty
-        )
+        score = values.sum() / (len(target) + 1) ** settings.penalty + coverage(real.sum(0), settings.coverage_penalty)
         result.append(Hypothesis(list(target), float(score), values.tolist(), real.cpu().numpy()))
     return result
 

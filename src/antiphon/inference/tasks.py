@@ -70,7 +70,11 @@ SUMMARIZATION = Preset(
     "summarization",
     "long texts into short ones: summaries, headlines, titles",
     metrics=("chrf", "bleu"),
-    choices=(Choice("training.metric", "loss", _LOSS), _SOMETHING),
+    choices=(
+        Choice("training.metric", "loss", _LOSS),
+        _SOMETHING,
+        Choice("decoding.length_penalty", 1.5, "else summaries come out too short"),
+    ),
     longest_source=512,
     copy=True,
     no_repeat=3,

@@ -195,6 +195,7 @@ class Forecasting(Hearing):
         self.propose("training.metric", "mase" if own else "mae",
                      "series of any size count alike" if own else "judged on real answers")  # fmt: skip
         self.propose("decoding.beam", 1, "there are no tokens to choose among")
+        self.propose("decoding.length_penalty", 1.0, "there are no tokens to choose among")
         self.propose("decoding.min_length", 0, "the model says where an answer ends")
         self.propose("decoding.no_repeat", 0, "numbers may recur")
 

@@ -79,8 +79,8 @@ def length_collapse(patient: Patient, answers: Answers) -> Iterator[Finding]:
         (Evidence("characters of answers over those of references, by the usual search",
                   {"ratio": ratio, "empty": empty}),),
         "not the length penalty of this run: by the usual one it is the same",
-        {"decoding.min_length": 1, "decoding.length_penalty": 1.0}, "see whether targets of training are cut",
-        "answers as long as references",
+        {"decoding.min_length": 1, "decoding.length_penalty": patient.advised("decoding.length_penalty") or 1.0},
+        "see whether targets of training are cut", "answers as long as references",
     )  # fmt: skip
 
 
