@@ -1,9 +1,9 @@
-"""Summaries of dialogues on SAMSum: likelihood, then learning from ROUGE-L, and its control of constant reward.
+"""Summaries of dialogues on SAMSum: likelihood, then learning from ROUGE-L, and its controls.
 
     ANTIPHON_DATA=... python bench/summaries.py [--minutes 40] [--more 10] [--out FOLDER] [key=value ...]
 
-An LSTM with additive attention and copying learns by likelihood with the coverage loss; from there three trainings of
-the same length go on: by likelihood, self-critical on ROUGE-L, and self-critical on a constant. `--minutes` and
+An LSTM with additive attention and copying learns by likelihood with the coverage loss; from there trainings of the
+same length go on: by likelihood, self-critical on ROUGE-L and on a constant, and by minimum risk. `--minutes` and
 `--more` are those of the first training and of each further one; settings go to all. ROUGE-1, -2 and -L on the 819
 test dialogues with intervals, and ROUGE-L paired with the controls. JSON on standard output. What is in the folder
 already is not trained again.
@@ -21,12 +21,15 @@ from _judging import above, answers, scored
 
 METRICS = ("rouge1", "rouge2", "rougeL")
 NETWORK = ["model.encoder.kind=lstm", "model.decoder.kind=lstm", "model.attention=additive", "training.coverage=0.2"]
-RATE = "training.rate=0.0001"
-SELF = ["training.objective=self-critical", "training.metric=rougeL", RATE]
+JUDGED = "training.metric=rougeL"
+DRAWN = [JUDGED, "training.likelihood=0.02", "training.rate=0.0003"]
+SELF = ["training.objective=self-critical", "data.batch_tokens=32768", *DRAWN]
+RISK = ["training.objective=minimum-risk", "data.batch_tokens=16384", *DRAWN]
 MORE: dict[str, list[str]] = {
-    "longer": ["training.metric=rougeL", RATE],
-    "self-critical": [*SELF, "training.reward=rougeL"],
+    "longer": [JUDGED, "training.rate=0.0001"],
     "constant": [*SELF, "training.reward=constant"],
+    "self-critical": [*SELF, "training.reward=rougeL"],
+    "minimum-risk": [*RISK, "training.reward=rougeL"],
 }
 """How training goes on."""
 
