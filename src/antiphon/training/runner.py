@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -126,6 +127,8 @@ class Local:
             # cuDNN plans attention anew for every size, and no two batches have one. What is fp32 is not to be TF32.
             torch.backends.cuda.enable_cudnn_sdp(False)
             torch.backends.cudnn.allow_tf32 = False
+            # All weights lie in one piece for the optimizer; cuDNN gathers those of its layers at each call.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
         self.twins: dict[str, Twin] = {}
         self.compiled: dict[str, Seq2Seq] = {}
 
