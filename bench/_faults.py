@@ -224,6 +224,8 @@ FAMILIES: tuple[Callable[[random.Random], Fault], ...] = (
                                  "model.tie": draw.choice(("target", "none")), "training.epochs": 3}),
     lambda draw: Fault("domain gap", **(place := pick(draw, ANY, ("multi30k", "e2e", "inflection"))),
                        settings={"training.epochs": draw.randint(3, 6)}, valid_of=ELSEWHERE[place["on"]]),
+    lambda draw: Fault("diffuse attention", **pick(draw, ("transformer",), ("icelandic", "inflection")),
+                       settings={"model.heads": draw.choice((32, 64))}),
     lambda draw: Fault("length collapse", **pick(draw, ANY, ("multi30k", "e2e")), settings=SHORT,
                        spoil=cut(draw.randint(2, 3))),
     lambda draw: Fault("repetition", **pick(draw, ANY, ("multi30k",)), settings={"training.epochs": 6},

@@ -112,8 +112,8 @@ def trained(case: Fault, root: Path, place: Path, seed: int) -> str:
     if case.vectors:
         budget["data.source.vectors"] = vectors(case.vectors, place, read(root, held.train)[: held.size], seed)
     words = [f"{key}={value}" for key, value in {**SMALL, **budget, **case.settings}.items()]
-    words += [str(files[0]), "--valid", str(files[1]), "--out", str(place / "run")]
-    command = [sys.executable, "-m", "antiphon", "train", "--task", held.task, *MACHINE, *kinds, *words]
+    given = [str(files[0]), "--valid", str(files[1]), "--out", str(place / "run"), "--task", held.task]
+    command = [sys.executable, "-m", "antiphon", "train", *given, *MACHINE, *kinds, *words]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr.strip() if done.returncode else ""
 
