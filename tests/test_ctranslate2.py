@@ -17,13 +17,15 @@ from antiphon.core.errors import BundleError, ConfigError
 from antiphon.data.corpus import Pair
 from antiphon.export.checking import check
 from antiphon.export.ctranslate2 import convert
+from antiphon.export.lighten import exports
 from antiphon.export.shortlist import shortlist
 from antiphon.export.writing import Plan, export
-from antiphon.inference.bundle import Bundle, engines_of, load
+from antiphon.inference.bundle import Bundle, engines_of, load, save
 from antiphon.inference.ctranslate2_model import MODEL, check_model
 from antiphon.inference.on_ctranslate2 import has_avx512, open_files
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.task import Task
+from commands import Call, calling  # noqa: F401
 from exports import INPUTS, answers, made, pairs
 from runs import words
 
@@ -229,3 +231,17 @@ def test_words_are_answered_alike_on_either_side_of_the_zip(tmp_path: Path) -> N
     texts = [word for word, _ in words(10, seed=8)]
     right = answers(bundle, texts, refill=True)
     assert [each[0].text for each in answers(load(tmp_path / "model.zip"), texts)] == [each[0].text for each in right]
+
+
+def test_a_search_that_it_does_not_know_is_refused_and_can_be_changed(tmp_path: Path, call: Call) -> None:
+    model = made(decoding__min_length=1)
+    with pytest.raises(ConfigError, match=r"got decoding.min_length.*--to onnx"):
+        export(model, tmp_path / "fast", pairs(), Plan("ctranslate2", "none", keep=True))
+    assert not (tmp_path / "fast").exists()
+    assert [plan.to for plan in exports(model)] == ["onnx"]
+    save(tmp_path / "model", model=model.model, task=model.task, config=model.config, card={})
+    (tmp_path / "v.tsv").write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in pairs()))
+    words_ = ("export", tmp_path / "model", tmp_path / "fast", "--data", tmp_path / "v.tsv", "min_length=0", "beam=2")
+    assert call(*words_)[0] == 0
+    decoding = load(tmp_path / "fast").config.decoding
+    assert (decoding.min_length, decoding.beam) == (0, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,7 @@ def export(
     model: str,
     out: Path,
     /,
-    *,
+    *settings: str,
     data: Annotated[str, Parameter(help="pairs to check and measure on, such as those held out; the first 500 count")],
     to: Annotated[
         Literal["ctranslate2", "onnx", "browser", "executorch"],
@@ -51,8 +52,10 @@ def export(
         A bundle or a run.
     out
         Where to write it: a folder, or one file where the name ends in .zip.
+    settings
+        How the export is to search, as key=value: beam=1 and so on; without, as the model does.
     """
-    from antiphon.cli.models import scored_pairs
+    from antiphon.cli.models import scored_pairs, searching
     from antiphon.export import browser, executorch
     from antiphon.export.writing import Plan, export_page, export_program
     from antiphon.export.writing import export as written
@@ -63,6 +66,7 @@ def export(
         raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
     bundle = load(Path(model))
     bundle = bundle.adapted(adapter) if adapter else bundle
+    bundle = replace(bundle, config=replace(bundle.config, decoding=searching(bundle.config, settings)))
     candidates = None
     if shortlist is not None:
         from antiphon.data.corpus import open_pairs

@@ -12,6 +12,7 @@ from antiphon.data.corpus import Pair
 from antiphon.export import browser, checking, ctranslate2, executorch, onnx
 from antiphon.export.checking import Checked
 from antiphon.export.shortlist import shortlist
+from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import (
     CONFIDENCE_FILE,
     WEIGHTS_FILE,
@@ -109,6 +110,11 @@ def _converted(
     config = bundle.config
     if plan.to == "ctranslate2":  # whose search is another
         config = replace(config, decoding=replace(config.decoding, refill=True, thorough=False))
+    engine = on_ctranslate2 if plan.to == "ctranslate2" else on_onnxruntime
+    if lack := engine.lacking(config.decoding):
+        do = "give the export another search, as KEY=VALUE behind the command"
+        do += ", or export it --to onnx" if plan.to == "ctranslate2" else ""
+        raise ConfigError("this engine does not search as the model does", where="export", got=lack, do=do)
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
     made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
     size = sum(map(len, files.values()))

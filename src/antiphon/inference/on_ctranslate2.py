@@ -99,14 +99,14 @@ class CTranslate2:
             return f"a source of {length:,} tokens"
         if asked.limit >= self.target_limit:
             return f"an answer of {asked.limit:,} tokens"
-        return _lacking(settings)
+        return lacking(settings)
 
     def search(
         self, asked: Sequence[Asked], settings: Decoding, *, batch_size: int, details: bool
     ) -> list[list[Hypothesis]]:
         """The `n_best` best hypotheses of each input, best first."""
         check(settings)
-        call = _Call(settings.beam or BEAM, settings.length_penalty)
+        call = _Call(settings.beam or BEAM, settings.penalty)
         told = self._told(asked, call, max(each.limit for each in asked))
         marked = [place for place, mine in enumerate(told) if any(not MARKS.isdisjoint(one.words) for one in mine)]
         self._again(asked, told, marked, replace(call, suppress=True))
@@ -171,7 +171,7 @@ class CTranslate2:
         ]
         log_probs = self._log_probs([(each, mine[place]) for each, mine, place in unsure])
         for (_, mine, place), values in zip(unsure, log_probs, strict=True):
-            score = sum(values) / max(1, len(values)) ** settings.length_penalty
+            score = sum(values) / max(1, len(values)) ** settings.penalty
             mine[place] = replace(mine[place], score=score, total=sum(values))
         found = [sorted(mine, key=lambda one: (-one.finished, -one.score))[: settings.n_best] for mine in found]
         return self._detailed(asked, found) if details else found
@@ -253,14 +253,14 @@ class _Told:
 def _distinct(told: Sequence[_Told], limit: int, settings: Decoding) -> list[Hypothesis]:
     """Those that are still different where they were cut; of a search that was not cut, the best, which come first."""
     if all(one.ended(limit) for one in told):
-        return [one.cut(limit, settings.length_penalty) for one in told[: settings.n_best]]
-    cut = [one.cut(limit, settings.length_penalty) for one in told]
+        return [one.cut(limit, settings.penalty) for one in told[: settings.n_best]]
+    cut = [one.cut(limit, settings.penalty) for one in told]
     return list({(tuple(one.tokens), one.finished): one for one in cut[::-1]}.values())[::-1]
 
 
 @cache
-def _lacking(settings: Decoding) -> str:
-    """The first of the settings that would come out otherwise than in PyTorch."""
+def lacking(settings: Decoding) -> str:
+    """The first of the settings that would come out otherwise than in PyTorch; nothing where none would."""
     wrong = {
         "decoding.sample": settings.sample,
         "decoding.groups": settings.groups > 1,

@@ -130,14 +130,7 @@ class OnnxRuntime:
 
     def lacks(self, settings: Decoding, asked: Asked) -> str:
         """What it cannot do."""
-        wrong = {
-            "decoding.sample": settings.sample,
-            "decoding.groups": settings.groups > 1,
-            "decoding.ctc": bool(settings.ctc),
-            "decoding.refill": settings.refill and (settings.beam or BEAM) > 1,
-            "required words": bool(asked.constraint.required),
-        }
-        return next((name for name, found in wrong.items() if found), "")
+        return lacking(settings) or ("required words" if asked.constraint.required else "")
 
     def search(
         self, asked: Sequence[Asked], settings: Decoding, *, batch_size: int, details: bool
@@ -295,3 +288,14 @@ def padded(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     for row, ids in enumerate(rows):
         values[row, : len(ids)] = ids
     return values
+
+
+def lacking(settings: Decoding) -> str:
+    """The first of the settings that it cannot search by; nothing where it can."""
+    wrong = {
+        "decoding.sample": settings.sample,
+        "decoding.groups": settings.groups > 1,
+        "decoding.ctc": bool(settings.ctc),
+        "decoding.refill": settings.refill and (settings.beam or BEAM) > 1,
+    }
+    return next((name for name, found in wrong.items() if found), "")
