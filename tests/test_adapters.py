@@ -19,6 +19,8 @@ from antiphon.core.batch import pad
 from antiphon.core.config import override
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.data.corpus import Pair, group_references
+from antiphon.diagnosis.report.judging import judge
+from antiphon.diagnosis.report.reading import open_run
 from antiphon.inference import bundle
 from antiphon.inference.files import CARD, dump_json, write_folder
 from antiphon.inference.predictor import Predictor
@@ -342,3 +344,14 @@ def test_commands(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"adapter copy rank 8, scale 2, {size:,} bytes; data new.tsv" in told_of
     assert Start.open(tmp_path / "run").bundle.adapters
     assert set(weights(tmp_path / "run")) == set(weights(start))
+
+
+def test_a_report_on_an_adapter_is_of_the_adapter(start: Path, tmp_path: Path) -> None:
+    run, pairs = tmp_path / "run", copies()
+    fit(pairs[8:], valid=pairs[:8], out=run, assignments={**SHORT, **NAMED, "training.rate": 0.1}, start=start)
+    [judged] = judge([open_run(run)]).judged
+    asked = [source for source, _ in pairs[:8]]
+    wanted = [[best[0].text for best in Predictor(bundle.load(run), adapter=name).predict(asked)]
+              for name in ("copy", None)]  # fmt: skip
+    assert judged.evaluation is not None
+    assert list(judged.evaluation.answers) == wanted[0] != wanted[1]

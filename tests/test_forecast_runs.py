@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.numbers import parse, spell
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference.predictor import Predictor
+from antiphon.serving.worker import practice
+from antiphon.training.distillation import Teachers
 from antiphon.training.recipes import propose
 from antiphon.training.start import fit
 from antiphon.training.statistics import Statistics
@@ -208,3 +211,24 @@ def test_the_end_is_learned(tmp_path: Path) -> None:
     found = Seq2Seq.load(tmp_path / "run").predict([source for source, _ in tests])
     off = [abs(len(answer.split()) - len(target.split())) for answer, (_, target) in zip(found, tests, strict=True)]
     assert np.mean(off) < 0.5
+
+
+def test_a_longer_horizon_is_learned_from_a_shorter_one(trained: Path, tmp_path: Path) -> None:
+    further = waves(30, ahead=20, seed=3)
+    given = {"training.threads": 1, "training.steps": 2, "training.validate_every": 2}
+    fit(further, out=tmp_path / "further", assignments=given, start=trained / "run")
+    found = Seq2Seq.load(tmp_path / "further").predict([further[0][0]])
+    assert len(found[0].split()) == 20
+
+
+def test_numbers_are_not_distilled(trained: Path) -> None:
+    with pytest.raises(ConfigError, match="are not distilled"):
+        Teachers.open([str(trained / "run")])
+
+
+def test_a_server_practises_on_more_than_a_season(trained: Path) -> None:
+    task = load(trained / "run").task
+    task = replace(task, source=replace(task.source, settings=replace(task.source.settings, season=48)))
+    example = practice(task)
+    assert example is not None
+    assert len(task.source.raw(example.source)) > 48  # type: ignore[union-attr]

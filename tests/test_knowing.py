@@ -13,7 +13,7 @@ import pytest
 
 from antiphon import Seq2Seq
 from antiphon.core.batch import PAD, UNK, Batch
-from antiphon.core.config import Data
+from antiphon.core.config import Data, override
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.batching import collate
 from antiphon.data.columns import Pair
@@ -22,10 +22,11 @@ from antiphon.data.facts import MARKS, Finder
 from antiphon.data.knowledge import Base, Fact
 from antiphon.data.report import Report
 from antiphon.data.store import prepare
+from antiphon.export.pruning import pruned
 from antiphon.inference import bundle
 from antiphon.inference.evaluate import compare, evaluate
 from antiphon.inference.knowing import by_entities, coverage
-from antiphon.inference.predictor import Predictor
+from antiphon.inference.predictor import Predictor, as_trained
 from antiphon.inference.task import ENTITIES_FILE, Task
 from antiphon.models.seq2seq import build
 from antiphon.training.reinforcement import Reward
@@ -324,3 +325,25 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
     fit(rows(), out=tmp_path / "two", assignments={**given, "training.processes": 2})
     one, two = (bundle.tensors(bundle.load(tmp_path / name).model) for name in ("one", "two"))
     assert all(np.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def test_a_run_is_judged_with_the_facts_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "base.tsv"
+    path.write_text("ada\tknows\tbea\n", encoding="utf-8")
+    for kind in ("graph", "none"):
+        found = bundle.load(saved(tmp_path / kind, kind))
+        config = override(found.config, {"data.knowledge": str(path)})
+        read = as_trained(found, config, processes=1).task.read(Pair("ada", "")).context
+        assert len(read.get("facts", "")) == (len("adaknowsbea") if kind == "graph" else 0)
+
+
+def test_a_smaller_vocabulary_keeps_the_words_of_facts(tmp_path: Path) -> None:
+    whole = bundle.load(saved(tmp_path / "m", "graph", data__source__tokenizer="whitespace"))
+    pairs = [pair for pair in open_pairs(rows(), Data()) if pair.context.get("facts", "[]") != "[]"][:4]
+    small = pruned(whole, pairs)
+    for pair in pairs:
+        facts = [each.task.read(pair).context["facts"] for each in (whole, small)]
+        words = [[each.task.source.vocabulary.tokens[number] for number in row]
+                 for each, row in zip((whole, small), facts, strict=True)]  # fmt: skip
+        assert words[0] == words[1]
+    assert small.task.source.size < whole.task.source.size

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.core.config import Config, Decoding, read
+from antiphon.core.config import Config, Decoding, override, read
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.inference.bundle import Bundle
@@ -207,6 +207,9 @@ def test_ensembles() -> None:
     other = make(target={"tokenizer": "char"})
     with pytest.raises(ConfigError, match="same vocabularies"):
         Predictor([first, other])
+    loud = replace(second, config=override(second.config, {"data.source.lowercase": True}))
+    with pytest.raises(ConfigError, match=r"need to read alike .*data.source.lowercase=False and True"):
+        Predictor([first, loud])
     with pytest.raises(ConfigError, match="no model"):
         Predictor([])
 

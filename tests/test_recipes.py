@@ -260,3 +260,19 @@ def test_steps_are_counted_in_what_is_left_of_the_frames() -> None:
     config, _ = propose(override(Config(), {"task": "speech", "data.source.kind": "speech"}), SPOKEN)
     rows = config.data.batch_tokens / 310
     assert config.training.validate_every == pytest.approx(math.ceil(config.training.epochs / 40) * 900 / rows, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "found"), [("speech", "speech", SPOKEN), ("frames", "classification", SENSED)]
+)
+def test_going_on_with_recordings_is_planned_as_recordings_are(kind: str, task: str, found: Statistics) -> None:
+    """Else a CTC head would not be trained and still be asked, and frames would count as no tokens."""
+    first, _ = propose(override(Config(), {"task": task, "data.source.kind": kind}), found)
+    opened = dataclasses.replace(first, training=Config().training)
+    config, _ = propose(override(opened, {"data.batch_tokens": None}), found, trained=True)
+    assert config.training.ctc == first.training.ctc
+    assert config.data.batch_tokens == first.data.batch_tokens
+    assert config.training.rate == first.training.rate / 2
+    assert config.training.validate_every <= first.training.validate_every
+    assert config.training.epochs <= 60
+    assert config.model == first.model

@@ -143,3 +143,12 @@ def test_the_command_on_a_real_model(tmp_path: Path, call: Call, monkeypatch: py
     values = json.loads(out)
     assert len(values["robustness"]["drops"]) == len(PERTURBATIONS)
     assert set(values["robustness"]["drops"][0]["scores"]) == {"exact"}
+
+
+def test_metrics_of_all_answers_together_are_refused_before_anything_is_answered() -> None:
+    with pytest.raises(ConfigError, match=r"compares answer by answer.*got distinct1, self_bleu"):
+        robust.check(TRANSLATION, ["distinct1", "self_bleu"])
+    robust.check(TRANSLATION, ["distinct1", "chrf"])
+    predictor = Knows(translated, TRANSLATION)
+    with pytest.raises(ConfigError, match="compares answer by answer"):
+        robustness(predictor, PAIRS, evaluate(predictor, PAIRS, ["distinct1"], bootstrap=100))

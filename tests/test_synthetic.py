@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from antiphon.__main__ import main
 from antiphon.core.config import override
-from antiphon.core.errors import ConfigError, TrainingError
+from antiphon.core.errors import ConfigError, DataError, TrainingError
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Example
 from antiphon.estimator import Seq2Seq
@@ -25,6 +26,7 @@ from antiphon.training.start import fit, resume
 from antiphon.training.synthetic import beside, distill, from_text, learn_from_text
 from antiphon.training.validation import Validator
 from runs import SMALL, Recorder, configured, light, outcome, words
+from served import listener
 from starts import QUICK, SHORT, STILL, raw
 
 TRAIN = {key: SMALL[key] for key in SMALL if key.startswith(("training.", "data.", "model.")) and "layers" not in key}
@@ -272,3 +274,16 @@ def test_options_that_make_no_sense(
     assert call("train", "pairs.tsv", "--out", "run", *more) == 2
     assert message in capsys.readouterr().err
     assert not Path("run").exists()
+
+
+def test_sources_that_are_no_text_get_no_noise(tmp_path: Path) -> None:
+    heard = listener(tmp_path / "heard")
+    (tmp_path / "more.txt").write_text(f"{tmp_path}/0.wav\n", encoding="utf-8")
+    given: dict[str, Any] = {"by": heard, "text": tmp_path / "more.txt", "side": "target", "out": tmp_path / "run"}
+    with pytest.raises(ConfigError, match="noise is for sources of text"):
+        learn_from_text([], **given, way="noise")
+    spoken = [(f"{tmp_path}/{n}.wav", "ba") for n in range(8)]
+    with suppress(DataError):  # untrained, it may say nothing that ends
+        learn_from_text(spoken, valid=spoken, **given, assignments={**SHORT, "data.source.kind": "speech"})
+    lines = [json.loads(line) for line in (tmp_path / "run.answers.jsonl").read_text().splitlines()]
+    assert all(line.get("source", f"{tmp_path}/0.wav") == f"{tmp_path}/0.wav" for line in lines)

@@ -51,7 +51,7 @@ def evaluate(
     if robust:
         from antiphon.inference.robustness import check
 
-        check(guesser.config)
+        check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
     columns = metric_names(by)
     pairs = scored_pairs(data, guesser.config)

@@ -27,8 +27,9 @@ from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.ctranslate2_model import obstacles
 from antiphon.inference.evaluate import check_metric, said
-from antiphon.inference.predictor import Predictor
+from antiphon.inference.predictor import as_trained
 from antiphon.metrics import Pooled, Score
+from antiphon.training.distillation import Teachers
 from antiphon.training.identity import differences, fingerprint_bundle
 from antiphon.training.observers import Result
 from antiphon.training.sources import HELD_OUT, write_pairs
@@ -91,7 +92,7 @@ def lighten(
     """
     given = dict(assignments or {})
     with interruptible():
-        bundle, made = load(Path(model)), _Folder(Path(out))
+        bundle, made = Teachers.open([model]).bundles[0], _Folder(Path(out))
         parts = made.begin(bundle, data, valid, given)
         # a student without a copy head cannot say what one with it expects; nor do distributions go with R-Drop
         answers = bundle.task.copy or override(Config(), given).training.r_drop
@@ -157,7 +158,7 @@ class _Folder:
 
 def exports(bundle: Bundle) -> Iterator[Plan]:
     """How a model can be exported here: for CTranslate2 with a shortlist and without, or for onnxruntime."""
-    able = not obstacles(bundle.config)
+    able = not obstacles(bundle.config) and not on_ctranslate2.lacking(replace(bundle.config.decoding, refill=True))
     if able and on_ctranslate2.present():
         yield Plan("ctranslate2", "int8")
         yield Plan("ctranslate2", "int8", candidates=())
@@ -246,7 +247,7 @@ def measured(bundle: Bundle, pairs: Sequence[Pair], metric: str) -> dict[str, An
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        predictor = Predictor(bundle, processes=1)
+        predictor = as_trained(bundle, bundle.config, processes=1)
         list(predictor.predict(pairs[::TOGETHER], details=False))
         begun = time.process_time()
         answers = [found[0] for found in predictor.predict(pairs, details=False)]

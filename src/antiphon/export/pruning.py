@@ -32,6 +32,7 @@ def pruned(bundle: Bundle, pairs: Iterable[Pair]) -> Bundle:
         example = task.encode(pair)
         for found, ids in zip(used, (example.source, example.target), strict=True):
             found.update(int(number) for number in ids)
+        used[0].update(int(number) for number in example.context.get("facts", ()))  # what a graph encoder reads
     if task.shared:
         used = (used[0] | used[1],) * 2
     kept = [sorted(number for number in found if number < len(side.vocabulary))

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from antiphon.core.config import Decoding
+from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.machine import cores
 from antiphon.core.marks import UNK
@@ -24,6 +24,7 @@ from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.engines import Asked, Engine, divided, open_engine
+from antiphon.inference.ensembles import check_together
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
 from antiphon.inference.jobs import Job, Watcher, answered, batched
 from antiphon.inference.recordings import Pieces, Whole
@@ -85,13 +86,7 @@ class Predictor:
         self.engine: Engine = exported or self._pytorch
         self.report, self.facts = Report(), Report()
         self.calibration = bundles[0].confidence if len(bundles) == 1 else None
-        for other in bundles[1:]:
-            seen = {name: getattr(self.task, name) for name in ("length", "entities", "turns")}  # each of its own data
-            same = replace(other.task, **seen).files() == self.task.files()
-            reads = [(each.knowledge, bool(each.turns)) for each in (self.task, other.task)]
-            if not same or reads[0] != reads[1]:
-                where = " and ".join(str(bundle.path) for bundle in (bundles[0], other))
-                raise ConfigError("models that answer together need the same vocabularies", where=where)
+        check_together(bundles)
         if knowledge is not None:
             self.task = replace(self.task, find=self._found(knowledge))
         if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
@@ -413,3 +408,10 @@ class Predictor:
             end = next(n for n in range(len(tokens) + 1) if pattern.search(self.task.answer(tokens[:n], extra)))
             begin = next(n for n in range(end, -1, -1) if pattern.search(self.task.answer(tokens[n:end], extra)))
             yield tuple(tokens[begin:end])
+
+
+def as_trained(bundle: Bundle, config: Config, *, processes: int | None = None) -> Predictor:
+    """Who answers as the run with this configuration learned to: by its adapter, with the facts of its file."""
+    facts = config.data.knowledge if bundle.task.knowledge != "none" else ""
+    adapter = config.model.adapter.name
+    return Predictor(bundle, processes=processes, knowledge=facts or None, adapter=adapter or None)

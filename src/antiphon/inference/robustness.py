@@ -22,7 +22,7 @@ from antiphon.data.corpus import Pair
 from antiphon.data.turns import Newest, has_mark
 from antiphon.inference import tasks
 from antiphon.inference.evaluate import Answering, Evaluation, said
-from antiphon.metrics import scoring
+from antiphon.metrics import Pooled, scoring
 from antiphon.metrics.base import Stats, digits_of
 from antiphon.metrics.significance import Comparison, paired
 from antiphon.metrics.words import words
@@ -122,7 +122,7 @@ def robustness(
     `clean` is the evaluation of the same pairs by the same predictor. Raises `ConfigError` where sources are no text.
     """
     config = predictor.config
-    check(config)
+    check(config, list(clean.scores))
     drops, left_out = list[Drop](), dict[str, str]()
     for each in PERTURBATIONS:
         why = unsuited(each, config)
@@ -134,8 +134,14 @@ def robustness(
     return Robustness(drops, left_out)
 
 
-def check(config: Config) -> None:
-    """Refuse what has no noise of these kinds, with `ConfigError`: to be known before anything is answered."""
+def check(config: Config, names: Sequence[str] | None = None) -> None:
+    """Refuse what has no noise of these kinds, with `ConfigError`: to be known before anything is answered; and metrics
+    that have no score of single answers, where none of these `names` has one."""
+    known = [scoring.get(name) for name in names or () if name.partition(":")[0] in scoring.NAMES]
+    if known and all(isinstance(metric, Pooled) for metric in known):
+        do = "add one of single answers, such as accuracy, chrf or bleu"
+        got = ", ".join(metric.name for metric in known)
+        raise ConfigError("--robust compares answer by answer, which metrics of all together cannot", got=got, do=do)
     if config.data.source.kind not in (None, "text") or config.data.target.kind == "numbers":
         do = "leave it out: recordings, films, arrays and numbers have noise of other kinds"
         raise ConfigError("--robust is for sources and targets of text", got=config.data.source.kind, do=do)

@@ -208,7 +208,8 @@ def practice(task: Task) -> Pair | None:
     draw = np.random.default_rng(1)
     if task.source.kind == "video":
         return None
-    shape: int | tuple[int, int] = 16_000 if task.source.kind == "speech" else (32, task.source.features)
+    rows = max(32, 2 * (task.source.settings.season or 1))  # a series is longer than its season
+    shape: int | tuple[int, int] = 16_000 if task.source.kind == "speech" else (rows, task.source.features)
     return Pair(written(draw.normal(0, 0.1, shape)), "", (), context)
 
 

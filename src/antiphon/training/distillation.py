@@ -119,6 +119,10 @@ class Teachers:
             raise ConfigError("training.objective=distillation needs a teacher", do=do)
         found = cls(tuple(load(Path(path)) for path in paths), tuple(paths))
         for name, bundle in zip(found.names, found.bundles, strict=True):
+            if not isinstance(bundle.task.source, Text) or not isinstance(bundle.task.target, Text):
+                do = "train the small model on the pairs themselves"
+                raise ConfigError("recordings, films, arrays and numbers are not distilled", where=name, do=do)
+        for name, bundle in zip(found.names, found.bundles, strict=True):
             found.check(bundle.task, name)
         return found
 

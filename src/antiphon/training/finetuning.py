@@ -16,6 +16,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, check_sampling
+from antiphon.data.numbers import Numbers
 from antiphon.inference import tasks
 from antiphon.inference.adapters import FREE, MOST, file_names
 from antiphon.inference.bundle import Bundle, load, tensors
@@ -148,6 +149,9 @@ class Start:
         """Its task under these settings, the settings with the sizes of its vocabularies, and what to tell of them."""
         task = Task.load(self.bundle.task.files(), config)
         task = replace(task, find=find or task.find).acquainted(pairs)
+        if isinstance(numbers := task.target, Numbers) and numbers.horizon:
+            longest = max((len(numbers.read(pair.target)) for pair in pairs), default=0)
+            task = replace(task, target=replace(numbers, horizon=max(numbers.horizon, longest)))
         if not config.data.extend:
             return task, config, []
         keys = ("data.source.vocabulary", "data.target.vocabulary")

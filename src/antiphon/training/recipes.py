@@ -28,8 +28,8 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     With `trained` the weights are those of a trained model, which is to get used to these pairs. With teachers they are
     those of a student, which is to be light.
     """
-    kind = FineTuning if trained else Student if config.training.teachers else Plan
-    if statistics.signal is not None and not trained:
+    kind: type[Plan] = Student if config.training.teachers and not trained else Plan
+    if statistics.signal is not None:
         from antiphon.training.sensing import Hearing, Watching
 
         kind = Watching if config.data.source.kind == "video" else Hearing
@@ -37,6 +37,8 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
         from antiphon.training.forecasting import Forecasting
 
         kind = Forecasting
+    if trained:
+        kind = type("Tuned", (FineTuning, kind), {})
     plan = kind(config, statistics)
     plan.task()
     for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
@@ -239,6 +241,7 @@ class Plan:
         subwords = self.config.data.target.tokenizer in ("bpe", "unigram", "word", "chinese")
         self.propose("training.metric", "chrf" if subwords else "error", "judged on real answers")
         self.propose("decoding.beam", 5, "a little better than greedy")
+        self.propose("decoding.length_penalty", 1.0, "by what a token of it is worth")
         self.propose("decoding.min_length", 0, "the model says where an answer ends")
         length = 0 if self.config.data.target.tokenizer in ("char", "byte") else self.preset.no_repeat
         reason = f"no run of {length} tokens comes twice" if length else "an answer may say a thing again"

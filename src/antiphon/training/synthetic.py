@@ -14,6 +14,7 @@ from antiphon.core.config import Config, Data, override
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
 from antiphon.data.knowledge import fingerprint as digest_of
+from antiphon.data.modalities import Text
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.synthesis import Made, Making, synthesize
@@ -97,9 +98,13 @@ def learn_from_text(
         given.setdefault("data.mix_tag", TAG)
     config = settings(taught(given), Start.open(start) if start is not None else None)
     _free(Path(out))
+    read = side == "source" or isinstance(load(Path(by)).task.source, Text)
+    usual: Way = "noise" if side == "target" and read else "beam"
+    if way == "noise" and not read:
+        raise ConfigError("noise is for sources of text", where=by, got="noise", do="take beam or sample")
     with interruptible():
-        made = from_text([by], text, beside(Path(out)), side, way or ("beam" if side == "source" else "noise"),
-                         seed=config.training.seed, progress=progress, knowledge=config.data.knowledge)  # fmt: skip
+        made = from_text([by], text, beside(Path(out)), side, way or usual, seed=config.training.seed,
+                         progress=progress, knowledge=config.data.knowledge)  # fmt: skip
     _tell(observers, made.lines())
     return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command, start=start,
                mix=open_pairs(made.path, Data()))  # fmt: skip

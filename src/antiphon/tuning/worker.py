@@ -145,11 +145,12 @@ def _judge(result: Result, judge: Path) -> None:
     from antiphon.inference.bundle import load
     from antiphon.inference.evaluate import evaluate
     from antiphon.inference.forced import LIKELIHOODS
-    from antiphon.inference.predictor import Predictor
+    from antiphon.inference.predictor import as_trained
 
     if result.bundle is None:
         raise TrainingError("the training gave no model", where=result.out, do="give it more steps, or more minutes")
-    predictor, metric = Predictor(load(result.bundle), processes=1), result.metric
+    bundle, metric = load(result.bundle), result.metric
+    predictor = as_trained(bundle, bundle.config, processes=1)
     pairs = group_references(open_pairs(judge, predictor.config.data))
     forced = metric in [each.name for each in LIKELIHOODS]
     found = evaluate(predictor, pairs, [] if forced else [metric], bootstrap=0)

@@ -18,7 +18,7 @@ from antiphon.data.columns import Pair
 from antiphon.diagnosis.doctor.material import Material
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.forced import forced_rows
-from antiphon.inference.predictor import Predictor
+from antiphon.inference.predictor import as_trained
 
 SETTINGS = ("beam", "length_penalty", "coverage_penalty", "no_repeat", "min_length", "max_length", "sample",
             "temperature", "groups", "refill")  # fmt: skip
@@ -58,7 +58,7 @@ class Answers:
     def by(self, settings: Decoding) -> list[str]:
         """The answers of one search."""
         if settings not in self.found:
-            predictor = Predictor(self.bundle, processes=1)
+            predictor = as_trained(self.bundle, self.material.record.config, processes=1)
             found = predictor.predict(self.pairs, settings=settings, details=False)
             self.found[settings] = [answers[0].text if answers else "" for answers in found]
         return self.found[settings]

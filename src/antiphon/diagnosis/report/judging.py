@@ -15,7 +15,7 @@ from antiphon.diagnosis.report.reading import Run
 from antiphon.inference.breakdown import Worst, best_answers
 from antiphon.inference.bundle import load
 from antiphon.inference.evaluate import Evaluation, compare, evaluate, of_numbers
-from antiphon.inference.predictor import Predictor
+from antiphon.inference.predictor import Predictor, as_trained
 from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled
 from antiphon.metrics.significance import Comparison
@@ -112,7 +112,7 @@ def _frequencies(train: Corpus | None) -> dict[str, int] | None:
 
 def _judged(run: Run, pairs: Sequence[Pair], frequencies: dict[str, int] | None) -> Judged:
     try:
-        predictor = Predictor(load(run.path))
+        predictor = as_trained(load(run.path), run.config)
     except AntiphonError as error:
         return Judged(why=f"the run has no model yet: {error}")
     found = evaluate(predictor, pairs, frequencies=frequencies)
