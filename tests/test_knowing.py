@@ -347,3 +347,21 @@ def test_a_smaller_vocabulary_keeps_the_words_of_facts(tmp_path: Path) -> None:
                  for each, row in zip((whole, small), facts, strict=True)]  # fmt: skip
         assert words[0] == words[1]
     assert small.task.source.size < whole.task.source.size
+
+
+def test_models_are_compared_drawn_and_asked_for_pairs_with_a_file_of_facts(
+    run: Path, tmp_path: Path, call: Call
+) -> None:
+    pairs, texts = tmp_path / "pairs.tsv", tmp_path / "texts.txt"
+    pairs.write_text("ada\tada knows bea\nada?\tbea\n", encoding="utf-8")
+    texts.write_text("ada\nada?\n", encoding="utf-8")
+    plain, facts = saved(tmp_path / "plain", "none"), ("--knowledge", run / "base.tsv")
+    assert call("compare", run / "run", plain, pairs, *facts, "--metrics", "chrf")[0] == 0
+    code, _, error = call("compare", plain, plain, pairs, *facts)
+    assert (code, "no model here reads facts" in error) == (2, True)
+    assert "facts that the model wants are missing" in call("compare", run / "run", plain, pairs)[2]
+    words = ("--out", tmp_path / "sweep.json.html", "--temperatures", "1", "beam=1")
+    assert call("sweep", run / "run", plain, pairs, *facts, *words)[0] == 0
+    made = ("synthesize", run / "run", texts, "--out", tmp_path / "made.jsonl")
+    assert "facts that the model wants are missing" in call(*made)[2]
+    assert "2 x answer without an end" in call(*made, *facts)[2], "it is hardly trained, but it was asked with facts"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from antiphon.cli.evaluate import MetricNames
+from antiphon.cli.models import Knowledge
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def compare(
     old: Annotated[
         str | None, Parameter(help="pairs that A was made for: shows what B has gained on DATA and forgotten of these")
     ] = None,
+    knowledge: Knowledge = None,
     json: Annotated[bool, Parameter(help="with --old: write everything as JSON")] = False,
 ) -> None:
     """Score two models on the same pairs, and test each difference (paired bootstrap, approximate randomization).
@@ -44,11 +46,15 @@ def compare(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import metric_names, predictor
+    from antiphon.cli.models import metric_names, predictor, reads_facts
 
     if json and old is None:
         raise ConfigError("there is JSON of gain and forgetting alone", where="--json", do="give --old PAIRS as well")
-    models = predictor(a), predictor(b, adapter=adapter)
+    first, second = reads_facts(a, b) if knowledge else (False, False)
+    models = (
+        predictor(a, knowledge=knowledge if first else None),
+        predictor(b, knowledge=knowledge if second else None, adapter=adapter),
+    )
     names = a, f"{b} --adapter {adapter}" if adapter else b
     wanted = metric_names(metrics)
     found = _evaluated(models, data, wanted, settings)

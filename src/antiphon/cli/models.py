@@ -51,6 +51,16 @@ def predictor(
     return found
 
 
+def reads_facts(*names: str) -> list[bool]:
+    """Which of these models read facts. Raises `ConfigError` where none does: there would be no use for a file."""
+    from antiphon.inference.bundle import load
+
+    found = [load(Path(model_paths(name)[0])).task.knowledge != "none" for name in names]
+    if not any(found):
+        raise ConfigError("no model here reads facts", where="--knowledge", got=", ".join(names), do="leave it out")
+    return found
+
+
 def model_paths(names: str) -> list[str]:
     """The model that a path names, or several with commas between."""
     return [names] if Path(names).exists() else names.split(",")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import Backward
+from antiphon.cli.models import Backward, Knowledge
 
 if TYPE_CHECKING:
     from antiphon.core.config import Decoding
@@ -29,6 +29,7 @@ def sweep(
     temperatures: Annotated[str, Parameter(help="with commas between")] = "0.5,0.6,0.7,0.8,0.9,1,1.1,1.2",
     quality: Annotated[str, Parameter(help="the metric against the references")] = "bleu:2",
     backward: Backward = None,
+    knowledge: Knowledge = None,
 ) -> None:
     """Draw quality against variety of models over a range of temperatures, with 95 % intervals; beam and MMI beside.
 
@@ -48,7 +49,7 @@ def sweep(
         raise ConfigError("a plot is .html, .png or .svg", where="--out", got=out)
     drawing.check()
     data, points = paths[-1], list[Any]()
-    for point in _points(paths[:-1], data, settings, _numbers(temperatures), quality, backward):
+    for point in _points(paths[:-1], data, settings, _numbers(temperatures), quality, backward, knowledge):
         print(line(point), flush=True)
         points.append(point)
     about = {"command": shlex.join(["antiphon", *sys.argv[1:]]), "data": Path(data).name, "quality": quality}
@@ -71,15 +72,23 @@ def _numbers(words: str) -> list[float]:
 
 
 def _points(
-    models: list[str], data: str, settings: list[str], temperatures: list[float], quality: str, backward: str | None
+    models: list[str],
+    data: str,
+    settings: list[str],
+    temperatures: list[float],
+    quality: str,
+    backward: str | None,
+    knowledge: str | None,
 ) -> Iterable[Point]:
-    from antiphon.cli.models import predictor, scored_pairs, searching
+    from antiphon.cli.models import predictor, reads_facts, scored_pairs, searching
     from antiphon.inference import sweep as sweeping
 
     sweeping.check(temperatures, quality)
     # All of them first: a sweep takes long, and a mistake ends it.
-    opened = [predictor(model) for model in models]
-    ranking = [predictor(model, backward) if backward else None for model in models]
+    facts = [knowledge if reads else None for reads in reads_facts(*models)] if knowledge else [None] * len(models)
+    opened = [predictor(model, knowledge=each) for model, each in zip(models, facts, strict=True)]
+    ranking = [predictor(model, backward, each) if backward else None
+               for model, each in zip(models, facts, strict=True)]  # fmt: skip
     searches: list[Decoding] = [searching(plain.config, settings) for plain in opened]
     pairs: list[Pair] = scored_pairs(data, opened[0].config)
     yield sweeping.people(pairs)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from antiphon.cli.models import Knowledge
 from antiphon.cli.settings import assignments
 
 Ways = Literal["beam", "sample", "noise"]
@@ -26,6 +27,7 @@ def synthesize(
     way: Annotated[
         Ways, Parameter(help="the best answer, a drawn one, or the best with noise on the source", show_default=True)
     ] = "beam",
+    knowledge: Knowledge = None,
 ) -> int:
     """Make pairs of text: a model answers each line, and its answer becomes the target, or the source, of a pair.
 
@@ -49,7 +51,8 @@ def synthesize(
     chosen = assignments(settings, "decoding")
     try:
         with answering(console) as progress, interruptible():
-            made = from_text(model_paths(model), text, out, as_, way, decoding=chosen, progress=progress)
+            made = from_text(model_paths(model), text, out, as_, way, decoding=chosen, progress=progress,
+                             knowledge=knowledge or "")  # fmt: skip
     except Stopped as error:
         return stopped(console, error)
     for line in made.lines():
