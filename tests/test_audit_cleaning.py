@@ -134,3 +134,29 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is there already"):
         clean(result, str(tmp_path / "c.tsv"))
     assert not (tmp_path / "c.tsv").exists()
+
+
+def test_a_target_among_several_is_moved_back_to_where_it_was(tmp_path: Path) -> None:
+    sources, targets = sentences(800)
+    values = [{"source": source, "references": [target]} for source, target in
+              zip(sources, targets[:300] + targets[301:] + targets[300:301], strict=True)]  # fmt: skip
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    done = clean(audit(str(path)), str(tmp_path / "b.jsonl"))
+    assert done.changed > 400
+    rows = [json.loads(line) for line in done.files[0].read_text().splitlines()]
+    assert all(set(row) == {"source", "references"} for row in rows)
+    right = dict(zip(sources, targets, strict=True))
+    assert sum(row["references"] == [right[row["source"]]] for row in rows) > 0.99 * len(rows)
+
+
+def test_a_target_beside_references_goes_alone(tmp_path: Path) -> None:
+    values = [{"source": a, "target": b, "references": [f"{b} ja"], "turns_of": [b]} for a, b in
+              zip(SOURCES[:40], TARGETS[:40], strict=True)]  # fmt: skip
+    values[5]["target"] = SOURCES[5]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    done = clean(audit(str(path)), str(tmp_path / "b.jsonl"))
+    rows = [json.loads(line) for line in done.files[0].read_text().splitlines()]
+    assert rows[5] == {"source": SOURCES[5], "references": values[5]["references"], "turns_of": values[5]["turns_of"]}
+    assert rows[6] == values[6]

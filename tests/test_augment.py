@@ -16,7 +16,7 @@ from antiphon.data import augment
 from antiphon.data.augment import MASK, REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.corpus import Pair
 from antiphon.data.noise import BESIDE
-from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
+from antiphon.data.tokenizers import Char, Label, Tokenizer, Whitespace
 from antiphon.inference.task import Task
 from antiphon.training.start import fit, resume
 from runs import Recorder, configured, light, outcome, prepared, words
@@ -327,3 +327,25 @@ def test_other_bad_settings_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
         made(synonyms="wordnet")
     with pytest.raises(ConfigError, match="cannot be read"):
         made(synonyms=str(tmp_path))
+
+
+def test_classes_stay_classes() -> None:
+    pairs = [
+        Pair(f"{word} film", name) for word in ("good", "bad", "fine", "poor") for name in ("positive", "negative")
+    ]
+    for settings in ({"switchout": 1.0}, {"reverse": "both", "reverse_rate": 1.0}):
+        changed = augment.learn(pairs, Data(augment=Augment(share=1.0, **settings)), Whitespace(), Label(), ())  # type: ignore[arg-type]
+        assert changed is not None
+        targets = {changed(pair, seed).target for pair in pairs for seed in range(20)}
+        assert targets == {"positive", "negative"}
+
+
+@pytest.mark.parametrize("too_long", ["truncate", "skip", "error"])
+def test_pairs_of_two_that_are_too_long_are_not_made(too_long: str, tmp_path: Path) -> None:
+    rows = [(f"a{n} b{n} c{n} d{n} e{n} .", f"A{n} B{n} C{n} D{n} E{n} .") for n in range(60)]
+    given = {"training.steps": 1, "training.threads": 1, "training.processes": 1, "model.width": 16,
+             "data.source.tokenizer": "word", "data.target.tokenizer": "word", "data.source.max_length": 9,
+             "data.augment.robust": True, "data.too_long": too_long}  # fmt: skip
+    seen = Recorder()
+    fit(rows, out=tmp_path / "run", task="translation", assignments=given, observers=[seen])
+    assert any("0 pairs of two in a row" in note.text for note in seen.notes)

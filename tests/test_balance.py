@@ -12,7 +12,7 @@ from antiphon.core.config import Data
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.balance import MOST, Groups, allotted, balanced, table
 from antiphon.data.batching import epoch_plan
-from antiphon.data.corpus import Pair
+from antiphon.data.corpus import Pair, open_pairs
 from antiphon.data.store import Example, Store, join, prepare
 from antiphon.training.start import fit, resume
 from runs import SMALL, Recorder, light, outcome, words
@@ -108,3 +108,13 @@ def test_a_balanced_run_tells_its_groups_and_resumes_exactly(tmp_path: Path) -> 
     assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
     with pytest.raises(ConfigError, match=r"data\.temperature must be above 0"):
         fit(rows, out=tmp_path / "no", assignments={**settings, "data.temperature": 0})
+
+
+def test_a_column_that_is_balanced_need_not_be_named_among_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("word\tpron\tlang\na\tA\tx\nb\tB\ty\n")
+    (tmp_path / "a.jsonl").write_text('{"word": "a", "pron": "A", "lang": "x", "other": "1"}\n')
+    data = Data(columns=("word", "pron"), balance="lang")
+    for name in ("a.tsv", "a.jsonl"):
+        assert next(iter(open_pairs(tmp_path / name, data))).context == {"lang": "x"}
+    (tmp_path / "b.tsv").write_text("word\tpron\na\tA\n")  # to evaluate on, nothing is balanced
+    assert next(iter(open_pairs(tmp_path / "b.tsv", data))).context == {}

@@ -30,7 +30,7 @@ def validation(number: int, value: float, answer: str, *, best: bool = True) -> 
 
 
 def events() -> Iterator[tuple[str, object]]:
-    yield "started", Started(Path("run"), 1234567, 5000, 100, 100, None, 30, 1.0, "error", None, 1, 2, "cpu")
+    yield "started", Started(Path("run"), 1234567, 5000, 100, 100, None, 30, 1.0, "error", None, 0.0, 1, 2, "cpu")
     yield "step", step(10, 3.0)
     yield "validated", validation(10, 90.0, "JH IH N")
     yield "noted", Note("skip", "step 15: the loss was not finite", 15)

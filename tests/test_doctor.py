@@ -12,7 +12,7 @@ from rich.console import Console
 
 from antiphon.cli.bedside import LAST, Bedside
 from antiphon.cli.prescription import report
-from antiphon.core.errors import TrainingError
+from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.data.columns import Pair
 from antiphon.diagnosis.cases import Case
 from antiphon.diagnosis.data import audit
@@ -26,6 +26,7 @@ from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
 from corpora import sentences, write_pairs
 from runs import Recorder, light, listing, words
+from starts import QUICK
 
 SMALL = {
     "training.threads": 1, "training.processes": 1, "model.encoder.kind": "gru", "model.decoder.kind": "gru",
@@ -231,3 +232,20 @@ def test_what_the_audit_finds_is_a_cause(tmp_path: Path) -> None:
     clean = write_pairs(tmp_path / "c.tsv", sources, targets)
     told = {each.kind: AUDITED[each.kind][1](each) for each in audit(str(clean)).findings if each.kind in AUDITED}
     assert all(confidence < 0.5 for confidence in told.values())
+
+
+def test_a_run_of_pairs_in_memory_with_chosen_columns_is_cured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
+    rows = [{"word": source, "said": target, "of": "x"} for source, target in words(80)]
+    given = {**QUICK, "training.steps": 8, "training.validate_every": 4, "data.columns": ("word", "said", "of")}
+    fit(rows, out=tmp_path / "run", assignments=given)
+    finding = Finding("rate too low", 0.9, "", (Evidence(""),), "", {"training.rate": 0.01})
+    result = curing.cure(tmp_path / "run", finding, tmp_path / "cured")
+    assert load(result.out).config.training.rate == 0.01
+
+
+def test_experiments_are_for_fresh_weights(slow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
+    fit(words(40), out=tmp_path / "on", assignments={**QUICK, "training.steps": 2}, start=slow)
+    with pytest.raises(ConfigError, match="this run went on from a model"):
+        Case.open(tmp_path / "on")

@@ -17,8 +17,9 @@ import torch
 from antiphon import Seq2Seq
 from antiphon.__main__ import main
 from antiphon.core.config import Training, override
-from antiphon.core.errors import BundleError, DataError
+from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.corpus import Pair
+from antiphon.diagnosis.doctor import examine
 from antiphon.inference import bundle
 from antiphon.inference.lengths import LengthModel
 from antiphon.models.seq2seq import build
@@ -28,6 +29,7 @@ from antiphon.training.recipes import propose
 from antiphon.training.start import fit, resume
 from antiphon.training.statistics import Statistics
 from antiphon.training.validation import Validator
+from forecasts import waves
 from runs import Recorder, configured, light, outcome, words
 from starts import (
     FAMILIES,
@@ -253,3 +255,18 @@ def test_the_estimator_goes_on_from_a_path_or_a_model(start: Path) -> None:
     for origin in (start, Seq2Seq.load(start)):
         model = Seq2Seq(settings=STILL, verbose=False).fit(copies(), start=origin)
         assert model.predict(inputs) == Seq2Seq.load(start).predict(inputs)
+
+
+def test_a_reference_that_is_too_long_is_left_out_with_its_pair_kept(tmp_path: Path) -> None:
+    rows = [{"source": word, "references": [back, back * 20]} for word, back in words(40)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {**SHORT, "data.too_long": "skip", "data.target.max_length": 20, "data.target.tokenizer": "char"}
+    fit(path, out=tmp_path / "run", assignments={**given, "training.steps": 2, "training.validate_every": 2})
+    found = examine(tmp_path / "run")
+    assert found.looked_at
+
+
+def test_numbers_are_not_judged_by_what_tokens_have(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.metric: numbers have no tokens to count \(got perplexity\)"):
+        fit(waves(30), out=tmp_path / "run", task="forecasting", assignments={"training.metric": "perplexity"})

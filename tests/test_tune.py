@@ -13,6 +13,8 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from antiphon.core.errors import AntiphonError, ConfigError, TrainingError
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle, tasks
 from antiphon.training import recipes
-from antiphon.training.observers import read_log
+from antiphon.training.observers import Started, read_log
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
 from antiphon.training.statistics import Statistics
 from antiphon.tuning.crew import Job
@@ -32,6 +34,7 @@ from antiphon.tuning.finals import Final, Gain, gain
 from antiphon.tuning.search import Trials
 from antiphon.tuning.study import Spec, Study, lock
 from antiphon.tuning.tune import Budget, Outcome, toml, tune
+from antiphon.tuning.worker import Reporter
 from commands import Call, calling, refused  # noqa: F401
 from runs import words
 from searches import BUDGET, FIXED, killed, program, same, study_of, table
@@ -333,3 +336,11 @@ def test_a_search_of_minutes_ends_in_time_and_gives_each_training_its_share(data
     assert outcome.trials[0].state == "done"
     assert outcome.best is not None
     assert bundle.load(outcome.out / "best").config.training.minutes == pytest.approx(0.025)
+
+
+def test_progress_goes_on_where_a_trial_goes_on() -> None:
+    line = SimpleNamespace(tell=lambda what, **values: told.append(values), stopping=False)
+    told: list[dict[str, Any]] = []
+    reporter = Reporter(line)  # type: ignore[arg-type]
+    reporter.started(Started(Path("run"), 1, 2, 3, 4, None, None, 10.0, "loss", 500, 360.0, 1, 1, "cpu"))
+    assert reporter._progress(500) == pytest.approx(0.6, abs=0.01)

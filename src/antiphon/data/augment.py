@@ -113,7 +113,8 @@ def _kinds(settings: Augment, ours: Side, theirs: Side, table: Synonyms | None) 
 @dataclass(frozen=True)
 class Side:
     """The units of one side: characters where it is cut into these or into bytes, or has no spaces; jieba's words where
-    it is cut so; else what white space parts. `known` are those of training, `totals` their running counts."""
+    it is cut so, whole labels; else what white space parts. `known` are those of training, `totals` their counts, each
+    with those before."""
 
     units: Tokenizer
     spaced: bool
@@ -127,7 +128,7 @@ class Side:
         looked = list(islice(iter(texts), SPACED))
         spaced = 2 * sum(len(text.split()) > 1 for text in looked) > len(looked)
         units: Tokenizer = Whitespace() if spaced and tokenizer.kind not in ("char", "byte") else Char()
-        units = tokenizer if tokenizer.kind == "chinese" else units
+        units = tokenizer if tokenizer.kind in ("chinese", "label") else units
         counts = count_tokens(units, texts)
         ranked = sorted(((-count, unit) for unit, count in counts.items() if unit.strip()))[:MOST_UNITS]
         letters = Counter[str]()

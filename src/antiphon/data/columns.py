@@ -161,8 +161,10 @@ def _named(settings: Data, need_target: bool) -> Reader:
         accepted = [_inline(value, "target") for name in (target, more) if name is not None
                     for value in _listed(values[name])]  # fmt: skip
         taken = {source, target, more}
-        names = (*columns[2:], *settings.context) if columns else tuple(name for name in values if name not in taken)
-        for name in (*columns[2:], *settings.context):
+        asked = (*columns[2:], *settings.context)
+        names = asked if columns else tuple(name for name in values if name not in taken)
+        names += (settings.balance,) if columns and settings.balance in values else ()  # of training pairs alone
+        for name in asked:
             if name not in values:
                 raise Odd(f"has no column {name}")
         context = {name: values[name] for name in (*names, *([facts] if source == facts and facts else []))}
@@ -230,6 +232,7 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
     rest += [place for place in chosen[:1] if header and titles[place].lower() in COLUMNS]
     _check_places(chosen, len(first), place, need_target)
     wanted = [_place(name, titles, place) for name in settings.context]
+    wanted += [titles.index(settings.balance)] if settings.balance in titles else []  # of training pairs alone
     context = {titles[spot]: spot for spot in (*chosen[2:], *rest, *wanted)}
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
 

@@ -23,7 +23,7 @@ from antiphon.inference.task import Task
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.observers import Audience, Observer, StepEvent, ValidationEvent
 from antiphon.training.sources import Sources
-from antiphon.training.start import finder, read_run
+from antiphon.training.start import finder, fitted, read_run
 from antiphon.training.trainer import train
 
 PAIRS, HELD_OUT, TOKENS = 2000, 100, 2048
@@ -75,10 +75,13 @@ class Case:
 
     @classmethod
     def open(cls, run: Path) -> Case:
-        """Read the run and its data. Raises `AntiphonError` where either is gone, or the run trained an adapter."""
+        """Read the run and its data. Raises `AntiphonError` where either is gone, or the run began with a model."""
         config, facts = read_run(run)
         if config.model.adapter.name:
             raise ConfigError("experiments are for whole models, and this run trained an adapter", where=run,
+                              do="try them on the run that it was trained from")  # fmt: skip
+        if "start" in facts:
+            raise ConfigError("experiments train fresh weights, and this run went on from a model", where=run,
                               do="try them on the run that it was trained from")  # fmt: skip
         trained = (run / "best").exists() or not Checkpoints(run).all()
         bundle = load(run if trained else Checkpoints(run).all()[0])
@@ -143,7 +146,7 @@ def _fitting(pairs: Any, task: Task, most: int) -> list[Pair]:
     for pair in chosen:
         with suppress(TooLong):
             task.encode(pair)
-            found.append(pair)
+            found.append(fitted(pair, task))
         if len(found) == most:
             break
     return found

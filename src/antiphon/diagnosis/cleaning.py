@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.errors import ConfigError, DataError
-from antiphon.data.columns import TURNS, Pair
+from antiphon.data.columns import REFERENCES, TARGETS, TURNS, Pair
 from antiphon.data.corpus import kind_of_table
 from antiphon.data.report import Report
 from antiphon.diagnosis.damage import repaired
@@ -198,13 +198,17 @@ def _target_place(texts: Texts) -> Any:
             break
         if row.number in targets:
             items = row.values.items() if isinstance(row.values, Mapping) else enumerate(row.values)
-            found.update(key for key, value in items if value == targets[row.number])
+            found.update(key for key, value in items if targets[row.number] in _listed(value))
     return found.most_common(1)[0][0] if found else 1
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _set(values: Any, place: Any, target: str) -> Any:
     if isinstance(values, dict):
-        return {**values, place: target}
+        return {**values, place: [target] if isinstance(values.get(place), list) else target}
     return [target if number == place else value for number, value in enumerate(values)]
 
 
@@ -218,7 +222,10 @@ def _each(values: Any, kinds: frozenset[str]) -> Any:
 
 
 def _without(values: Any, targets: set[str]) -> Any:
-    """The row without some of its several targets."""
-    if isinstance(values, dict):
-        return {key: _without(value, targets) for key, value in values.items()}
-    return [value for value in values if value not in targets] if isinstance(values, list) else values
+    """The row without some of its several targets, which a table of lists cannot have."""
+    if not isinstance(values, dict):
+        return values
+    said = [key for key in values if key.lower() in (*TARGETS, *REFERENCES)]
+    left = {key: [each for each in values[key] if each not in targets] for key in said if isinstance(values[key], list)}
+    gone = [key for key in said if isinstance(values[key], str) and values[key] in targets]
+    return {key: value for key, value in {**values, **left}.items() if key not in gone}

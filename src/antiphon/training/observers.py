@@ -47,6 +47,8 @@ class Started:
     metric: str
     resumed: int | None
     """The step it goes on from; None for a fresh run."""
+    seconds: float
+    """Of training before, where it goes on."""
     processes: int
     threads: int
     """Of each process."""

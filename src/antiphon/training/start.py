@@ -281,6 +281,8 @@ def _more(config: Config, task: Task, pairs: Corpus, audience: Audience) -> list
     limits = [side.max_length or math.inf for side in (config.data.source, config.data.target)]
 
     def fits(pair: Pair) -> bool:
+        if not _fits(pair, task):
+            return False
         example = task.encode(pair)
         return len(example.source) < limits[0] and len(example.target) < limits[1]
 
@@ -332,7 +334,21 @@ def _fitting(pairs: Iterable[Pair], task: Task, report: Report) -> Iterator[Pair
                 raise
             report.add(f"skipped: {error.what}", example=pair.source)
             continue
-        yield pair
+        yield fitted(pair, task)
+
+
+def fitted(pair: Pair, task: Task) -> Pair:
+    """A pair that the task can encode, with those of its references that it can encode too."""
+    return replace(pair, references=tuple(text for text in pair.references if _fits(replace(pair, target=text), task)))
+
+
+def _fits(pair: Pair, task: Task) -> bool:
+    """Whether the task can encode the pair, which nobody gave it as it is."""
+    try:
+        task.encode(pair)
+    except TooLong:
+        return False
+    return True
 
 
 class Stopped(BaseException):

@@ -162,7 +162,7 @@ class Trainer:
         self.audience.tell("started", Started(
             self.out, parameters, len(self.store), self.valid_pairs, self.budget.epoch_steps, settings.steps,
             settings.epochs, settings.minutes, self.validator.metric, self.state.step if found else None,
-            self.state.processes, self.state.threads, str(self.runner.device),
+            self.state.seconds, self.state.processes, self.state.threads, str(self.runner.device),
         ))  # fmt: skip
         for choice in (self.runner.split, self.arithmetic):
             if choice.reason:

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from antiphon import metrics
 from antiphon.core.config import Config, Decoding
+from antiphon.core.errors import ConfigError
 from antiphon.data.corpus import Pair, group_references
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.evaluate import check_metric, said
+from antiphon.inference.evaluate import check_metric, of_numbers, said
 from antiphon.inference.forced import LIKELIHOODS, likelihoods, teacher_forced
 from antiphon.inference.predictor import Answer, Predictor
 from antiphon.inference.rerank import ranker
@@ -61,6 +62,9 @@ class Validator:
         self.order = sorted(range(len(self.answered)), key=lambda row: len(self.answered[row].source))
         for metric in self.metrics.values():
             check_metric(metric, config)
+        if of_numbers(config) and self.metric in FORCED and self.metric != "loss":
+            do = "take mae, rmse, mase, crps or loss"
+            raise ConfigError("numbers have no tokens to count", where="training.metric", got=self.metric, do=do)
         ranker(config.decoding, None)  # what is wrong with decoding.risk is said before training, not after
         self.settings = quick(config.decoding)
         self.batches = [task.batch(rows) for rows in bunches(pairs, config.data.batch_tokens or 4096)]

@@ -71,7 +71,7 @@ class Reporter(Observer):
 
     def started(self, event: Started) -> Answer:
         """Sizes and budgets."""
-        self.limits = event
+        self.limits, self.begun = event, time.monotonic() - event.seconds
         self.line.tell("started", parameters=event.parameters, resumed=event.resumed)
         return None
 

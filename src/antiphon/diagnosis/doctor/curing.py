@@ -69,8 +69,10 @@ def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (
         do = "add these settings to its command: " + " ".join(f"{key}={value}" for key, value in finding.cure.items())
         raise TrainingError("what began with another model or other data is not trained anew", where=run, do=do)
     train, valid = _files(sources, sources.train), _files(sources, sources.valid)
-    return fit(train, valid=valid, out=out, assignments=settings(record.config, finding.cure), observers=observers,
-               command=command)  # fmt: skip
+    given = settings(record.config, finding.cure)
+    if {"train", "valid"} & set(sources.copied):  # a copy of pairs has no columns to choose
+        given.pop("data.columns", None)
+    return fit(train, valid=valid, out=out, assignments=given, observers=observers, command=command)
 
 
 def _files(sources: Sources, names: Sequence[str]) -> str | None:

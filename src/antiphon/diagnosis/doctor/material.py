@@ -131,8 +131,15 @@ class Material:
     @cached_property
     def asked(self) -> list[Pair]:
         """Some held-out pairs, spread evenly, each source once with all its references."""
-        pairs = list(group_references(self.parts[1]))
+        pairs = [pair for pair in group_references(self.parts[1]) if self._fits(pair)]
         return pairs[:: -(-len(pairs) // ASKED)] if pairs else []
+
+    def _fits(self, pair: Pair) -> bool:
+        """Whether training had it: what is too long may have been left out."""
+        try:
+            return self.bundle is None or self.bundle.task.encode(pair) is not None
+        except TooLong:
+            return False
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
