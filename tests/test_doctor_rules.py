@@ -122,6 +122,15 @@ def test_what_is_in_the_files_is_no_symptom() -> None:
     assert found[0].confidence == 0.97
 
 
+def test_exploding_gradients_of_plain_descent_want_another_optimizer_too() -> None:
+    norms = [0.5 if n % 9 else 900.0 for n in range(STEPS)]
+    clipped = {"training.clip": 1.0}
+    other = {"training.optimizer": "adamw", "training.rate": None}
+    for optimizer, cure in (("adamw", clipped), ("sgd", clipped | other)):
+        found = examine_live(patient(falling(), norms=norms, training__clip=0, training__optimizer=optimizer))
+        assert next(each for each in found if each.cause == "exploding gradients").cure == cure
+
+
 def test_heads_of_a_few_numbers_are_why_attention_is_spread() -> None:
     learning = [looking(entropy=0.9)[0], {"kind": "loss", "step": 400, "train": 1.0, "valid": 1.0, "shuffled": 4.0}]
     found = {heads: examine_live(patient(probes=learning, model__width=64, model__heads=heads)) for heads in (4, 64)}
