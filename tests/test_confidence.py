@@ -15,6 +15,7 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import BundleError, ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
+from antiphon.inference.answer import nothing
 from antiphon.inference.calibration import calibrate
 from antiphon.inference.confidence import (
     FEATURES,
@@ -30,6 +31,7 @@ from antiphon.inference.confidence import (
 )  # fmt: skip
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.recordings import Pieces
 from antiphon.training.start import fit as fit_run
 from commands import Call, calling  # noqa: F401
 from runs import SMALL, light, words
@@ -237,3 +239,10 @@ def test_the_estimator(run: Path, tmp_path: Path) -> None:
     model.save(tmp_path / "model.zip")
     [[answer]] = Seq2Seq.load(tmp_path / "model.zip").predictor.predict(["abc"])
     assert answer.confidence is not None
+
+
+def test_a_recording_of_several_pieces_is_abstained_from_as_a_whole() -> None:
+    said, withheld = replace(nothing(""), text="first half"), replace(nothing(""), text="", abstained=True)
+    found = Pieces.__new__(Pieces)._joined([said, withheld], [0.0, 1.0])
+    assert (found.text, found.abstained) == ("", True)
+    assert Pieces.__new__(Pieces)._joined([said, said], [0.0, 1.0]).text == "first half first half"

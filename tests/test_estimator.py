@@ -6,11 +6,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 
 from antiphon import AntiphonError, Seq2Seq
+from antiphon.core.config import Data
 from antiphon.core.errors import ConfigError, DataError
-from antiphon.estimator import DEFAULTS
+from antiphon.data.corpus import open_pairs
+from antiphon.estimator import DEFAULTS, _on_disk
 
 PAIRS = [(" ".join(str(number)), " ".join(reversed(str(number)))) for number in range(100, 400)]
 SETTINGS = {
@@ -140,3 +144,44 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         Seq2Seq(settings={"model.widht": 3}, verbose=False).fit(PAIRS)
     with pytest.raises(DataError, match="no pair"):
         Seq2Seq(verbose=False).fit([])
+
+
+@pytest.mark.parametrize("labels", [[1, 0], [0.5, 1.5], np.array([1, 0]), np.array([0.5, 1.5], np.float32)])
+def test_numbers_beside_texts_are_labels_however_they_come(labels: Any, tmp_path: Path) -> None:
+    texts = ["good day", "bad day"]
+    table = pandas.DataFrame({"source": texts, "target": labels})
+    table.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    pairs = list(zip(texts, labels, strict=True))
+    ways = (table, pairs, [{"source": source, "target": target} for source, target in pairs])
+    found = [[pair.target for pair in open_pairs(way, Data())] for way in (*ways, tmp_path / "a.jsonl")]
+    assert found == [[str(label) for label in labels]] * 4
+
+
+def test_rows_of_a_frame_are_answered_and_what_is_no_source_is_said(fitted: Seq2Seq) -> None:
+    sources = [source for source, _ in PAIRS[:5]]
+    assert fitted.predict(pandas.DataFrame({"source": sources, "other": "x"})) == fitted.predict(sources)
+    for wrong in ([("1 2", "2 1")], [{"source": "1 2"}], [float("nan")], {"source": "1 2"}):
+        with pytest.raises(ConfigError, match=r"is no source|a list of sources"):
+            fitted.predict(wrong)
+
+
+def test_facts_that_no_model_reads_do_not_cost_the_training(tmp_path: Path) -> None:
+    (tmp_path / "facts.tsv").write_text("a\tis\tb\n")
+    facts = {"data.knowledge": str(tmp_path / "facts.tsv"), "model.knowledge.kind": "none"}
+    given = {**SETTINGS, **facts, "training.steps": 2}
+    assert Seq2Seq(settings=given, verbose=False).fit(PAIRS[:40]).predict(["1 0 2"])
+
+
+def test_an_adapter_answers_and_teaches_whichever_way_it_was_named(tmp_path: Path) -> None:
+    quick = {**SETTINGS, "training.steps": 4, "training.validate_every": 4}
+    base = Seq2Seq(settings=quick, verbose=False).fit(PAIRS[:60])
+    given = {**quick, "training.rate": 0.3, "model.adapter.name": "law"}
+    model = Seq2Seq(settings=given, verbose=False).fit(PAIRS[60:120], start=base)
+    model.save(tmp_path / "both")
+    sources = [source for source, _ in PAIRS[:20]]
+    assert model.predict(sources) == Seq2Seq.load(tmp_path / "both", adapter="law").predict(sources)
+    assert model.predict(sources) != base.predict(sources)
+    _on_disk(model, tmp_path / "adapted", whole=False)
+    assert Seq2Seq.load(tmp_path / "adapted").predict(sources) == model.predict(sources)
+    with pytest.raises(ConfigError, match="confidence is fitted to the model alone"):
+        model.calibrate(PAIRS[:20])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from antiphon.cli.models import scored_pairs
 from antiphon.core.batch import EOS, Batch
 from antiphon.core.config import Config, Decoder, Decoding, Encoder, Model, override
 from antiphon.core.errors import DataError
@@ -331,3 +332,11 @@ def test_sources_that_are_too_long_are_told() -> None:
 def test_lengths_of_few_sources_make_no_empty_bucket() -> None:
     for lengths in itertools.product([1, 3, 6, 9, 12], repeat=5):
         assert sum(bucket.count for bucket in by_length([], {}, lengths)) == 5
+
+
+def test_columns_to_compare_by_are_read_where_training_chose_others(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("text\tlabel\tdomain\na b\tx\tlaw\n")
+    config = override(Config(), {"data.columns": ("text", "label")})
+    [pair] = scored_pairs(str(tmp_path / "a.tsv"), config, ["domain"])
+    assert pair.context == {"domain": "law"}
+    assert scored_pairs(str(tmp_path / "a.tsv"), config)[0].context == {}

@@ -21,6 +21,7 @@ from antiphon.data.corpus import Pair
 from antiphon.export.writing import Plan, export
 from antiphon.inference.explore import explore
 from antiphon.serving.edge import swallowed
+from antiphon.training.start import fit
 from served import RATE, SOURCES, Served, listener, model, served, tones
 
 CANARY = "xylophonecanary"
@@ -82,6 +83,20 @@ def test_an_exported_model_is_served_and_says_what_it_cannot_do(path: Path, tmp_
         reply = here.client.post("/v1/explore", json={"source": SOURCES[0], "model": "fast"})
         assert "without PyTorch's weights" in error(reply, 422)["what"]
         assert here.client.get("/v1/models").json()["models"][0]["parameters"] == 0
+
+
+def test_an_adapter_answers_by_its_own_search(path: Path, tmp_path: Path) -> None:
+    pairs = [Pair(source, " ".join(reversed(source.split()))) for source in SOURCES]
+    own = {"model.adapter.name": "law", "decoding.beam": 1, "decoding.max_length": 5, "decoding.min_length": 2}
+    quick = {"training.steps": 1, "training.threads": 1, "training.processes": 1}
+    fit(pairs, valid=pairs[:4], out=tmp_path / "run", assignments={**own, **quick}, start=path)
+    wanted = [best[0].text for best in Predictor(load(tmp_path / "run"), adapter="law").predict(SOURCES[:9])]
+    with served(tmp_path / "run", "--processes", "1", "--watch", "0", folder=tmp_path) as here:
+        assert here.texts(*SOURCES[:9], adapter="law") == wanted != here.texts(*SOURCES[:9])
+        said = here.client.post("/v1/chat", json={"turns": [SOURCES[3]], "adapter": "law"}).json()["answers"][0]
+        assert len(said["text"].split()) <= 5
+        turns = {"turns": [SOURCES[3]], "context": {"to": "x"}}
+        assert "no such context" in error(here.client.post("/v1/chat", json=turns), 422)["what"]
 
 
 def test_searches_are_as_asked_for(server: Served, predictor: Predictor) -> None:
@@ -208,6 +223,8 @@ def test_a_recording_is_sent_as_a_file(server: Served, tmp_path: Path) -> None:
         assert [word["text"] for word in reply.json()["words"]] == wanted.text.split()
     assert "at most 2,800 tokens" in error(send(120.0), 422)["what"]
     assert "beam is at most" in error(send(0.3, beam=99), 422)["what"]
+    assert "no such field" in error(send(0.3, sample="true"), 422)["what"]
+    assert "no such adapter" in error(send(0.3, adapter="law"), 422)["what"]
     assert error(server.ask(str(tmp_path / "own name.wav"), model="heard"), 422)["do"] == "POST a file to /v1/files"
     (tmp_path / "no.wav").write_bytes(b"RIFF" + b"x" * 50)
     with (tmp_path / "no.wav").open("rb") as file:

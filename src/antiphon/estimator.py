@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.core.errors import AntiphonError, ConfigError, nearest
 
 if TYPE_CHECKING:
+    from antiphon.data.columns import Pair
     from antiphon.inference.bundle import Bundle
     from antiphon.inference.predictor import Predictor
     from antiphon.training.observers import Result
@@ -70,7 +71,8 @@ class Seq2Seq:
             raise ConfigError("a run that can be resumed needs its teacher on disk", where="fit", do=do)
         if any(isinstance(model, Seq2Seq) for model in (start, *teachers)):
             with tempfile.TemporaryDirectory(prefix="antiphon-") as folder:
-                paths = [_on_disk(model, Path(folder) / str(number)) for number, model in enumerate((start, *teachers))]
+                paths = [_on_disk(model, Path(folder) / str(number), whole=not number and self._adapter is not None)
+                         for number, model in enumerate((start, *teachers))]  # fmt: skip
                 return self.fit(pairs, valid, start=paths[0], mix=mix, teacher=[path for path in paths[1:] if path])
         out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
         self.result_ = None
@@ -78,7 +80,9 @@ class Seq2Seq:
             self.result_ = self._train(pairs, valid, out, start, mix, teachers)
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
-            self._use(load(self.result_.bundle), (self.settings or {}).get("data.knowledge") or None)
+            bundle = load(self.result_.bundle)
+            facts = (self.settings or {}).get("data.knowledge") if bundle.task.knowledge != "none" else None
+            self._use(bundle, facts or None)
         finally:
             if self.out is None and not (self.result_ and self.result_.interrupted):
                 shutil.rmtree(out.parent, ignore_errors=True)
@@ -107,8 +111,13 @@ class Seq2Seq:
     def _use(self, bundle: Bundle, knowledge: str | Path | None = None) -> None:
         from antiphon.inference.predictor import Predictor
 
-        predictor = Predictor(bundle, knowledge=knowledge, adapter=self.adapter)
+        predictor = Predictor(bundle, knowledge=knowledge, adapter=self._adapter)
         self.bundle_, self._predictor, self._knowledge = bundle, predictor, knowledge
+
+    @property
+    def _adapter(self) -> str | None:
+        """The adapter that answers, whichever way it was named."""
+        return self.adapter or (self.settings or {}).get("model.adapter.name") or None
 
     def calibrate(self, pairs: Any, metric: str | None = None) -> Seq2Seq:
         """Learn from pairs that training has not seen how likely each answer is to be right: `confidence` of the
@@ -123,22 +132,24 @@ class Seq2Seq:
 
         config, kept = self.predictor.config, self.bundle_
         assert kept is not None
-        if self.adapter:
+        if self._adapter:
             do = "load the model without its adapter"
-            raise ConfigError("confidence is fitted to the model alone", got=f"adapter={self.adapter!r}", do=do)
+            raise ConfigError("confidence is fitted to the model alone", got=f"adapter={self._adapter!r}", do=do)
         grouped = group_references(open_pairs(pairs, config.data))
         found = calibrate(kept, grouped, metric, knowledge=self._knowledge)
         self._use(replace(kept, confidence=found.calibration), self._knowledge)
         return self
 
     def predict(self, sources: Iterable[Any]) -> list[str]:
-        """The best answer to each source (a text, a `Pair`, an array), in order."""
-        if isinstance(sources, str):
-            raise ConfigError("predict takes a list of sources", got=repr(sources[:60]), do="write predict([text])")
-        from antiphon.data.arrays import is_numbers, written
+        """The best answer to each source (a text, a `Pair`, an array) or row of a DataFrame, in order."""
+        if isinstance(sources, str | Mapping):
+            got = repr(sources)[:60]
+            raise ConfigError("predict takes a list of sources", got=got, do="write predict([text])")
+        from antiphon.data.corpus import open_pairs
+        from antiphon.data.formats import is_frame
 
-        asked = (written(source) if is_numbers(source) else source for source in sources)
-        return [answers[0].text for answers in self.predictor.predict(asked, details=False)]
+        asked = open_pairs(sources, self.predictor.config.data, need_target=False) if is_frame(sources) else sources
+        return [answers[0].text for answers in self.predictor.predict(map(_source, asked), details=False)]
 
     def score(self, pairs: Any, metric: str | None = None) -> float:
         """How good the answers are, by the metric that training judged by or the one that is named.
@@ -207,11 +218,31 @@ class Seq2Seq:
         return f"Seq2Seq({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-def _on_disk(model: str | Path | Seq2Seq | None, path: Path) -> str | Path | None:
-    """Where a model is, saved there if it was in memory alone."""
+def _source(given: Any) -> str | Pair:
+    """A source as the predictor takes it."""
+    from antiphon.data import columns
+    from antiphon.data.arrays import is_numbers, written
+
+    if is_numbers(given):
+        return written(given)
+    if not isinstance(given, str | columns.Pair):
+        do = "give texts, arrays, `Pair`s, or a DataFrame"
+        raise ConfigError("is no source", where="predict", got=repr(given)[:60], do=do)
+    return given
+
+
+def _on_disk(model: str | Path | Seq2Seq | None, path: Path, *, whole: bool) -> str | Path | None:
+    """Where a model is, saved there if it was in memory alone: `whole` with its adapters, else as it answers."""
+    from antiphon.inference import bundle
+
     if not isinstance(model, Seq2Seq):
         return model
-    model.save(path)
+    if model._adapter is None or whole:
+        model.save(path)
+    else:
+        kept = model.predictor.bundles[0]
+        card = kept.manifest.get("card") or {}
+        bundle.save(path, model=kept.model, task=kept.task, config=kept.config, card=card)
     return path
 
 

@@ -77,7 +77,7 @@ def _evaluated(
     from antiphon.cli.models import scored_pairs, searching
     from antiphon.inference.evaluate import evaluate
 
-    pairs = scored_pairs(data, models[0].config)
+    pairs = scored_pairs(data, models[0].config, models[1].config.data.context)
     first, second = (evaluate(each, pairs, metrics, decoding=searching(each.config, settings)) for each in models)
     return first, second
 

@@ -54,7 +54,7 @@ def evaluate(
         check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
     columns = metric_names(by)
-    pairs = scored_pairs(data, guesser.config)
+    pairs = scored_pairs(data, guesser.config, columns or ())
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
     if backward is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,11 +72,13 @@ def searching(model: config.Config, words: Iterable[str]) -> config.Decoding:
     return config.override(model, assignments(words, "decoding")).decoding
 
 
-def scored_pairs(data: str, model: config.Config) -> list[Pair]:
-    """The pairs of a file read as the model's training data was, references of one source together."""
+def scored_pairs(data: str, model: config.Config, more: Sequence[str] = ()) -> list[Pair]:
+    """The pairs of a file read as the model's training data was, with `more` columns beside; references of one source
+    together."""
     from antiphon.data.corpus import group_references, open_pairs
 
-    corpus = open_pairs(data, model.data)
+    wanted = (*model.data.context, *(name for name in more if name not in model.data.context))
+    corpus = open_pairs(data, replace(model.data, context=wanted) if model.data.columns else model.data)
     pairs = group_references(corpus)
     tell(corpus.report)
     return pairs

@@ -48,7 +48,7 @@ def is_numbers(value: object) -> bool:
         return True
     if isinstance(value, list | tuple) and value:
         first = value[0]
-        return (isinstance(first, int | float) and not isinstance(first, bool)) or is_numbers(first)
+        return (isinstance(first, int | float | np.number) and not isinstance(first, bool)) or is_numbers(first)
     return False
 
 

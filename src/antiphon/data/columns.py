@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from antiphon.core.config import HELD, SIGNALS, Data
 from antiphon.core.errors import DataError, nearest
 from antiphon.data.arrays import INLINE, as_line, is_numbers, located, path_of, written
@@ -128,15 +130,15 @@ def _items(settings: Data, need_target: bool) -> Reader:
 
     def read(values: Any) -> list[Pair]:
         if isinstance(values, Pair):
-            return _expand(values.source, values.references or values.target, values.context, need_target)
+            return _expand(values.source, _listed(values.references or values.target), values.context, need_target)
         if isinstance(values, dict):
             return named(values)
         if isinstance(values, list) and len(values) in (2, 3):
             context = values[2] if len(values) == 3 else {}
             if isinstance(context, dict):
-                return _expand(values[0], values[1], context, need_target)
+                return _expand(values[0], _listed(values[1]), context, need_target)
         if isinstance(values, str) and not need_target:
-            return _expand(values, None, {}, False)
+            return _expand(values, [], {}, False)
         raise Odd(f"is not a pair (got {values!r:.80})")
 
     return read
@@ -158,8 +160,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
             raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
         if target is None and more is None and need_target:
             raise Odd(f"has no target (columns: {_names(values)}; name them with data.columns)")
-        accepted = [_inline(value, "target") for name in (target, more) if name is not None
-                    for value in _listed(values[name])]  # fmt: skip
+        accepted = [value for name in (target, more) if name is not None for value in _listed(values[name])]
         taken = {source, target, more}
         asked = (*columns[2:], *settings.context)
         names = asked if columns else tuple(name for name in values if name not in taken)
@@ -267,18 +268,18 @@ def _by_place(source: int, target: int | None, context: dict[str, int], count: i
         if target is not None and not context:
             return [Pair(_text(values[source], "source"), _text(values[target], "target"))]
         extra = {name: values[spot] for name, spot in context.items()}
-        return _expand(values[source], None if target is None else values[target], extra, need_target)
+        return _expand(values[source], [] if target is None else [values[target]], extra, need_target)
 
     return read
 
 
-def _expand(source: Any, targets: Any, context: dict[str, Any], need_target: bool) -> list[Pair]:
+def _expand(source: Any, targets: list[Any], context: dict[str, Any], need_target: bool) -> list[Pair]:
     """One pair for each accepted target, each knowing all of them."""
     known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
     if facts := next((name for name in known if name.lower() in COLUMNS), ""):
         source = _with_facts(known, facts, source, context[facts])
     text = _text(" ; ".join(source) if _texts(source) else _inline(source, "source"), "source")
-    accepted = [_inline(value, "target") for value in _listed(targets)]
+    accepted = [_inline(value, "target") for value in targets]
     if not need_target and not any(accepted):
         return [Pair(text, "", (), known)]
     if not accepted:
@@ -315,7 +316,7 @@ def _text(value: Any, side: str) -> str:
     if type(value) is not str:
         if value is None or (isinstance(value, float) and value != value):
             raise Odd(f"{side} is empty", empty=True)
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
+        if not isinstance(value, str | int | float | np.number) or isinstance(value, bool):
             raise Odd(f"{side} must be text (got {value!r:.80})")
         value = str(value)
     if not value or value.isspace():

@@ -109,13 +109,7 @@ class Bundle:
         adapter = chosen(self.adapters, name, self.path)
         model, data = copy.deepcopy(self.model), adapter.config.data
         merge(model, adapter)
-        task = replace(
-            self.task,
-            source=self.task.source.limited(data.source.max_length, data.too_long),
-            target=self.task.target.limited(data.target.max_length, data.too_long),
-            length=adapter.length,
-            find=replace(self.task.find, most=data.facts),
-        )
+        task = self.task.within(data, adapter.length)
         config = replace(adapter.config, model=self.config.model)
         return replace(self, network=model, task=task, config=config, adapters={}, confidence=None)
 

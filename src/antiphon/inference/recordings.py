@@ -85,7 +85,7 @@ class Pieces:
         sure = [part.confidence for part in parts if part.confidence is not None]
         return replace(
             parts[0],
-            text=" ".join(part.text for part in parts if part.text),
+            text="" if any(part.abstained for part in parts) else " ".join(part.text for part in parts if part.text),
             score=sum(part.score for part in parts),
             tokens=[token for part in parts for token in part.tokens],
             probabilities=[value for part in parts for value in part.probabilities],

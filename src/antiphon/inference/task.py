@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from antiphon.core.config import SIGNALS, Config, Side
+from antiphon.core.config import SIGNALS, Config, Data, Side
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.core.marks import EOS, PAD, REVERSED, UNK
 from antiphon.data import turns
@@ -320,6 +320,16 @@ class Task:
         if isinstance(self.target, Numbers):
             raise ConfigError("this is for targets of text, and those of this model are numbers")
         return self.target
+
+    def within(self, data: Data, length: LengthModel) -> Task:
+        """The same for pairs of other lengths, with other facts: as an adapter reads and writes."""
+        return replace(
+            self,
+            source=self.source.limited(data.source.max_length, data.too_long),
+            target=self.target.limited(data.target.max_length, data.too_long),
+            length=length,
+            find=replace(self.find, most=data.facts),
+        )
 
     def limit(self, source_length: int) -> int:
         """Most target tokens for a source of so many ids, or steps of numbers."""

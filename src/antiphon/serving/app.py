@@ -216,8 +216,8 @@ def _asking(service: Service) -> APIRouter:
             pair = conversation(served.task, asked.turns)
         except AntiphonError as error:
             raise wrong(error, "turns") from None
-        search = schema.Search(model=served.name)
-        job = await service.job(served, [pair.source], search, patience(request, service), stream=asked.stream)
+        search, given = schema.Search(adapter=asked.adapter), schema.Given(source=pair.source, context=asked.context)
+        job = await service.job(served, [given], search, patience(request, service), stream=asked.stream)
         if asked.stream:
             return Events(service, job, lambda result: booked(request, service, job, result)[0])
         return reply({"model": served.name, "answers": await said(request, service, job)})
@@ -254,14 +254,18 @@ def _looking(service: Service) -> APIRouter:
     @router.post("/files", tags=["answers"], responses={200: {"model": schema.Answered}})
     async def files(
         request: Request, file: Annotated[UploadFile, File(description="a recording, a film or an array (.npy)")],
-        model: Annotated[str | None, Form()] = None, beam: Annotated[int | None, Form(ge=1)] = None,
-        best: Annotated[int | None, Form(ge=1)] = None, details: Annotated[bool, Form()] = False,
+        model: Annotated[str | None, Form()] = None, adapter: Annotated[str | None, Form()] = None,
+        beam: Annotated[int | None, Form(ge=1)] = None, best: Annotated[int | None, Form(ge=1)] = None,
+        details: Annotated[bool, Form()] = False,
     ) -> Response:  # fmt: skip
         """Answer a file; where there are times, with those of words."""
+        known = {"file", "model", "adapter", "beam", "best", "details"}
+        if unknown := sorted(set(await request.form()) - known):
+            raise Refusal(WRONG, "there is no such field", where=ascii(unknown[0][:40]), do="see /docs", cause="input")
         served, suffix = models.find(service.models, model), Path(file.filename or "").suffix.lower()
         with tempfile.TemporaryDirectory(dir=service.folder.name) as folder:
             path = await _kept(file, Path(folder), suffix, served, service)
-            search = schema.Search(model=served.name, beam=beam, best=best, details=details)
+            search = schema.Search(model=served.name, adapter=adapter, beam=beam, best=best, details=details)
             job = await service.file(served, path, search, patience(request, service))
             return reply((await said(request, service, job))[0])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from antiphon.data.formats import fault
 from antiphon.data.knowledge import FACTS, Fact, dump
 from antiphon.data.signals import Overview, Signal
 from antiphon.inference import bundle
+from antiphon.inference.adapters import FOLDER
 from antiphon.inference.beam import BEAM
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
 from antiphon.inference.files import load_json
+from antiphon.inference.lengths import LengthModel
 from antiphon.inference.task import Task
 from antiphon.inference.weights import header
 from antiphon.serving.refusals import WRONG, Refusal, wrong
@@ -43,9 +45,16 @@ class Served:
     sha256: str
     task: Task
     config: Config
-    adapters: tuple[str, ...]
+    adapters: Mapping[str, tuple[Config, Task]]
     parameters: int
     calibrated: bool
+
+    def by(self, adapter: str | None) -> Served:
+        """The model as it reads and searches by one of its adapters; itself where it has none of this name."""
+        if adapter is None or adapter not in self.adapters:
+            return self
+        config, task = self.adapters[adapter]
+        return replace(self, config=config, task=task, calibrated=False)
 
     def about(self, settings: Settings) -> dict[str, Any]:
         """What clients are told of it."""
@@ -185,15 +194,25 @@ def read(name: str, paths: tuple[Path, ...], folder: Path) -> Served:
         config = read_config(load_json(first[bundle.CONFIG_FILE], where=bundle.CONFIG_FILE), where=bundle.CONFIG_FILE)
         task, weights = Task.load(first, config), first.get(bundle.WEIGHTS_FILE)  # exports may be without
         shapes = header(weights, bundle.WEIGHTS_FILE) if weights is not None else {}
+        adapters = _adapters(first, task) if len(paths) == 1 else {}
     except AntiphonError as error:
         raise BundleError(error.what, where=paths[0], got=error.got, do=error.do) from None
     except Exception as error:  # as in `bundle.load`: what is certain is that it is the file
         raise BundleError(f"cannot be loaded: {type(error).__name__}", where=paths[0]) from None
-    adapters = sorted(Path(file).stem for file in first if file.startswith("adapters/") and file.endswith(".json"))
     return Served(
-        name, paths, tuple(copies), looks, sha256, task, config, tuple(adapters) if len(paths) == 1 else (),
+        name, paths, tuple(copies), looks, sha256, task, config, adapters,
         sum(math.prod(shape) for _, shape in shapes.values()), CONFIDENCE_FILE in first and len(paths) == 1,
     )  # fmt: skip
+
+
+def _adapters(files: Mapping[str, bytes], task: Task) -> dict[str, tuple[Config, Task]]:
+    """By what settings, and of what lengths, each adapter answers."""
+    found = {}
+    for file in sorted(name for name in files if name.startswith(FOLDER) and name.endswith(".json")):
+        about = load_json(files[file], where=file)
+        config = read_config(about["config"], where=file)
+        found[Path(file).stem] = config, task.within(config.data, LengthModel(**about["length"]))
+    return found
 
 
 def find(models: Mapping[str, Served], name: str | None) -> Served:

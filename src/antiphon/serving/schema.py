@@ -71,7 +71,11 @@ class Chat(Strict):
     """What two have said in turn, the other one last."""
 
     model: str | None = None
+    adapter: str | None = None
     turns: list[str] = Field(min_length=1, max_length=200)
+    context: dict[str, str] = Field(
+        default={}, max_length=32, description="values of the columns that the model was trained with"
+    )
     stream: bool = Field(default=False, description="as events, as the answer grows")
 
 

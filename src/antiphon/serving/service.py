@@ -139,6 +139,7 @@ class Service:
         if len(inputs) > self.settings.inputs:
             what = f"a request has at most {self.settings.inputs:,} inputs"
             raise Refusal(WRONG, what, where="inputs", got=len(inputs), do="send several requests", cause="too-many")
+        model = model.by(asked.adapter)
         decoding = searching(model, asked, self.settings)
         pairs = [self._pair(model, each, f"inputs[{n}]") for n, each in enumerate(inputs)]
         counts = await self._counted(model, pairs)
@@ -149,6 +150,7 @@ class Service:
 
     async def file(self, model: Served, path: Path, asked: Search, seconds: float) -> Job:
         """The file of a recording, a film or an array as a job. Raises `Refusal`."""
+        model = model.by(asked.adapter)
         decoding = searching(model, asked, self.settings)
         count = await asyncio.to_thread(model.heard, path, self.settings)
         return self._job(model, asked, decoding, [{"source": str(path)}], count, seconds)

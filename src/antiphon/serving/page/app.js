@@ -86,6 +86,11 @@ function question() {
   return asked;
 }
 
+/** The adapter, where one is chosen. */
+function by() {
+  return state.adapter ? { adapter: state.adapter } : {};
+}
+
 function given() {
   const found = { source: state.source };
   if (Object.keys(state.context).length) found.context = state.context;
@@ -112,7 +117,7 @@ function arrived(data, seconds) {
 /** Asks what may come next; null where that went wrong, which is then told. */
 async function explore(asked) {
   try {
-    const body = { model: model.name, source: given(), ...(state.adapter ? { adapter: state.adapter } : {}), ...asked };
+    const body = { model: model.name, ...by(), source: given(), ...asked };
     const found = await post("v1/explore", body, { signal: going.signal, waiting: problem.wait });
     problem.clear();
     return found;
@@ -134,7 +139,8 @@ async function send(file) {
   const signal = begun();
   answer.waiting();
   const form = new FormData();
-  for (const [name, value] of Object.entries({ file, model: model.name, details: "true" })) form.append(name, value);
+  const parts = { file, model: model.name, ...by(), details: "true" };
+  for (const [name, value] of Object.entries(parts)) form.append(name, value);
   const began = performance.now();
   try {
     const data = await upload("v1/files", form, { signal, waiting: problem.wait });
@@ -147,7 +153,7 @@ async function send(file) {
 
 async function talk(turns, growing, signal) {
   problem.clear();
-  const body = { model: model.name, turns, stream: true };
+  const body = { model: model.name, ...by(), turns, context: state.context, stream: true };
   try {
     let text = "";
     for await (const { event, data } of stream("v1/chat", body, { signal, waiting: problem.wait })) {
