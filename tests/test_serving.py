@@ -74,29 +74,36 @@ def test_answers_are_those_of_predict_whoever_else_asks(server: Served, predicto
     assert b"antiphon_batch_inputs_bucket" in server.client.get("/metrics").content
 
 
-def test_an_exported_model_is_served_and_says_what_it_cannot_do(path: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def others(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of an exported model, of the one it was made of, and of that with an adapter."""
     pytest.importorskip("onnxruntime")
+    folder = tmp_path_factory.mktemp("others")
     pairs = [Pair(source, " ".join(reversed(source.split()))) for source in SOURCES]
-    export(load(path), tmp_path / "fast", pairs, Plan("onnx", "none"))
-    with served(tmp_path / "fast", path, "--processes", "1", "--watch", "0", folder=tmp_path) as here:
-        assert here.texts(*SOURCES[:9], model="fast") == here.texts(*SOURCES[:9], model=path.name)
-        reply = here.client.post("/v1/explore", json={"source": SOURCES[0], "model": "fast"})
-        assert "without PyTorch's weights" in error(reply, 422)["what"]
-        assert here.client.get("/v1/models").json()["models"][0]["parameters"] == 0
-
-
-def test_an_adapter_answers_by_its_own_search(path: Path, tmp_path: Path) -> None:
-    pairs = [Pair(source, " ".join(reversed(source.split()))) for source in SOURCES]
+    export(load(path), folder / "fast", pairs, Plan("onnx", "none"))
     own = {"model.adapter.name": "law", "decoding.beam": 1, "decoding.max_length": 5, "decoding.min_length": 2}
     quick = {"training.steps": 1, "training.threads": 1, "training.processes": 1}
-    fit(pairs, valid=pairs[:4], out=tmp_path / "run", assignments={**own, **quick}, start=path)
-    wanted = [best[0].text for best in Predictor(load(tmp_path / "run"), adapter="law").predict(SOURCES[:9])]
-    with served(tmp_path / "run", "--processes", "1", "--watch", "0", folder=tmp_path) as here:
-        assert here.texts(*SOURCES[:9], adapter="law") == wanted != here.texts(*SOURCES[:9])
-        said = here.client.post("/v1/chat", json={"turns": [SOURCES[3]], "adapter": "law"}).json()["answers"][0]
-        assert len(said["text"].split()) <= 5
-        turns = {"turns": [SOURCES[3]], "context": {"to": "x"}}
-        assert "no such context" in error(here.client.post("/v1/chat", json=turns), 422)["what"]
+    fit(pairs, valid=pairs[:4], out=folder / "run", assignments={**own, **quick}, start=path)
+    with served(folder / "fast", path, folder / "run", "--processes", "1", "--watch", "0", folder=folder) as found:
+        yield found
+
+
+def test_an_exported_model_is_served_and_says_what_it_cannot_do(others: Served, path: Path) -> None:
+    assert others.texts(*SOURCES[:9], model="fast") == others.texts(*SOURCES[:9], model=path.name)
+    reply = others.client.post("/v1/explore", json={"source": SOURCES[0], "model": "fast"})
+    assert "without PyTorch's weights" in error(reply, 422)["what"]
+    assert others.client.get("/v1/models").json()["models"][0]["parameters"] == 0
+
+
+def test_an_adapter_answers_by_its_own_search(others: Served) -> None:
+    guesser = Predictor(load(others.file.parent / "run"), adapter="law")
+    wanted = [best[0].text for best in guesser.predict(SOURCES[:9])]
+    by = {"model": "run", "adapter": "law"}
+    assert others.texts(*SOURCES[:9], **by) == wanted != others.texts(*SOURCES[:9], model="run")
+    said = others.client.post("/v1/chat", json={"turns": [SOURCES[3]], **by}).json()["answers"][0]
+    assert len(said["text"].split()) <= 5
+    reply = others.client.post("/v1/chat", json={"turns": [SOURCES[3]], "context": {"to": "x"}})
+    assert "no such context" in error(reply, 422)["what"]
 
 
 def test_searches_are_as_asked_for(server: Served, predictor: Predictor) -> None:
