@@ -338,3 +338,13 @@ def test_text_without_a_line_is_refused_before_anything_is_written(call: Call, w
     line = refused(call, "synthesize", work / "run", tmp_path / "empty.txt", "--out", tmp_path / "made.jsonl")
     assert "empty.txt: there is no line in it" in line
     assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    ({"PYTHONIOENCODING": "ascii"}, b"\\xfc"), ({"PYTHONUTF8": "0", "LC_ALL": "POSIX"}, "ü".encode()),
+])  # fmt: skip
+def test_every_script_can_be_answered_in(setting: dict[str, str], said: bytes) -> None:
+    environment = {**os.environ, "PYTHONCOERCECLOCALE": "0", **setting}
+    code = "import sys; from antiphon.__main__ import _outspoken; _outspoken(sys.stdout); print(chr(252))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr

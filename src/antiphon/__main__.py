@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,17 @@ USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 2 (a mistake, said in one line), 130 (Ctrl-C) or 143 (told to stop)."""
+    for stream in (sys.stdout, sys.stderr):
+        _outspoken(stream)
     sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+
+
+def _outspoken(stream: object) -> None:
+    """Answers may be in any script: files and pipes get UTF-8; what a terminal, or an encoding that somebody asked for,
+    cannot show is spelled out."""
+    if isinstance(stream, io.TextIOWrapper):
+        asked = stream.isatty() or "PYTHONIOENCODING" in os.environ
+        stream.reconfigure(encoding=stream.encoding if asked else "utf-8", errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:
