@@ -98,13 +98,6 @@ def test_every_candidate_is_a_model_that_was_measured(found: Lightened) -> None:
     assert json.loads((found.out / "result.json").read_bytes())["candidates"][0]["name"] == ITSELF
 
 
-def test_students_learn_distributions_over_the_answers_of_the_model(found: Lightened) -> None:
-    for student in ("transformer", "ssru"):
-        run = found.out / "students" / student
-        assert load(run).config.training.objective == "distillation"
-        assert run.with_name(f"{student}.answers.jsonl").exists()
-
-
 def test_a_model_that_copies_teaches_by_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
     teacher = trained(tmp_path / "teacher", model__head="copy", data__shared=True, training__metric="cer")

@@ -31,7 +31,7 @@ def lighten(
 ) -> int:
     """Make small fast versions of a model, measure each, and show size, speed and score to pick from.
 
-    Students with a deep encoder and a decoder of one layer, a Transformer and an SSRU, learn from its answers;
+    Students with a deep encoder and a decoder of one layer, a Transformer and an SSRU, learn what the model answers;
     they lose the tokens that nobody uses, and are written as int8, where it can be with a shortlist. Each is a bundle.
 
     Parameters

@@ -34,7 +34,7 @@ from antiphon.training.identity import differences, fingerprint_bundle
 from antiphon.training.observers import Result
 from antiphon.training.sources import HELD_OUT, write_pairs
 from antiphon.training.start import interruptible, resume
-from antiphon.training.synthetic import Level, Progress, beside, distill, silent
+from antiphon.training.synthetic import Progress, beside, distill, silent
 
 SPEC, TOGETHER = "lighten.json", 16
 """The file that says what a folder was made of, and every how many-th input is answered before time counts."""
@@ -86,17 +86,14 @@ def lighten(
 ) -> Lightened:  # fmt: skip
     """Make light versions of a model in the folder `out`, and measure each on validation pairs.
 
-    The students learn what the model expects at each token of its own answers to `data`, or the answers alone where it
-    copies words or R-Drop is asked for, with `assignments` as their settings. What is there already is not made again,
-    and trainings go on. Scores are by `metric`, or by what training was judged by. Raises `AntiphonError`.
+    The model's answers to `data` teach the students, with `assignments` as their settings. What is there already is
+    not made again, and trainings go on. Scores are by `metric`, or by what training was judged by. Raises
+    `AntiphonError`.
     """
     given = dict(assignments or {})
     with interruptible():
         bundle, made = Teachers.open([model]).bundles[0], _Folder(Path(out))
         parts = made.begin(bundle, data, valid, given)
-        # a student without a copy head cannot say what one with it expects; nor do distributions go with R-Drop
-        answers = bundle.task.copy or override(Config(), given).training.r_drop
-        level: Level = "sequence" if answers else "both"
         name = metric or metric_of(bundle.config)
         check_metric(metrics.get(name), bundle.config)
         pairs = group_references(open_pairs(parts[1], Data()))
@@ -106,7 +103,7 @@ def lighten(
         work.export(ITSELF, what, bundle)
     for student in STUDENTS:
         with watch(student) as (observers, progress):
-            result = _student(model, level, made, student, parts, given, observers, progress, command)
+            result = _student(model, made, student, parts, given, observers, progress, command)
         if result.interrupted:
             return Lightened(made.out, len(pairs), work.candidates, result.interrupted)
         taught = work.lightest(student, load(made.student(student)))
@@ -170,8 +167,8 @@ def exports(bundle: Bundle) -> Iterator[Plan]:
 
 
 def _student(
-    model: str, level: Level, made: _Folder, kind: str, parts: tuple[Path, Path], given: Mapping[str, Any],
-    observers: Sequence[Any], progress: Progress, command: str,
+    model: str, made: _Folder, kind: str, parts: tuple[Path, Path], given: Mapping[str, Any], observers: Sequence[Any],
+    progress: Progress, command: str,
 ) -> Result:  # fmt: skip
     """The run of a student: begun, gone on with, or as it ended. The first one's answers serve the others."""
     run = made.student(kind)
@@ -183,7 +180,7 @@ def _student(
         if kind != STUDENTS[0] and source.exists() and not target.exists():
             shutil.copy(source, target)
     settings = {**DEEP, "model.decoder.kind": kind, **given}
-    return distill([model], parts[0], out=run, level=level, valid=parts[1], assignments=settings, observers=observers,
+    return distill([model], parts[0], out=run, valid=parts[1], assignments=settings, observers=observers,
                    progress=progress, command=command)  # fmt: skip
 
 
