@@ -98,15 +98,6 @@ def test_every_candidate_is_a_model_that_was_measured(found: Lightened) -> None:
     assert json.loads((found.out / "result.json").read_bytes())["candidates"][0]["name"] == ITSELF
 
 
-def test_a_model_that_copies_teaches_by_its_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    light(monkeypatch)
-    teacher = trained(tmp_path / "teacher", model__head="copy", data__shared=True, training__metric="cer")
-    pairs = [Pair(*pair) for pair in words(80)]
-    found = lighten(str(teacher), pairs, tmp_path / "out", assignments=STUDENTS)
-    assert load(found.out / "students/ssru").config.training.objective == "likelihood"
-    assert found.candidates[0].name == ITSELF
-
-
 def test_what_is_there_is_not_made_again(
     found: Lightened, teacher: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
