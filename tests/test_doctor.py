@@ -238,7 +238,9 @@ def test_a_run_of_pairs_in_memory_with_chosen_columns_is_cured(tmp_path: Path, m
     light(monkeypatch)
     rows = [{"word": source, "said": target, "of": "x"} for source, target in words(80)]
     given = {**QUICK, "training.steps": 8, "training.validate_every": 4, "data.columns": ("word", "said", "of")}
-    fit(rows, out=tmp_path / "run", assignments=given)
+    held_out = "".join("\t".join(row.values()) + "\n" for row in rows[:8])
+    (tmp_path / "valid.tsv").write_text("word\tsaid\tof\n" + held_out)
+    fit(rows, valid=tmp_path / "valid.tsv", out=tmp_path / "run", assignments=given)
     finding = Finding("rate too low", 0.9, "", (Evidence(""),), "", {"training.rate": 0.01})
     result = curing.cure(tmp_path / "run", finding, tmp_path / "cured")
     assert load(result.out).config.training.rate == 0.01

@@ -214,8 +214,9 @@ def test_the_end_is_learned(tmp_path: Path) -> None:
 
 
 def test_a_longer_horizon_is_learned_from_a_shorter_one(trained: Path, tmp_path: Path) -> None:
-    further = waves(30, ahead=20, seed=3)
-    given = {"training.threads": 1, "training.steps": 2, "training.validate_every": 2}
+    further = [*waves(30, ahead=20, seed=3), *waves(2, ahead=60, seed=4)]
+    given = {"training.threads": 1, "training.steps": 2, "training.validate_every": 2, "data.too_long": "skip",
+             "data.target.max_length": 30}  # fmt: skip
     fit(further, out=tmp_path / "further", assignments=given, start=trained / "run")
     found = Seq2Seq.load(tmp_path / "further").predict([further[0][0]])
     assert len(found[0].split()) == 20

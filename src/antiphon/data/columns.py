@@ -130,13 +130,13 @@ def _items(settings: Data, need_target: bool) -> Reader:
 
     def read(values: Any) -> list[Pair]:
         if isinstance(values, Pair):
-            return _expand(values.source, _listed(values.references or values.target), values.context, need_target)
+            return _expand(values.source, listed(values.references or values.target), values.context, need_target)
         if isinstance(values, dict):
             return named(values)
         if isinstance(values, list) and len(values) in (2, 3):
             context = values[2] if len(values) == 3 else {}
             if isinstance(context, dict):
-                return _expand(values[0], _listed(values[1]), context, need_target)
+                return _expand(values[0], listed(values[1]), context, need_target)
         if isinstance(values, str) and not need_target:
             return _expand(values, [], {}, False)
         raise Odd(f"is not a pair (got {values!r:.80})")
@@ -160,7 +160,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
             raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
         if target is None and more is None and need_target:
             raise Odd(f"has no target (columns: {_names(values)}; name them with data.columns)")
-        accepted = [value for name in (target, more) if name is not None for value in _listed(values[name])]
+        accepted = [value for name in (target, more) if name is not None for value in listed(values[name])]
         taken = {source, target, more}
         asked = (*columns[2:], *settings.context)
         names = asked if columns else tuple(name for name in values if name not in taken)
@@ -176,7 +176,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
 
 def _dialogue(values: dict[str, Any], settings: Data) -> list[Pair]:
     """A pair for each turn but the first: the turns before it, at most `data.history`, and what was said then."""
-    turns = [_turn(value) for value in _listed(values[TURNS])]
+    turns = [_turn(value) for value in listed(values[TURNS])]
     if len(turns) < 2:
         raise Odd("has fewer than two turns", empty=not turns)
     if len({bool(turn.speaker) for turn in turns}) > 1:
@@ -209,7 +209,7 @@ def _first(values: dict[str, Any], names: Iterable[str]) -> str | None:
     return next((name for name in names if name in values), None)
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """Several values in a list; a list of numbers is one."""
     if value is None:
         return []

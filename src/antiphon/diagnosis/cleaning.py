@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.errors import ConfigError, DataError
-from antiphon.data.columns import REFERENCES, TARGETS, TURNS, Pair
+from antiphon.data.columns import REFERENCES, TARGETS, TURNS, Pair, listed
 from antiphon.data.corpus import kind_of_table
 from antiphon.data.report import Report
 from antiphon.diagnosis.damage import repaired
@@ -198,12 +198,8 @@ def _target_place(texts: Texts) -> Any:
             break
         if row.number in targets:
             items = row.values.items() if isinstance(row.values, Mapping) else enumerate(row.values)
-            found.update(key for key, value in items if targets[row.number] in _listed(value))
+            found.update(key for key, value in items if targets[row.number] in listed(value))
     return found.most_common(1)[0][0] if found else 1
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _set(values: Any, place: Any, target: str) -> Any:

@@ -41,6 +41,8 @@ PROGRAM, MODEL = "model.pte", "model.json"
 MOST, CANDIDATES, SOURCE = 8, 64, 256
 """Most hypotheses, candidates of a step, and tokens of a source where a model says nothing of it: a program's memory is
 planned for these."""
+OTHERS = "others"
+"""Sizes that nothing else is said of are columns of a cache."""
 FIRST, SECOND = (8, 3, 4), (11, 5, 6)
 """Two examples, by source tokens, hypotheses and steps: the sizes that differ between them are free in a program."""
 TINY = 1e-9
@@ -150,7 +152,7 @@ def _bounds(longest: int, more: int, candidates: int, columns: int) -> dict[Any,
     """The largest that a size may be, by its two values in the examples, or by what it is of."""
     (length, beam, _), (other, wide, _) = FIRST, SECOND
     sizes = {(length + more, other + more): longest, (beam, wide): MOST, (beam - 1, wide - 1): MOST}
-    return {**sizes, "ranks": min(CANDIDATES, candidates), "more": longest, "": columns}
+    return {**sizes, "ranks": min(CANDIDATES, candidates), "more": longest, OTHERS: columns}
 
 
 def _exported(
@@ -162,7 +164,9 @@ def _exported(
     def free(name: str, one: Tensor, other: Tensor) -> dict[int, Any]:
         pairs = enumerate(zip(one.shape, other.shape, strict=True))
         moving = {axis: pair for axis, pair in pairs if pair[0] != pair[1] or name == "ranks"}
-        return {axis: Dim.AUTO(min=1, max=sizes.get(name, sizes.get(pair, sizes[""]))) for axis, pair in moving.items()}
+        return {
+            axis: Dim.AUTO(min=1, max=sizes.get(name, sizes.get(pair, sizes[OTHERS]))) for axis, pair in moving.items()
+        }
 
     first, second = several
     shapes = [free(*each) for each in zip(names, first, second, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from antiphon.core.config import Adapter, Config, Data, get, override
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
-from antiphon.data.modalities import Text, check_sampling
+from antiphon.data.modalities import Text, TooLong, check_sampling
 from antiphon.data.numbers import Numbers
 from antiphon.inference import tasks
 from antiphon.inference.adapters import FREE, MOST, file_names
@@ -150,8 +151,11 @@ class Start:
         task = Task.load(self.bundle.task.files(), config)
         task = replace(task, find=find or task.find).acquainted(pairs)
         if isinstance(numbers := task.target, Numbers) and numbers.horizon:
-            longest = max((len(numbers.read(pair.target)) for pair in pairs), default=0)
-            task = replace(task, target=replace(numbers, horizon=max(numbers.horizon, longest)))
+            lengths = [numbers.horizon]
+            for pair in pairs:
+                with suppress(TooLong):  # skipped or refused where pairs are encoded
+                    lengths.append(len(numbers.read(pair.target)))
+            task = replace(task, target=replace(numbers, horizon=max(lengths)))
         if not config.data.extend:
             return task, config, []
         keys = ("data.source.vocabulary", "data.target.vocabulary")

@@ -77,11 +77,11 @@ class Sources:
         """For `data.json`: the files and their hashes."""
         files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
         files |= {"mix": list(self.mix)} if self.mix else {}
-        facts = {"files": files, "train": self._corpus("train", config.data).fingerprint()}
+        facts = {"files": files, "train": self.corpus("train", config.data).fingerprint()}
         if self.valid:
-            facts["held_out"] = self._corpus("valid", config.data).fingerprint()
+            facts["held_out"] = self.corpus("valid", config.data).fingerprint()
         if self.mix:
-            facts["mixed"] = self._corpus("mix", config.data).fingerprint()
+            facts["mixed"] = self.corpus("mix", config.data).fingerprint()
         if config.training.objective == "distillation":
             facts["teachers"] = distillation.fingerprint(config.training.teachers)
         if config.data.augment.synonyms:
@@ -92,7 +92,7 @@ class Sources:
 
     def old(self, config: Config) -> Corpus | None:
         """The pairs to be mixed in, if there are any."""
-        return self._corpus("mix", config.data) if self.mix else None
+        return self.corpus("mix", config.data) if self.mix else None
 
     def looked_at(self, config: Config, train_part: Corpus, find: Finder) -> Statistics:
         """What the recipe sees: the training pairs, as many as an epoch has with what is mixed in."""
@@ -102,9 +102,9 @@ class Sources:
 
     def open(self, config: Config) -> tuple[Corpus, Corpus]:
         """The training and the held-out pairs."""
-        corpus = self._corpus("train", config.data)
+        corpus = self.corpus("train", config.data)
         if self.valid:
-            return corpus, self._corpus("valid", config.data)
+            return corpus, self.corpus("valid", config.data)
         return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
 
     def kind(self, config: Config) -> Config:
@@ -114,14 +114,15 @@ class Sources:
             config = override(config, {"data.target.kind": "numbers"})
         if None not in (given.source.kind, given.target.kind):
             return config
-        first = list(islice(self._corpus("train", given), SNIFFED))
+        first = list(islice(self.corpus("train", given), SNIFFED))
         source, target = kinds_of([(pair.source, pair.target) for pair in first], config.data)
         arrays = source == "frames" and bool(first) and first[0].source.startswith(INLINE)
         samples = preset.source == "speech" and arrays and read_array(first[0].source).ndim == 1
         source = (preset.source or source) if (source == "text" or samples) and given.source.kind is None else source
         return override(config, {"data.source.kind": source, "data.target.kind": target})
 
-    def _corpus(self, name: str, settings: Data) -> Corpus:
+    def corpus(self, name: str, settings: Data) -> Corpus:
+        """The pairs of `train`, `valid` or `mix`: by the columns of its files, or as they were read from memory."""
         paths = {"train": self.train, "valid": self.valid, "mix": self.mix}[name]
         if name in self.copied:
             return open_pairs(self.run / paths[0], replace(settings, columns=()))

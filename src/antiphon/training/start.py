@@ -280,14 +280,15 @@ def _more(config: Config, task: Task, pairs: Corpus, audience: Audience) -> list
         return []
     limits = [side.max_length or math.inf for side in (config.data.source, config.data.target)]
 
-    def fits(pair: Pair) -> bool:
-        if not _fits(pair, task):
+    def short(pair: Pair) -> bool:
+        try:
+            example = task.encode(pair)
+        except TooLong:
             return False
-        example = task.encode(pair)
         return len(example.source) < limits[0] and len(example.target) < limits[1]
 
     two = noise.two_as_one(pairs, random.Random(f"longer {config.training.seed}"), noise.LONGER)
-    two = [pair for pair in two if fits(pair)]
+    two = [pair for pair in two if short(pair)]
     one = noise.dictionary(pairs) if not config.data.context and not config.data.balance else []
     one = one[: round(len(two) * noise.WORDS / noise.LONGER)]
     shown = "".join(f", '{pair.source}' -> '{pair.target}'" for pair in one[:3])
@@ -339,11 +340,11 @@ def _fitting(pairs: Iterable[Pair], task: Task, report: Report) -> Iterator[Pair
 
 def fitted(pair: Pair, task: Task) -> Pair:
     """A pair that the task can encode, with those of its references that it can encode too."""
-    return replace(pair, references=tuple(text for text in pair.references if _fits(replace(pair, target=text), task)))
+    return replace(pair, references=tuple(text for text in pair.references if fits(replace(pair, target=text), task)))
 
 
-def _fits(pair: Pair, task: Task) -> bool:
-    """Whether the task can encode the pair, which nobody gave it as it is."""
+def fits(pair: Pair, task: Task) -> bool:
+    """Whether the task can encode the pair: what is too long may be skipped."""
     try:
         task.encode(pair)
     except TooLong:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, get, leaves, override
+from antiphon.core.config import Config, Data, get, leaves, override
 from antiphon.core.errors import TrainingError
+from antiphon.data.corpus import Corpus
 from antiphon.diagnosis.doctor.findings import Finding
 from antiphon.diagnosis.doctor.record import Record
 from antiphon.inference.bundle import load, save
@@ -68,16 +69,16 @@ def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (
     if sources.mix or record.config.model.adapter.name or "start" in record.facts or record.config.training.teachers:
         do = "add these settings to its command: " + " ".join(f"{key}={value}" for key, value in finding.cure.items())
         raise TrainingError("what began with another model or other data is not trained anew", where=run, do=do)
-    train, valid = _files(sources, sources.train), _files(sources, sources.valid)
-    given = settings(record.config, finding.cure)
-    if {"train", "valid"} & set(sources.copied):  # a copy of pairs has no columns to choose
-        given.pop("data.columns", None)
-    return fit(train, valid=valid, out=out, assignments=given, observers=observers, command=command)
+    train, valid = (_part(sources, name, record.config.data) for name in ("train", "valid"))
+    return fit(train, valid=valid, out=out, assignments=settings(record.config, finding.cure), observers=observers,
+               command=command)  # fmt: skip
 
 
-def _files(sources: Sources, names: Sequence[str]) -> str | None:
-    """Files as they are given to a command."""
-    return ",".join(str(sources.run / name) for name in names) or None
+def _part(sources: Sources, name: str, data: Data) -> str | Corpus | None:
+    """Files as they are given to a command; pairs that came from memory as they were read, whatever their columns."""
+    if name in sources.copied:
+        return sources.corpus(name, data)
+    return ",".join(str(sources.run / file) for file in getattr(sources, name)) or None
 
 
 def with_search(run: Path, finding: Finding, out: Path) -> None:

@@ -27,6 +27,7 @@ from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.task import Task
 from antiphon.training import recipes
 from antiphon.training.sources import Sources
+from antiphon.training.start import fits
 from antiphon.training.statistics import Statistics
 
 MOST, LOOKED, ASKED, AUDITED = 100_000, 2000, 48, 200_000
@@ -131,15 +132,9 @@ class Material:
     @cached_property
     def asked(self) -> list[Pair]:
         """Some held-out pairs, spread evenly, each source once with all its references."""
-        pairs = [pair for pair in group_references(self.parts[1]) if self._fits(pair)]
+        grouped, bundle = group_references(self.parts[1]), self.bundle
+        pairs = [pair for pair in grouped if bundle is None or fits(pair, bundle.task)]
         return pairs[:: -(-len(pairs) // ASKED)] if pairs else []
-
-    def _fits(self, pair: Pair) -> bool:
-        """Whether training had it: what is too long may have been left out."""
-        try:
-            return self.bundle is None or self.bundle.task.encode(pair) is not None
-        except TooLong:
-            return False
 
     @cached_property
     def remarks(self) -> tuple[Remark, ...]:
