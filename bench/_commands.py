@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,13 +23,16 @@ class Done(NamedTuple):
 
 def antiphon(*words: str, threads: int | None = None) -> Done:
     """Run a command, with so many threads (None: as the environment says); what it says of errors is passed through."""
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    begun, command = time.monotonic(), [sys.executable, "-m", "antiphon", *words]
     environment = {"OMP_NUM_THREADS": str(threads)} if threads is not None else {}
-    command = [sys.executable, "-m", "antiphon", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **environment})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Done(done.stdout.decode(), cpu_seconds, time.monotonic() - begun)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **environment}) as process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)  # of this command alone, whatever runs beside it
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Done(output.decode(), usage.ru_utime + usage.ru_stime, time.monotonic() - begun)
 
 
 @contextmanager

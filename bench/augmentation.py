@@ -1,7 +1,7 @@
 """What each kind of augmentation does to a score, beside a training without any: what helps, and what hurts.
 
     ANTIPHON_DATA=... python bench/augmentation.py [--sets low,medium,translation] [--kinds stems,drop] [--seeds 1,2,3]
-                                                   [--out FOLDER]
+                                                   [--workers 1] [--out FOLDER]
 
 Finnish inflection of SIGMORPHON 2018 from 100 and from 1,000 forms, spelled out with the features behind; Multi30k
 English to German from its first 5,000 pairs. Every training is as long as the one without. Runs `antiphon train` and
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from _commands import antiphon, data_sets
+from _commands import antiphon, data_sets, kept
 
 COMMON = ["training.threads=1", "training.processes=1"]
 KINDS: dict[str, list[str]] = {
@@ -41,8 +42,8 @@ KINDS: dict[str, list[str]] = {
     "reverse": ["data.augment.reverse=target"],
     "sampling": ["data.source.sampling=0.1"],
 }
-SPELLED = ("none", "stems", "drop", "swap", "replace", "mask", "insert", "switchout", "reverse")
-TEXT = tuple(kind for kind in KINDS if kind != "stems")
+SPELLED = ("stems", "drop", "swap", "replace", "mask", "insert", "switchout", "reverse")
+TEXT = tuple(kind for kind in KINDS if kind not in ("none", "stems"))
 SETS: dict[str, dict[str, Any]] = {
     "low": {
         "kinds": SPELLED,
@@ -96,16 +97,16 @@ def measure(name: str, kind: str, seed: int, out: Path) -> dict[str, float]:
     return json.loads(told.read_text())
 
 
-def compared(name: str, kinds: list[str], seeds: list[int], out: Path) -> dict[str, Any]:
+def compared(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """All kinds of a set, each beside the plain training of the same seed."""
     result: dict[str, Any] = {}
-    for kind in ("none", *kinds):
-        rows = [measure(name, kind, seed, out) for seed in seeds]
-        scores = [row["score"] for row in rows]
+    plain = [row["score"] for row in rows["none"]]
+    for kind, each in rows.items():
+        scores = [row["score"] for row in each]
         result[kind] = {"scores": scores, "mean": round(mean(scores), 2),
-                        "cpu_seconds": round(mean(row["cpu_seconds"] for row in rows))}  # fmt: skip
+                        "cpu_seconds": round(mean(row["cpu_seconds"] for row in each))}  # fmt: skip
         if kind != "none":
-            gains = [score - plain for score, plain in zip(scores, result["none"]["scores"], strict=True)]
+            gains = [score - without for score, without in zip(scores, plain, strict=True)]
             result[kind]["gain"] = {
                 "mean": round(mean(gains), 2),
                 "range": [round(min(gains), 2), round(max(gains), 2)],
@@ -119,20 +120,27 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--kinds", help="all that fit a set where not given")
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--workers", type=int, default=1, help="trainings beside one another")
     parser.add_argument("--out", type=Path, help="keep data and scores in this folder, and use those that are there")
     options = parser.parse_args()
     if (root := data_sets()) is None:
         return
-    seeds, result = [int(seed) for seed in options.seeds.split(",")], {}
-    with tempfile.TemporaryDirectory() as temporary:
-        out = options.out or Path(temporary)
-        out.mkdir(parents=True, exist_ok=True)
-        for name in options.sets.split(","):
-            for part in ("train", "valid", "test"):
-                rows = "".join(f"{source}\t{target}\n" for source, target in pairs(name, root, part))
-                (out / f"{name}.{part}.tsv").write_text(rows, encoding="utf-8")
-            kinds = options.kinds.split(",") if options.kinds else SETS[name]["kinds"]
-            result[name] = compared(name, [kind for kind in kinds if kind != "none"], seeds, out)
+    seeds, sets = [int(seed) for seed in options.seeds.split(",")], options.sets.split(",")
+    with kept(options.out) as out, ThreadPoolExecutor(options.workers) as pool:
+        for name, part in product(sets, ("train", "valid", "test")):
+            rows = "".join(f"{source}\t{target}\n" for source, target in pairs(name, root, part))
+            (out / f"{name}.{part}.tsv").write_text(rows, encoding="utf-8")
+        chosen = {name: options.kinds.split(",") if options.kinds else SETS[name]["kinds"] for name in sets}
+        begun = {
+            name: {
+                kind: [pool.submit(measure, name, kind, seed, out) for seed in seeds]
+                for kind in dict.fromkeys(["none", *kinds])
+            }
+            for name, kinds in chosen.items()
+        }
+        found = {name: {kind: [each.result() for each in row] for kind, row in kinds.items()}
+                 for name, kinds in begun.items()}  # fmt: skip
+    result = {name: compared(rows) for name, rows in found.items()}
     print(json.dumps(result, indent=1))
 
 

@@ -1,6 +1,7 @@
 """What noise costs a translator, and how much of that `data.augment.robust=true` wins back: the same training twice.
 
     ANTIPHON_DATA=... python bench/robustness.py [--sets multi30k,tatoeba] [--steps 1500] [--beam 5] [--out FOLDER]
+                                                [key=value ...]
 
 Multi30k English to German and Tatoeba Chinese to English, each trained without and with the switch: the same model,
 batches and steps, one thread. Both answer the official test set as it is and under every perturbation of
@@ -38,15 +39,15 @@ def files(name: str, root: Path) -> list[str]:
     return [",".join(str(folder / file) for file in part.split(",")) for part in SETS[name]]
 
 
-def measured(name: str, way: str, root: Path, out: Path, steps: int, beam: int) -> dict[str, Any]:
+def measured(name: str, way: str, root: Path, out: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Train, unless that is done, and evaluate under noise."""
     run, told = out / f"{name}-{way}", out / f"{name}-{way}.json"
     train, valid, test = files(name, root)
     if not told.exists():
-        common = ["training.metric=loss", "training.threads=1", "training.processes=1", f"training.steps={steps}"]
+        common = ["training.metric=loss", "training.threads=1", "training.processes=1", f"training.steps={given.steps}"]
         words = ["train", train, "--valid", valid, "--task", "translation", "--out", str(run)]
-        seconds = 0.0 if run.exists() else antiphon(*words, *common, *WAYS[way], threads=1).cpu_seconds
-        found = antiphon("evaluate", str(run), test, "--robust", "--json", f"beam={beam}", threads=1)
+        seconds = 0.0 if run.exists() else antiphon(*words, *common, *WAYS[way], *given.settings, threads=1).cpu_seconds
+        found = antiphon("evaluate", str(run), test, "--robust", "--json", f"beam={given.beam}", threads=1)
         told.write_text(json.dumps({"training_cpu_seconds": round(seconds), **json.loads(found.output)}))
         print(f"{run.name}: {seconds:.0f} CPU s of training", file=sys.stderr, flush=True)
     return json.loads(told.read_text())
@@ -93,13 +94,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("settings", nargs="*", help="further settings of all trainings")
     given = parser.parse_args()
     if (root := data_sets()) is None:
         return
     with kept(given.out) as out:
         found = {}
         for name in given.sets.split(","):
-            plain, robust = (measured(name, way, root, out, given.steps, given.beam) for way in WAYS)
+            plain, robust = (measured(name, way, root, out, given) for way in WAYS)
             found[name] = compared(plain, robust)
         print(json.dumps({"steps": given.steps, "beam": given.beam, "sets": found}, indent=2))
 
