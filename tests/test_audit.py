@@ -285,5 +285,9 @@ def test_the_quick_part_says_what_matters_alone() -> None:
     assert quick([]) == []
     copies = [Pair(pair.source, pair.source) if row % 20 == 0 else pair for row, pair in enumerate(pairs)]
     assert quick(copies) == ["about 5.0% of the targets are copies of their source"]
+    turns = [f"{'and ' * (row * 7 % 23)}so on, {row}" for row in range(1500)]
+    assert quick([Pair(*each) for each in zip(turns[1:], turns, strict=False)])[0].startswith("from about pair 4 on")
+    talk = [Pair(f"{old} / {new}", answer) for old, new, answer in zip(turns, turns[1:], turns[2:], strict=False)]
+    assert quick(talk) == []
     damaged = [Pair(pair.source, f"MÃ¤dchen \ufffd &amp; {pair.target}") for pair in copies]
     assert len(quick(damaged)) == 2

@@ -199,8 +199,8 @@ class Forecasting(Hearing):
         self.propose("decoding.min_length", 0, "the model says where an answer ends")
         self.propose("decoding.no_repeat", 0, "numbers may recur")
 
-    def _tokens(self) -> float:
-        """Steps read and said in one epoch, estimated."""
+    def _lengths(self) -> tuple[float, float]:
+        """Steps read and said."""
         if self.statistics.signal is None:
-            return super(Hearing, self)._tokens()
-        return self.statistics.pairs * (self.signal.frames + self.numbers.steps)
+            return super(Hearing, self)._lengths()
+        return self.signal.frames, self.numbers.steps

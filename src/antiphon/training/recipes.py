@@ -155,7 +155,7 @@ class Plan:
         self.propose("model.decoder.kind", family, reason)
         kinds = {self.config.model.encoder.kind, self.config.model.decoder.kind}
         modern = bool(kinds & {"transformer", "conformer", "ssru", "conv"})
-        tokens = self._tokens()
+        tokens = self._learned_from()
         width = step_down(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
         self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
@@ -183,7 +183,7 @@ class Plan:
 
     def regularization(self) -> None:
         """Dropout and smoothing by the size of the data."""
-        tokens = self._tokens()
+        tokens = self._learned_from()
         share = 0.1 if tokens > 600_000 else 0.2 if tokens > 200_000 else 0.3
         self.propose("model.dropout", share, "less data wants more")
         drawn = self.config.training.objective in DRAWN
@@ -249,11 +249,18 @@ class Plan:
 
     def _tokens(self) -> float:
         """Source and target tokens of one epoch, estimated."""
-        sides = (
-            (self.statistics.source, self.config.data.source.tokenizer),
-            (self.statistics.target, self.config.data.target.tokenizer),
-        )
-        return self.statistics.pairs * sum(mean_length(side, kind) + 1 for side, kind in sides)
+        return self.statistics.pairs * sum(self._lengths())
+
+    def _learned_from(self) -> float:
+        """Tokens that say how large a model may be: of long sources with short targets, ten times those to answer."""
+        source, target = self._lengths()
+        return self.statistics.pairs * (min(source, 10 * target) + target)
+
+    def _lengths(self) -> tuple[float, float]:
+        """Mean tokens of a source and of a target, with their end marks."""
+        data, found = self.config.data, self.statistics
+        source = mean_length(found.source, data.source.tokenizer) + 1
+        return source, mean_length(found.target, data.target.tokenizer) + 1
 
     def seconds_per_token(self) -> float:
         """CPU seconds a token: arithmetic at 150 GFLOP/s, and memory traffic by layer (`bench/` measures both)."""

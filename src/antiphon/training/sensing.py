@@ -110,11 +110,12 @@ class Hearing(Plan):
             self.propose("training.metric", "wer", "judged on real answers")
         super().judging()
 
-    def _tokens(self) -> float:
-        """Positions of the memory and target tokens of one epoch, estimated."""
-        positions = self.signal.frames / (self.config.model.frontend.reduce or 1)
-        target = mean_length(self.statistics.target, self.config.data.target.tokenizer) + 1
-        return self.statistics.pairs * (positions + target)
+    def _lengths(self) -> tuple[float, float]:
+        """Positions of the memory, and target tokens."""
+        return self.signal.frames / (self.config.model.frontend.reduce or 1), super()._lengths()[1]
+
+    def _learned_from(self) -> float:
+        return self._tokens()  # a recording is long whatever is said in it
 
     def _long(self) -> float:
         return 0.0
