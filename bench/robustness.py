@@ -3,8 +3,8 @@
     ANTIPHON_DATA=... python bench/robustness.py [--sets multi30k,tatoeba] [--steps 1500] [--beam 5] [--out FOLDER]
                                                 [key=value ...]
 
-Multi30k English to German and Tatoeba Chinese to English, each trained without and with the switch: the same model,
-batches and steps, one thread. Both answer the official test set as it is and under every perturbation of
+Multi30k English to German and Tatoeba English to Chinese, each trained without and with the switch: the same model,
+batches, and steps at most, one thread. Both answer the official test set as it is and under every perturbation of
 `antiphon evaluate --robust`. JSON on standard output: the scores as they are, and for each perturbation the scores of
 both models and the share of the loss that is won back, (robust - plain under noise) / (plain as it is - plain under
 noise); `won_back` is that of all perturbations by BLEU in which the plain model loses significantly, and `less_lost` by
@@ -70,7 +70,8 @@ def compared(plain: Mapping[str, Any], robust: Mapping[str, Any]) -> dict[str, A
         }  # fmt: skip
         if sure and metric.startswith("bleu"):
             lost, won, still = lost + fall, won + gain, still + theirs["first"] - theirs["second"]
-    clean = {way: each["scores"]["bleu"] for way, each in (("plain", plain), ("robust", robust))}
+    name = next(name for name in plain["scores"] if name.startswith("bleu"))
+    clean = {way: each["scores"][name] for way, each in (("plain", plain), ("robust", robust))}
     change = clean["robust"]["value"] - clean["plain"]["value"]
     share = won / lost if lost else None
     return {
