@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_the_report_fits_the_terminal(slow: Path, width: int) -> None:
 
 
 def test_a_cure_is_applied_and_compared(slow: Path, call: Call, tmp_path: Path) -> None:
-    code, out, _ = call("doctor", slow, "--cure", "--out", tmp_path / "cured")
+    code, out, _ = call("doctor", slow, "--cure", "--cause", "rate too low", "--out", tmp_path / "cured")
     assert code == 0, out
     table = [line.split() for line in out.splitlines() if line.startswith("held-out loss")]
     before, after = float(table[0][-2]), float(table[0][-1])
@@ -95,6 +96,38 @@ def test_a_cure_is_applied_and_compared(slow: Path, call: Call, tmp_path: Path) 
     assert config["training"]["rate"] > 1e-3
     assert config["model"]["width"] == 48
     assert "the run folder is not empty" in refused(call, "doctor", slow, "--cure", "--out", tmp_path / "cured")
+
+
+def test_what_a_cure_brings_to_light_is_cured_next(
+    slow: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = curing.following, list[list[str]]()
+
+    def following(run: Path, cured: list[str]) -> Finding | None:
+        asked.append(cured)
+        found = real(run, cured)
+        return found and replace(found, cure={"training.epochs": 8})
+
+    monkeypatch.setattr(curing, "following", following)
+    code, out, _ = call("doctor", slow, "--cure", "--out", tmp_path / "cured")
+    assert code == 0, out
+    assert "very likely now: ended early; its cure is next" in out
+    assert asked[0] == ["rate too low"]
+    assert len(asked) <= 2
+    once, twice = (curing.Best.of(tmp_path / name) for name in ("cured", "cured-2"))
+    assert twice.above(once)
+    assert not once.above(twice)
+    assert json.loads((tmp_path / "cured-2/config.json").read_text())["training"]["rate"] > 1e-3
+    assert "the folder of a further training is not empty" in refused(
+        call, "doctor", slow, "--cure", "--out", tmp_path / "cured"
+    )
+
+
+def test_the_better_run_is_told_by_its_metric_and_then_by_its_loss() -> None:
+    kept = [curing.Best("bleu", 20.0, 2.0, higher=True), curing.Best("bleu", 20.0, 3.0, higher=True),
+            curing.Best("bleu", 10.0, 1.0, higher=True), curing.Best("bleu", None, None, higher=True)]  # fmt: skip
+    assert [sum(each.above(best) for each in kept) for best in kept] == [0, 1, 2, 3]
+    assert curing.Best("error", 10.0, 3.0).above(curing.Best("error", 20.0, 2.0))
 
 
 def test_what_is_tried_is_told_and_weighed_and_changes_nothing(

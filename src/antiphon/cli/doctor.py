@@ -20,8 +20,10 @@ def doctor(
     try_: Annotated[
         bool, Parameter(name="--try", help="make short experiments that tell the likely causes apart")
     ] = False,
-    cure: Annotated[bool, Parameter(help="train anew with the settings of the first finding, and compare")] = False,
-    cause: Annotated[str, Parameter(help="with --cure: the finding to cure, by its cause")] = "",
+    cure: Annotated[
+        bool, Parameter(help="train anew with the settings of one finding after the other, and compare")
+    ] = False,
+    cause: Annotated[str, Parameter(help="with --cure: the one finding to cure, by its cause")] = "",
     out: Annotated[Path | None, Parameter(help="with --cure: the new folder; RUN-cured where not given")] = None,
     answers: Annotated[bool, Parameter(negative="--no-answers", help="ask the model for answers too")] = True,
     all_: Annotated[bool, Parameter(name="--all", help="show unlikely findings as fully as likely ones")] = False,
@@ -51,7 +53,8 @@ def doctor(
         return 0 if found.healthy else 1
     console.print(report(found, full=all_))
     if cure:
-        return _cure(console, run, _chosen(found.findings, cause, run), out or run.with_name(f"{run.name}-cured"))
+        out = out or run.with_name(f"{run.name}-cured")
+        return _cure(console, run, _chosen(found.findings, cause, run), out, once=bool(cause))
     return 0 if found.healthy else 1
 
 
@@ -83,8 +86,8 @@ def _chosen(findings: tuple[Finding, ...], cause: str, run: Path) -> Finding:
     return chosen
 
 
-def _cure(console: Console, run: Path, finding: Finding, out: Path) -> int:
-    """Apply the cure, and say what it did."""
+def _cure(console: Console, run: Path, finding: Finding, out: Path, *, once: bool) -> int:
+    """Apply the cure and say what it did; unless `once`, go on with what is then very likely wrong."""
     import shlex
     import sys
 
@@ -93,13 +96,26 @@ def _cure(console: Console, run: Path, finding: Finding, out: Path) -> int:
     from antiphon.diagnosis.doctor import curing
 
     curing.curable(finding)
-    if curing.search_alone(finding):
-        curing.with_search(run, finding, out)
-        console.print(f"the same weights with the other search are in {out}", highlight=False, soft_wrap=True)
-        return 0
-    before = curing.Before.of(run)
-    with watching(console, dict(finding.cure)) as observer:
-        result = curing.cure(run, finding, out, observers=[observer], command=shlex.join(["antiphon", *sys.argv[1:]]))
-    if result.bundle is not None and not result.interrupted:
-        console.print(outcome(before, curing.Before.of(out), out))
-    return result.exit_code
+    cured: list[str] = []
+    for place in curing.folders(out)[: 1 if once else None]:
+        if curing.search_alone(finding):
+            curing.with_search(run, finding, place)
+            console.print(f"the same weights with the other search are in {place}", highlight=False, soft_wrap=True)
+            return 0
+        with watching(console, dict(finding.cure)) as observer:
+            command = shlex.join(["antiphon", *sys.argv[1:]])
+            result = curing.cure(run, finding, place, observers=[observer], command=command)
+        if result.bundle is None or result.interrupted:
+            return result.exit_code
+        before, after = curing.Best.of(run), curing.Best.of(place)
+        console.print(outcome(before, after, place))
+        if not after.above(before):
+            console.print(f"that is no better: {run} stays the best", highlight=False, soft_wrap=True)
+            return 0
+        run, cured = place, [*cured, finding.cause]
+        left = None if once or len(cured) == curing.TRAININGS else curing.following(run, cured)
+        if left is None:
+            return 0
+        finding = left
+        console.print(f"very likely now: {finding.cause}; its cure is next", highlight=False, soft_wrap=True)
+    return 0

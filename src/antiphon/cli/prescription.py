@@ -15,7 +15,7 @@ from antiphon.cli.drawing import curve, sparkline
 from antiphon.diagnosis.doctor.findings import HIGH, SAID, Evidence, Examination, Finding, Plot
 
 if TYPE_CHECKING:
-    from antiphon.diagnosis.doctor.curing import Before
+    from antiphon.diagnosis.doctor.curing import Best
     from antiphon.diagnosis.doctor.trying import Trial
 
 WIDE, TALL = 48, 6
@@ -126,7 +126,7 @@ def trial(made: Trial) -> Text:
     return Text.assemble(("tried  ", "dim"), (made.name, "bold"), (f"  {made.text}", "default"))
 
 
-def outcome(before: Before, after: Before, out: Path) -> RenderableType:
+def outcome(before: Best, after: Best, out: Path) -> RenderableType:
     """Before and after the cure."""
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     for title in ("", "before", "after the cure"):
@@ -137,7 +137,7 @@ def outcome(before: Before, after: Before, out: Path) -> RenderableType:
     return Group(Text(), table, Text(f"the cured run is in {out}", "dim"))
 
 
-def _rows(before: Before, after: Before) -> Iterator[tuple[str, float | None, float | None]]:
+def _rows(before: Best, after: Best) -> Iterator[tuple[str, float | None, float | None]]:
     if before.metric != "loss" and before.metric == after.metric:
         yield before.metric, before.value, after.value
     yield "held-out loss", before.loss, after.loss

@@ -1,4 +1,4 @@
-"""A cure applied: the same data, trained anew with the settings that a finding asks for, and what came of it."""
+"""Cures applied: the same data, trained anew with the settings that findings ask for, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from antiphon.core.config import Config, Data, get, leaves, override
 from antiphon.core.errors import TrainingError
 from antiphon.data.corpus import Corpus
-from antiphon.diagnosis.doctor.findings import Finding
+from antiphon.diagnosis.doctor.examining import examine
+from antiphon.diagnosis.doctor.findings import HIGH, Finding
 from antiphon.diagnosis.doctor.record import Record
 from antiphon.inference.bundle import load, save
 from antiphon.training.observers import Result
@@ -19,24 +20,35 @@ from antiphon.training.sources import Sources
 from antiphon.training.start import fit
 
 SEARCH = "decoding."
+TRAININGS = 3
+"""Trainings at most: a cure may bring to light what stood behind its cause, such as too few passes."""
 
 
 @dataclass(frozen=True)
-class Before:
+class Best:
     """The best of a run: the metric it is judged by, its value, and the lowest held-out loss."""
 
     metric: str
     value: float | None
     loss: float | None
+    higher: bool = False
 
     @staticmethod
-    def of(run: Path) -> Before:
+    def of(run: Path) -> Best:
         """Read from its log."""
         record = Record.open(run)
         metric = record.config.training.metric or "loss"
         kept = [event for event in record.validations if event.get("best")]
-        score = (kept[-1].get("scores") or {}).get(metric) if kept else None
-        return Before(metric, score and score.get("value"), record.best_loss)
+        score = ((kept[-1].get("scores") or {}).get(metric) if kept else None) or {}
+        return Best(metric, score.get("value"), record.best_loss, bool(score.get("higher_is_better")))
+
+    def above(self, other: Best) -> bool:
+        """Whether this is the better one: by the metric, and by the loss where that is the same for both."""
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[float, float]:
+        value = math.inf if self.value is None else -self.value if self.higher else self.value
+        return value, math.inf if self.loss is None else self.loss
 
 
 def settings(config: Config, cure: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +101,16 @@ def with_search(run: Path, finding: Finding, out: Path) -> None:
          confidence=bundle.confidence)  # fmt: skip
 
 
-def better(before: Before, after: Before, *, higher: bool) -> bool:
-    """Whether the cure helped, by the metric the run is judged by."""
-    old, new = (math.inf if each.value is None else each.value for each in (before, after))
-    return new > old if higher else new < old
+def folders(out: Path) -> list[Path]:
+    """Where one training after the other goes. Raises `TrainingError` where one is not empty."""
+    places = [out, *(out.with_name(f"{out.name}-{number}") for number in range(2, TRAININGS + 1))]
+    for place in places[1:]:
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise TrainingError("the folder of a further training is not empty", where=place, do="give another --out")
+    return places
+
+
+def following(run: Path, cured: Sequence[str]) -> Finding | None:
+    """What is very likely still wrong with a run that was cured of other causes, where settings cure it."""
+    left = (each for each in examine(run).findings if each.confidence >= HIGH and each.cause not in cured)
+    return next((each for each in left if each.cure), None)
