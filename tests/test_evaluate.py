@@ -212,11 +212,11 @@ def test_what_was_odd_is_told() -> None:
 
 
 def test_metrics_that_suit_the_task() -> None:
-    assert suitable(Config(), [["abc"]]) == ["exact", "error", "per", "cer"]
+    assert suitable(Config(), [["abc"]], "a") == ["exact", "error", "per", "cer"]
     config = override(Config(task="translation"), {"training.metric": "ter"})
-    assert suitable(config, [["guten Tag"]]) == ["ter", "bleu", "chrf"]
-    assert suitable(config, [["你好, world"]]) == ["ter", "bleu:zh", "chrf"]
-    assert suitable(override(config, {"training.metric": "loss"}), [["x"]]) == ["bleu", "chrf"]
+    assert suitable(config, [["guten Tag"]], "a") == ["ter", "bleu", "chrf"]
+    assert suitable(config, [["你好, world"]], "a") == ["ter", "bleu:zh", "chrf"]
+    assert suitable(override(config, {"training.metric": "loss"}), [["x"]], "a") == ["bleu", "chrf"]
     found = evaluate(FakePredictor(RIGHT), PAIRS, bootstrap=0)
     assert list(found.scores) == ["exact", "error", "per", "cer"]
 

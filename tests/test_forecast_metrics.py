@@ -105,8 +105,11 @@ def test_what_cannot_be_judged_is_refused() -> None:
 
 def test_metrics_suit_the_answers() -> None:
     numbers, text = override(Config(), {"data.target.kind": "numbers"}), Config()
-    assert suitable(numbers, [["1"]]) == ["mae", "rmse", "crps"]
-    assert suitable(override(numbers, {"task": "forecasting"}), [["1"]]) == ["mase", "mae", "rmse", "crps"]
+    plain, series = ["mae", "rmse", "crps"], override(numbers, {"task": "forecasting", "data.source.kind": "numbers"})
+    assert suitable(numbers, [["1"]], "1 2") == plain
+    assert suitable(series, [["1"]], "1 2") == suitable(series, [["1"]], "1,5 2,6") == ["mase", *plain]
+    assert suitable(series, [["1,2"]], "1 2") == plain
+    assert suitable(override(series, {"data.source.kind": "frames"}), [["1"]], "a.npy") == plain
     check_metric(metrics.get("mase:3"), numbers)
     check_metric(metrics.get("exact"), text)
     with pytest.raises(ConfigError, match="exact is for text, and answers are numbers; take one of mae"):

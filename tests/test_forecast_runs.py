@@ -233,3 +233,30 @@ def test_a_server_practises_on_more_than_a_season(trained: Path) -> None:
     example = practice(task)
     assert example is not None
     assert len(task.source.raw(example.source)) > 48  # type: ignore[union-attr]
+
+
+def test_files_of_arrays_are_forecast_with_what_is_known_ahead(tmp_path: Path, call: Call) -> None:
+    draw, rows = np.random.default_rng(0), list[list[str]]()
+    for number in range(24):
+        np.save(tmp_path / f"{number}.npy", array := draw.normal(0, 1, (6, 1)).astype(np.float32))
+        fair = draw.integers(0, 2, 3)
+        rows.append([f"{number}.npy", spell(array[-1] + 2 * fair[:, None]), spell(fair[:, None]), "shop"[number % 3 :]])
+    data, titles = tmp_path / "data.tsv", ["source", "target", "fair", "shop"]
+    data.write_text("\n".join("\t".join(row) for row in [titles, *rows]) + "\n")
+    words = [f"{key}={value}" for key, value in SHORT.items()]
+    code, _, err = call(
+        "train", data, "--task", "forecasting", "--out", tmp_path / "run", "data.context=fair,shop", *words
+    )
+    assert code == 0, err
+    code, said, err = call("predict", tmp_path / "run", data)
+    assert (code, len(said.splitlines())) == (0, len(rows)), err
+    other, bare = tmp_path / "other.tsv", tmp_path / "bare.tsv"
+    other.write_text("\n".join("\t".join((row[0], row[3], row[2])) for row in [titles, *rows]) + "\n")
+    bare.write_text("\n".join("\t".join((row[0], row[2], row[3])) for row in rows) + "\n")
+    assert call("predict", tmp_path / "run", other)[1] == call("predict", tmp_path / "run", bare)[1] == said
+    wanted = "write source<tab>fair<tab>shop"
+    assert wanted in refused(call, "predict", tmp_path / "run", tmp_path / "1.npy")
+    other.write_text("source\tfair\n1.npy\t1\n")
+    assert wanted in refused(call, "predict", tmp_path / "run", other)
+    code, told, err = call("evaluate", tmp_path / "run", data, "--json")
+    assert (code, list(json.loads(told)["scores"])[-3:]) == (0, ["mae", "rmse", "crps"]), err

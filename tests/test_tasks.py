@@ -41,7 +41,7 @@ def test_a_task_is_whole_and_proposed_with_its_reasons(task: Preset) -> None:
         assert found[choice.key] == choice
         assert choice.reason
     judged = found["training.metric"].value
-    names = suitable(override(Config(), {"task": task.name, "training.metric": judged}), [["plain text"]])
+    names = suitable(override(Config(), {"task": task.name, "training.metric": judged}), [["plain text"]], "text")
     assert set(task.metrics) <= set(names)
 
 

@@ -78,8 +78,9 @@ def predict(
     chosen = _chosen(guesser, settings if abstain is None else (*settings, f"abstain={abstain}"), confidence, jsonl)
     live = (files or ["-"]) == ["-"] and sys.stdin.isatty()
     named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
-    lines = _typed() if live else _lines(files or ["-"], named)
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
+    behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
+    lines = _typed() if live else _named(files or ["-"], behind) if named else _lines(files or ["-"])
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
@@ -166,25 +167,40 @@ def _line(answer: Answer, confidence: bool) -> str:
     return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
 
 
-def _lines(files: Sequence[str], signals: bool) -> Iterator[str]:
-    """The inputs: the lines of one text file, or recordings, films and arrays by name, those of tables among them."""
+def _lines(files: Sequence[str]) -> Iterator[str]:
+    """The lines of one text file."""
     from antiphon.core.errors import ConfigError
+    from antiphon.data.corpus import read_lines
+
+    if len(files) > 1:
+        raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
+    return read_lines(sys.stdin if files[0] == "-" else files[0])
+
+
+def _named(files: Sequence[str], behind: Sequence[str]) -> Iterator[str]:
+    """Recordings, films and arrays by name, those of tables among them, each with the columns that go `behind` it.
+
+    In a table without a line of names the columns stand as they go.
+    """
     from antiphon.data.arrays import located
     from antiphon.data.columns import SOURCES
     from antiphon.data.corpus import read_lines
     from antiphon.data.signals import kind_of
 
-    if not signals and len(files) > 1:
-        raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
     for file in files:
-        if signals and kind_of(file) != "text":
+        if kind_of(file) != "text":
             yield file
             continue
-        folder = Path() if file == "-" else Path(file).parent
+        folder, names = Path() if file == "-" else Path(file).parent, None
         for number, line in enumerate(read_lines(sys.stdin if file == "-" else file)):
-            first = line.partition("\t")[0]
-            if not (signals and not number and first.lower() in SOURCES):  # which is the name of a column
-                yield located(first, folder) if signals else line
+            first, *values = line.split("\t")
+            if not number and first.lower() in SOURCES:  # which is the name of a column
+                names = values
+                continue
+            if names is not None:
+                known = dict(zip(names, values, strict=False))
+                values = [known[name] for name in behind if name in known]
+            yield "\t".join((located(first, folder), *(values if behind else ())))
 
 
 def _typed() -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.numbers import Forecast
+from antiphon.data.arrays import read_numbers
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.knowledge import Fact
@@ -182,7 +183,7 @@ def evaluate(
     if not pairs:
         raise DataError("there is nothing to evaluate", got="0 pairs")
     references = [pair.references or (pair.target,) for pair in pairs]
-    names = suitable(predictor.config, references) if metric_names is None else metric_names
+    names = suitable(predictor.config, references, pairs[0].source) if metric_names is None else metric_names
     metrics = [scoring.get(name) for name in dict.fromkeys(names)]
     for metric in metrics:
         check_metric(metric, predictor.config)
@@ -234,11 +235,14 @@ def _trust(
     return trust(calibration.metric, sure, good, raw)
 
 
-def suitable(config: Config, references: Sequence[Sequence[str]]) -> list[str]:
-    """The metrics of the task, and what training was judged by; BLEU by character for Chinese references."""
+def suitable(config: Config, references: Sequence[Sequence[str]], source: str) -> list[str]:
+    """The metrics of the task, and what training was judged by; BLEU by character for Chinese references, and errors
+    by those of a naive forecast for numbers that go on from a source of as many features."""
     names = list(tasks.PRESETS.get(config.task, tasks.TRANSDUCTION).metrics)
-    if of_numbers(config) and config.task != tasks.FORECASTING.name:
-        names = ["mae", "rmse", "crps"]
+    if of_numbers(config):
+        read = config.data.source.kind == "numbers" and config.task == tasks.FORECASTING.name
+        go_on = read and read_numbers(source).shape[1] >= read_numbers(references[0][0]).shape[1]
+        names = ["mase"] * go_on + ["mae", "rmse", "crps"]
     judged = config.training.metric
     if judged is not None and judged not in [*names, *(each.name for each in LIKELIHOODS)]:
         names.insert(0, judged)

@@ -143,7 +143,6 @@ FORECASTING = Preset(
     metrics=("mase", "mae", "rmse", "crps"),
     source="numbers",
     target="numbers",
-    choices=(Choice("training.metric", "mase", "series of any size count alike"),),
     noise=(),
 )
 

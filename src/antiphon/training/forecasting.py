@@ -29,12 +29,14 @@ WATCHED = 200
 @dataclass(frozen=True)
 class Targets:
     """What targets of numbers are like: steps of the mean and of the longest one, whether all have as many, features,
-    and the scale under which they are spread least, where sources can give them theirs, with the steps of a season."""
+    whether they go on from their sources, which are numbers too then, and the scale under which they are spread least,
+    where sources can give them theirs, with the steps of a season."""
 
     steps: float
     longest: int
     even: bool
     features: int
+    go_on: bool = False
     scale: str = "all"
     season: int = 1
 
@@ -43,13 +45,13 @@ class Targets:
         """Looks at these pairs."""
         found = [read_numbers(pair.target) for pair in pairs]
         lengths, features = [len(values) for values in found], found[0].shape[1]
-        scale, season = "all", 1
+        scale, season, go_on = "all", 1, False
         if data.source.kind == "numbers" and all(values.shape[1] == features for values in found):
             sources = [read_numbers(pair.source) for pair in pairs]
-            if all(source.shape[1] >= features for source in sources):
+            if go_on := all(source.shape[1] >= features for source in sources):
                 sources = [source[:, :features].astype(np.float64) for source in sources]
                 scale, season = _least_spread(sources, found, data.frames.season or None)
-        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, scale, season)
+        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, go_on, scale, season)
 
 
 def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], season: int | None) -> tuple[str, int]:
@@ -188,9 +190,8 @@ class Forecasting(Hearing):
 
     def judging(self) -> None:
         """By errors, in units that suit all series; what is rolled out is one path."""
-        own = (
-            self.config.data.frames.normalize in ("each", "last", "season")
-            and self.config.data.source.kind == "numbers"
+        own = self.numbers.go_on and (
+            self.preset.name == "forecasting" or self.config.data.frames.normalize in ("each", "last", "season")
         )
         self.propose("training.metric", "mase" if own else "mae",
                      "series of any size count alike" if own else "judged on real answers")  # fmt: skip
