@@ -16,6 +16,9 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.numbers import parse, spell
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference.predictor import Predictor
+from antiphon.serving import models
+from antiphon.serving.refusals import Refusal
+from antiphon.serving.settings import Settings
 from antiphon.serving.worker import practice
 from antiphon.training.distillation import Teachers
 from antiphon.training.recipes import propose
@@ -258,5 +261,10 @@ def test_files_of_arrays_are_forecast_with_what_is_known_ahead(tmp_path: Path, c
     assert wanted in refused(call, "predict", tmp_path / "run", tmp_path / "1.npy")
     other.write_text("source\tfair\n1.npy\t1\n")
     assert wanted in refused(call, "predict", tmp_path / "run", other)
+    served = models.read("sales", (tmp_path / "run",), tmp_path)
+    assert served.heard(tmp_path / "1.npy", {"fair": "1 0 1", "shop": "shop"}, Settings()) >= 6
+    for context, what in (({"fair": "1"}, "column shop is missing"), ({"fair": "1", "price": "1"}, "no such context")):
+        with pytest.raises(Refusal, match=what):
+            served.heard(tmp_path / "1.npy", context, Settings())
     code, told, err = call("evaluate", tmp_path / "run", data, "--json")
     assert (code, list(json.loads(told)["scores"])[-3:]) == (0, ["mae", "rmse", "crps"]), err

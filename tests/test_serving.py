@@ -232,6 +232,8 @@ def test_a_recording_is_sent_as_a_file(server: Served, tmp_path: Path) -> None:
     assert "beam is at most" in error(send(0.3, beam=99), 422)["what"]
     assert "no such field" in error(send(0.3, sample="true"), 422)["what"]
     assert "no such adapter" in error(send(0.3, adapter="law"), 422)["what"]
+    assert "no such context" in error(send(0.3, context='{"shop": "north"}'), 422)["what"]
+    assert "no object of texts" in error(send(0.3, context='["north"]'), 422)["what"]
     assert error(server.ask(str(tmp_path / "own name.wav"), model="heard"), 422)["do"] == "POST a file to /v1/files"
     (tmp_path / "no.wav").write_bytes(b"RIFF" + b"x" * 50)
     with (tmp_path / "no.wav").open("rb") as file:

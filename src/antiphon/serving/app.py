@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -257,19 +257,30 @@ def _looking(service: Service) -> APIRouter:
         model: Annotated[str | None, Form()] = None, adapter: Annotated[str | None, Form()] = None,
         beam: Annotated[int | None, Form(ge=1)] = None, best: Annotated[int | None, Form(ge=1)] = None,
         details: Annotated[bool, Form()] = False,
+        context: Annotated[str, Form(description="what else the model reads, by column, as a JSON object")] = "{}",
     ) -> Response:  # fmt: skip
         """Answer a file; where there are times, with those of words."""
-        known = {"file", "model", "adapter", "beam", "best", "details"}
+        known = {"file", "model", "adapter", "beam", "best", "details", "context"}
         if unknown := sorted(set(await request.form()) - known):
             raise Refusal(WRONG, "there is no such field", where=ascii(unknown[0][:40]), do="see /docs", cause="input")
         served, suffix = models.find(service.models, model), Path(file.filename or "").suffix.lower()
         with tempfile.TemporaryDirectory(dir=service.folder.name) as folder:
             path = await _kept(file, Path(folder), suffix, served, service)
             search = schema.Search(model=served.name, adapter=adapter, beam=beam, best=best, details=details)
-            job = await service.file(served, path, search, patience(request, service))
+            job = await service.file(served, path, _columns(context), search, patience(request, service))
             return reply((await said(request, service, job))[0])
 
     return router
+
+
+def _columns(text: str) -> dict[str, str]:
+    """The context columns of a form."""
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(text)
+    except ValidationError:
+        do = 'write it as {"column": "value"}'
+        raise Refusal(WRONG, "context is no object of texts", where="context", got=ascii(text[:40]), do=do,
+                      cause="input") from None  # fmt: skip
 
 
 async def _kept(file: UploadFile, folder: Path, suffix: str, model: Served, service: Service) -> Path:

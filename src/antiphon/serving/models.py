@@ -82,10 +82,7 @@ class Served:
         if isinstance(self.task.source, Signal) and (self.task.source.kind not in HELD or source.startswith(INLINE)):
             what = f"the model reads {self.task.source.kind}, and this is text"
             raise Refusal(WRONG, what, where=where, do="POST a file to /v1/files", cause="input")
-        if unknown := sorted(set(context) - set(self.task.context)):
-            raise Refusal(
-                WRONG, "the model has no such context", where=where, got=ascii(unknown[0][:40]), cause="input"
-            )
+        self._know(context, where)
         if facts and self.task.knowledge == "none":
             raise Refusal(WRONG, "the model reads no facts", where=where, do="leave them out", cause="input")
         given = dict(context) | (
@@ -95,12 +92,16 @@ class Served:
         if size > settings.characters:
             what = f"an input has at most {settings.characters:,} characters"
             raise Refusal(WRONG, what, where=where, got=f"{size:,}", do="send less", cause="too-long")
-        for text in (source, *context.values()):
-            if problem := fault(text):
-                raise Refusal(
-                    WRONG, f"the text {problem.partition(' (')[0]}", where=where, do="repair it", cause="input"
-                )
+        _sound(source, where)
         return Pair(source, "", (), given)
+
+    def _know(self, context: Mapping[str, str], where: str) -> None:
+        """Refuse context columns that the model does not know, and what is no text in them."""
+        if unknown := sorted(set(context) - set(self.task.context)):
+            what = "the model has no such context"
+            raise Refusal(WRONG, what, where=where, got=ascii(unknown[0][:40]), cause="input")
+        for text in context.values():
+            _sound(text, where)
 
     def count(self, pair: Pair, settings: Settings, where: str) -> int:
         """Source tokens of an input. Raises `Refusal`."""
@@ -112,14 +113,20 @@ class Served:
             raise wrong(error, where) from None
         return _within(length, settings, where)
 
-    def heard(self, path: Path, settings: Settings) -> int:
-        """The same for the file of a recording, a film or an array."""
+    def heard(self, path: Path, context: Mapping[str, str], settings: Settings) -> int:
+        """The same for the file of a recording, a film or an array, with what else the model reads."""
         signal = self.task.source
         if not isinstance(signal, Signal) or signal.kind in HELD:
             raise Refusal(WRONG, "the model reads text", where="file", do="POST it to /v1/predict", cause="input")
         if path.suffix not in (kinds := SUFFIXES[signal.kind]):
             what = f"the model reads {', '.join(kinds)}"
             raise Refusal(WRONG, what, where="file", got=path.suffix, do="send such a file", cause="input")
+        self._know(context, "context")
+        if self.task.covariates is not None:
+            try:
+                self.task.covariates.read(Pair("the file", "", (), dict(context)))
+            except AntiphonError as error:
+                raise wrong(error, "context") from None
         try:
             frames = path.stat().st_size / (4 * signal.features) if signal.kind == "frames" else 0.0
             frames = frames or Overview.of([str(path)], self.config.data).frames
@@ -130,6 +137,11 @@ class Served:
 
 SUFFIXES = {"speech": speech.SUFFIXES, "video": video.SUFFIXES, "frames": (".npy",)}
 """What may be sent to a model of each kind."""
+
+
+def _sound(text: str, where: str) -> None:
+    if problem := fault(text):
+        raise Refusal(WRONG, f"the text {problem.partition(' (')[0]}", where=where, do="repair it", cause="input")
 
 
 def _within(tokens: int, settings: Settings, where: str) -> int:

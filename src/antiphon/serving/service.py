@@ -148,12 +148,14 @@ class Service:
                  "required": asked.required} for pair in pairs]  # fmt: skip
         return self._job(model, asked, decoding, rows, sum(counts) + more * len(rows), seconds, stream=stream)
 
-    async def file(self, model: Served, path: Path, asked: Search, seconds: float) -> Job:
+    async def file(
+        self, model: Served, path: Path, context: Mapping[str, str], asked: Search, seconds: float
+    ) -> Job:  # fmt: skip
         """The file of a recording, a film or an array as a job. Raises `Refusal`."""
         model = model.by(asked.adapter)
         decoding = searching(model, asked, self.settings)
-        count = await asyncio.to_thread(model.heard, path, self.settings)
-        return self._job(model, asked, decoding, [{"source": str(path)}], count, seconds)
+        count = await asyncio.to_thread(model.heard, path, context, self.settings)
+        return self._job(model, asked, decoding, [{"source": str(path), "context": context}], count, seconds)
 
     async def exploration(self, model: Served, asked: Explore, seconds: float) -> Job:
         """A look at what may come next, as a job. Raises `Refusal`."""
