@@ -20,7 +20,7 @@ from typing import Any
 
 from _commands import data_sets
 
-from antiphon.core.config import override
+from antiphon.core.keys import override
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 from antiphon.training.start import fit

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
+from antiphon.core.keys import override
 from antiphon.data.corpus import open_pairs
 from antiphon.diagnosis.doctor.material import Advice
 from antiphon.diagnosis.doctor.patient import Patient

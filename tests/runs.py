@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
+from antiphon.core.keys import override
 from antiphon.core.machine import Products
 from antiphon.data.corpus import Corpus, Pair, open_pairs
 from antiphon.data.store import Store, prepare

@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 import torch
 
-from antiphon.core.config import read
+from antiphon.core.keys import read
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
 from antiphon.inference.task import Task

@@ -16,8 +16,8 @@ from safetensors.torch import load as load_tensors
 from antiphon import Seq2Seq
 from antiphon.__main__ import main
 from antiphon.core.batch import pad
-from antiphon.core.config import override
 from antiphon.core.errors import BundleError, ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair, group_references
 from antiphon.diagnosis.report.judging import judge
 from antiphon.diagnosis.report.reading import open_run

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.core.batch import Batch, Loss, Padded, pad
-from antiphon.core.config import Config, Training, override
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.inference.task import Task
 from antiphon.training import adversarial, reinforcement
 from antiphon.training.adversarial import Adversarial, beginning

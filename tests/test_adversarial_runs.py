@@ -16,8 +16,9 @@ from safetensors.torch import load
 from torch import Tensor
 
 from antiphon.core.batch import Batch, Loss
-from antiphon.core.config import Config, Training, override
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import BundleError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
 from antiphon.inference.task import Task

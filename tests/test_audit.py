@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.core.config import Config, Data, override
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.diagnosis import damage, stretches
 from antiphon.diagnosis.belonging import WINDOW
 from antiphon.diagnosis.characters import Characters

@@ -11,8 +11,9 @@ from typing import Any
 import pandas
 import pytest
 
-from antiphon.core.config import Config, Data, override
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.corpus import open_pairs
 from antiphon.diagnosis.cleaning import clean
 from antiphon.diagnosis.data import audit

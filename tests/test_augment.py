@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.config import Augment, Config, Data, override
+from antiphon.core.config import Augment, Config, Data
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data import augment
 from antiphon.data.augment import MASK, REVERSED, REVERSED_KEY, Augmenter
 from antiphon.data.corpus import Pair

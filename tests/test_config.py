@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.core.config import Config, get, leaves, override, read, to_dict
+from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, ConfigError
+from antiphon.core.keys import get, leaves, override, read, to_dict
 
 
 def test_defaults_survive_the_round_trip() -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from antiphon import Seq2Seq
 from antiphon.__main__ import main
-from antiphon.core.config import Config, Decoding, override
+from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference import bundle
 from antiphon.inference.evaluate import evaluate

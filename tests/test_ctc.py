@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from antiphon.core.batch import BOS, EOS, PAD, Loss, Memory, pad
-from antiphon.core.config import Config, Decoding, Training, override
+from antiphon.core.config import Config, Decoding, Training
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.inference.beam import Beams
 from antiphon.inference.bundle import load

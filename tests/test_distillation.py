@@ -13,8 +13,9 @@ import torch
 
 from antiphon.__main__ import main
 from antiphon.core.batch import Batch
-from antiphon.core.config import Config, Training, override
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.data.store import prepare
 from antiphon.inference import bundle

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from antiphon import metrics
-from antiphon.core.config import leaves
+from antiphon.core.keys import leaves
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from antiphon import Seq2Seq
-from antiphon.core.config import Config, read, to_dict
+from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError
 from antiphon.core.exact import Inexact, exactly
+from antiphon.core.keys import read, to_dict
 from antiphon.export.writing import Plan, export
 from antiphon.inference.bundle import load, save
 from antiphon.inference.calibration import calibrate

@@ -15,8 +15,9 @@ import torch
 
 from antiphon.cli.models import scored_pairs
 from antiphon.core.batch import EOS, Batch
-from antiphon.core.config import Config, Decoder, Decoding, Encoder, Model, override
+from antiphon.core.config import Config, Decoder, Decoding, Encoder, Model
 from antiphon.core.errors import DataError
+from antiphon.core.keys import override
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.facts import Finder

@@ -13,8 +13,8 @@ import torch
 
 from antiphon.__main__ import main
 from antiphon.core.batch import UNK
-from antiphon.core.config import override
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.batching import epoch_plan
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.data.store import Field, Store, join

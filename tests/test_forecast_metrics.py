@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from antiphon import metrics
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.core.numbers import LEVELS, Forecast
 from antiphon.inference.evaluate import check_metric, suitable
 from antiphon.metrics.scoring import table

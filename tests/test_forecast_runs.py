@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from antiphon import Seq2Seq, load
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.core.numbers import parse, spell
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference.predictor import Predictor

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.config import override
+from antiphon.core.keys import override
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 

@@ -13,8 +13,9 @@ import pytest
 
 from antiphon import Seq2Seq
 from antiphon.core.batch import PAD, UNK, Batch
-from antiphon.core.config import Data, override
+from antiphon.core.config import Data
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.batching import collate
 from antiphon.data.columns import Pair
 from antiphon.data.corpus import open_pairs
@@ -53,7 +54,7 @@ def settings(kind: str, **more: Any) -> dict[str, Any]:
     given = {"model.knowledge.kind": kind, "model.head": "copy", "decoding.max_length": 16}
     keys = ("data.source.tokenizer", "data.target.tokenizer", "model.width", "model.encoder.kind", "model.decoder.kind")
     keys += ("model.encoder.layers", "model.decoder.layers", "model.heads", "data.batch_tokens", "training.threads")
-    from antiphon.core.config import get
+    from antiphon.core.keys import get
 
     return (
         {key: get(config, key) for key in keys}

@@ -7,8 +7,9 @@ from random import Random
 
 import pytest
 
-from antiphon.core.config import Data, override
+from antiphon.core.config import Data
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data import augment
 from antiphon.data.columns import Pair
 from antiphon.data.knowledge import FACTS

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data import noise
 from antiphon.data.corpus import Pair
 from antiphon.inference.tasks import PRESETS

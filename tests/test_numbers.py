@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from antiphon.core.config import Config, Data, Frames, Side, override
+from antiphon.core.config import Config, Data, Frames, Side
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.core.numbers import Forecast, held, is_plain, parse, spell
 from antiphon.data.arrays import as_line, read_numbers, written
 from antiphon.data.corpus import open_pairs

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from antiphon.core.config import Config, Decoding, override, read
+from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override, read
 from antiphon.data.corpus import Pair
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.constraints import Constraint

@@ -7,8 +7,9 @@ import math
 
 import pytest
 
-from antiphon.core.config import Config, get, leaves, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import get, leaves, override
 from antiphon.data.corpus import Pair
 from antiphon.data.signals import Overview
 from antiphon.inference.tasks import PRESETS

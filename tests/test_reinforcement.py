@@ -14,8 +14,9 @@ from torch import Tensor
 
 from antiphon.cli.display import facts
 from antiphon.core.batch import EOS, PAD, UNK, Batch, Loss, Padded, pad
-from antiphon.core.config import Config, Training, override
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.inference.task import Task
 from antiphon.models.seq2seq import Seq2Seq, build

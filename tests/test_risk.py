@@ -13,8 +13,9 @@ import pytest
 from antiphon import metrics
 from antiphon.__main__ import main
 from antiphon.core.batch import pad
-from antiphon.core.config import Decoding, override
+from antiphon.core.config import Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.inference import predictor as predicting
 from antiphon.inference import rerank

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.core.config import Config, Decoding, override
+from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair, Report
 from antiphon.inference import robustness as robust
 from antiphon.inference.evaluate import evaluate

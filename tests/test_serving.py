@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from antiphon import Predictor, load
-from antiphon.core.config import override
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.export.writing import Plan, export
 from antiphon.inference.explore import explore

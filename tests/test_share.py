@@ -16,7 +16,8 @@ from ours import tricks
 from training import MODELS
 
 from antiphon.core.batch import Batch, pad
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
+from antiphon.core.keys import override
 from antiphon.models.heads import VocabularyHead
 from antiphon.models.seq2seq import build
 from antiphon.training.observers import Observer, StepEvent

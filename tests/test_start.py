@@ -16,8 +16,9 @@ import torch
 
 from antiphon import Seq2Seq
 from antiphon.__main__ import main
-from antiphon.core.config import Training, override
+from antiphon.core.config import Training
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.diagnosis.doctor import examine
 from antiphon.inference import bundle

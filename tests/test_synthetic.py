@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from antiphon.__main__ import main
-from antiphon.core.config import override
 from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Example
 from antiphon.estimator import Seq2Seq

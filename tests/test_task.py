@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from antiphon.core.batch import EOS, PAD, UNK
-from antiphon.core.config import Config, read
+from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError
+from antiphon.core.keys import read
 from antiphon.data.corpus import Pair
 from antiphon.data.report import Report
 from antiphon.inference.lengths import LengthModel

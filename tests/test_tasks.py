@@ -10,8 +10,9 @@ import pytest
 
 from antiphon import Seq2Seq, metrics
 from antiphon.cli import tasks as command
-from antiphon.core.config import Config, get, leaves, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import get, leaves, override
 from antiphon.data.corpus import Pair
 from antiphon.inference.evaluate import suitable
 from antiphon.inference.tasks import PRESETS, Choice, Preset

@@ -21,8 +21,9 @@ import pytest
 from rich.console import Console
 
 from antiphon.cli.searching import table as shown
-from antiphon.core.config import Config, get, override
+from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, ConfigError, TrainingError
+from antiphon.core.keys import get, override
 from antiphon.data.corpus import Pair
 from antiphon.inference import bundle, tasks
 from antiphon.training import recipes

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from antiphon.core.batch import EOS, PAD, UNK
-from antiphon.core.config import Config, Data, override, read
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import DataError
+from antiphon.core.keys import override, read
 from antiphon.data import augment, turns
 from antiphon.data.corpus import Pair, group_references, open_pairs, split
 from antiphon.data.modalities import TooLong

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import conformance
 from antiphon.core.batch import Batch
-from antiphon.core.config import Config, Model, override
+from antiphon.core.config import Config, Model
 from antiphon.core.errors import ConfigError, TrainingError
+from antiphon.core.keys import override
 from antiphon.training import runner, twin
 from antiphon.training.optimizers import Flat
 from antiphon.training.runner import Local

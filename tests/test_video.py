@@ -12,8 +12,9 @@ import pytest
 pytest.importorskip("av")
 
 import films
-from antiphon.core.config import Config, Data, Frames, Frontend, Side, override
+from antiphon.core.config import Config, Data, Frames, Frontend, Side
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data import video
 from antiphon.data.arrays import written
 from antiphon.data.report import Report

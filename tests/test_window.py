@@ -10,8 +10,9 @@ import torch.utils._python_dispatch
 from torch import Tensor
 
 from antiphon.core.batch import EOS, Padded, pad
-from antiphon.core.config import Config, Decoding, Encoder, Model, override, read, to_dict
+from antiphon.core.config import Config, Decoding, Encoder, Model
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override, read, to_dict
 from antiphon.inference.search import search
 from antiphon.models.functional import split_heads
 from antiphon.models.positions import rotate

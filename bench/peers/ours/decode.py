@@ -14,7 +14,7 @@ import torch
 from meter import Stopwatch, operations, read_task
 from torch.profiler import ProfilerActivity, profile
 
-from antiphon.core.config import override
+from antiphon.core.keys import override
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 

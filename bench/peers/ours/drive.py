@@ -17,7 +17,7 @@ from meter import Meter, operations, read_task
 from ours.tricks import switch_off
 from torch.profiler import ProfilerActivity, profile
 
-from antiphon.core.config import leaves
+from antiphon.core.keys import leaves
 from antiphon.training.observers import Observer, StepEvent, ValidationEvent
 from antiphon.training.start import fit
 

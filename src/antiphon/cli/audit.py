@@ -40,7 +40,8 @@ def audit(
         How to read and cut them, as key=value: data.columns=2,1 and so on.
     """
     given = {**(from_file(config) if config else {}), **({"task": task} if task else {}), **assignments(settings)}
-    from antiphon.core.config import Config, override
+    from antiphon.core.config import Config
+    from antiphon.core.keys import override
     from antiphon.diagnosis.cleaning import clean
     from antiphon.diagnosis.data import audit as look
     from antiphon.inference.files import dump_json

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from antiphon.core import config
+from antiphon.core.config import Config
+from antiphon.core.keys import get, leaves
 
 if TYPE_CHECKING:
     from antiphon.data.modalities import Text as Words
@@ -114,15 +115,15 @@ def adapter_facts(adapter: Adapter) -> Iterator[str]:
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
     """Name, kind or choices, default and meaning of every setting."""
-    for key, item in config.leaves().items():
-        default = config.get(config.Config(), key)
+    for key, item in leaves().items():
+        default = get(Config(), key)
         shown = "(auto)" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
         yield key, _choices(key), "(none)" if default in ("", ()) else shown, item.metadata["doc"]
 
 
 def _choices(key: str) -> str:
     """`int`, or the choices of a setting with commas between."""
-    kind: Any = config.Config
+    kind: Any = Config
     for name in key.split("."):
         kind = typing.get_type_hints(kind)[name]
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from antiphon.cli.settings import assignments
-from antiphon.core import config
+from antiphon.core.config import Config, Decoding
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
@@ -67,12 +68,12 @@ def model_paths(names: str) -> list[str]:
     return [names] if Path(names).exists() else names.split(",")
 
 
-def searching(model: config.Config, words: Iterable[str]) -> config.Decoding:
+def searching(model: Config, words: Iterable[str]) -> Decoding:
     """A model's own decoding settings with those of the command line put in; `decoding.` may be left out."""
-    return config.override(model, assignments(words, "decoding")).decoding
+    return override(model, assignments(words, "decoding")).decoding
 
 
-def scored_pairs(data: str, model: config.Config, more: Sequence[str] = ()) -> list[Pair]:
+def scored_pairs(data: str, model: Config, more: Sequence[str] = ()) -> list[Pair]:
     """The pairs of a file read as the model's training data was, with `more` columns beside; references of one source
     together."""
     from antiphon.data.corpus import group_references, open_pairs

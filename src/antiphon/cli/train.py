@@ -72,9 +72,10 @@ def train(
         raise ConfigError("the adapter has no name", where="--adapter", do="name it: --adapter NAME")
     named = {key: value for key, value in (("task", task), ("model.adapter.name", adapter)) if value}
     given = {**(from_file(config) if config else {}), **named, **assignments(settings)}
-    from antiphon.core import config as configuration
+    from antiphon.core.config import Config
+    from antiphon.core.keys import override
 
-    configuration.override(configuration.Config(), given)
+    override(Config(), given)
     console, made = Console(), _made(back_translate, self_train, text, way, mix)
     if show:
         _show(console, data, valid, given, from_, mix, teacher)

@@ -50,12 +50,13 @@ def tune(
     given = {**(from_file(config) if config else {}), **({"task": task} if task else {}), **assignments(settings)}
     from antiphon.cli.answering import stopped
     from antiphon.cli.searching import conclusion, watching
-    from antiphon.core import config as configuration
+    from antiphon.core.config import Config
+    from antiphon.core.keys import override
     from antiphon.training.start import Stopped
     from antiphon.tuning.tune import Budget
     from antiphon.tuning.tune import tune as search
 
-    configuration.override(configuration.Config(), given)
+    override(Config(), given)
     budget, console = Budget(trials, minutes, workers, finalists, seeds), Console(highlight=False)
     command = shlex.join(["antiphon", *sys.argv[1:]])
     try:

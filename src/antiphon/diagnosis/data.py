@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.signals import kinds_of
 from antiphon.diagnosis import lines, pairs, vocabulary
 from antiphon.diagnosis.belonging import belonging

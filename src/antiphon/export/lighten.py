@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from antiphon import metrics
-from antiphon.core.config import Config, Data, get, override
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, require
+from antiphon.core.keys import get, override
 from antiphon.data.corpus import Pair, group_references, open_pairs, split
 from antiphon.export.checking import metric_of
 from antiphon.export.pruning import pruned

@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from antiphon.core.config import Config, get, leaves, read, to_dict
+from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError
+from antiphon.core.keys import get, leaves, read, to_dict
 from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.lengths import LengthModel, length_model
 from antiphon.inference.weights import header

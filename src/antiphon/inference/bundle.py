@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import antiphon
-from antiphon.core.config import Config, to_dict
-from antiphon.core.config import read as read_config
+from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, BundleError
+from antiphon.core.keys import read as read_config
+from antiphon.core.keys import to_dict
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
 from antiphon.inference.confidence import Calibration
 from antiphon.inference.files import (

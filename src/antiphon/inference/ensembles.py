@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from antiphon.core.config import Frames, get
+from antiphon.core.config import Frames
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import get
 from antiphon.inference.bundle import Bundle
 
 READ = (

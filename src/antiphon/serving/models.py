@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.config import HELD, Config
-from antiphon.core.config import read as read_config
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError, nearest
+from antiphon.core.keys import read as read_config
 from antiphon.data import speech, video
 from antiphon.data.arrays import INLINE
 from antiphon.data.corpus import Pair

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from antiphon.core.batch import Batch, Loss, Memory, Steps
-from antiphon.core.config import Config, Training, override
+from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import override
 from antiphon.data.facts import MARKS
 from antiphon.data.modalities import Text
 from antiphon.inference.bundle import Bundle, load

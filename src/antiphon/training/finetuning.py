@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from antiphon.core.config import Adapter, Config, Data, get, override
+from antiphon.core.config import Adapter, Config, Data
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import get, override
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import Text, TooLong, check_sampling

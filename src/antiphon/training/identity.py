@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config, to_dict
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.core.keys import to_dict
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Store
 from antiphon.inference import files as folders

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from antiphon.core.config import Config, get, override
+from antiphon.core.config import Config
+from antiphon.core.keys import get, override
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
 from antiphon.training.statistics import SideStatistics, Statistics

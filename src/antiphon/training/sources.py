@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import HELD, SIGNALS, Config, Data, Kind, override
+from antiphon.core.config import HELD, SIGNALS, Config, Data, Kind
 from antiphon.core.errors import DataError
+from antiphon.core.keys import override
 from antiphon.data import knowledge, synonyms
 from antiphon.data.arrays import INLINE, located, read_array
 from antiphon.data.batching import mixed_in

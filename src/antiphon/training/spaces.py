@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from antiphon.core.config import Config, get
+from antiphon.core.config import Config
+from antiphon.core.keys import get
 
 
 @dataclass(frozen=True)

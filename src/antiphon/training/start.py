@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, override, read
+from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
+from antiphon.core.keys import override, read
 from antiphon.core.marks import REVERSED
 from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table

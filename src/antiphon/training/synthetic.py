@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from antiphon.core.config import Config, Data, override
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, DataError
+from antiphon.core.keys import override
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
 from antiphon.data.knowledge import fingerprint as digest_of
 from antiphon.data.modalities import Text

@@ -28,8 +28,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from antiphon.core.batch import Batch, Loss, Padded
-from antiphon.core.config import Config, read, to_dict
+from antiphon.core.config import Config
 from antiphon.core.errors import TrainingError
+from antiphon.core.keys import read, to_dict
 from antiphon.core.machine import cores
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon import metrics
-from antiphon.core.config import Config, get, override
+from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
+from antiphon.core.keys import get, override
 from antiphon.data.corpus import Corpus, open_pairs, split
 from antiphon.inference import files as folders
 from antiphon.inference.forced import LIKELIHOODS

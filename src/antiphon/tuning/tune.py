@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, get, override
+from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
+from antiphon.core.keys import get, override
 from antiphon.inference import files as folders
 from antiphon.training.runner import Signals
 from antiphon.training.spaces import Among, Range

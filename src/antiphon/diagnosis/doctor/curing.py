@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, Data, get, leaves, override
+from antiphon.core.config import Config, Data
 from antiphon.core.errors import TrainingError
+from antiphon.core.keys import get, leaves, override
 from antiphon.data.corpus import Corpus
 from antiphon.diagnosis.doctor.examining import examine
 from antiphon.diagnosis.doctor.findings import HIGH, Finding

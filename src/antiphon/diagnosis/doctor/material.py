@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import SIGNALS, Config, Data, get, override
+from antiphon.core.config import SIGNALS, Config, Data
 from antiphon.core.errors import AntiphonError
+from antiphon.core.keys import get, override
 from antiphon.core.marks import UNK
 from antiphon.data.columns import Pair
 from antiphon.data.corpus import group_references
@@ -52,7 +53,7 @@ class Advice:
 
 
 def _kind(key: str) -> object:
-    from antiphon.core.config import leaves
+    from antiphon.core.keys import leaves
 
     return leaves()[key].type
 

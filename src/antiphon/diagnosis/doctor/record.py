@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.core.config import Config, get
+from antiphon.core.config import Config
 from antiphon.core.errors import TrainingError
+from antiphon.core.keys import get
 from antiphon.diagnosis.doctor.findings import Plot, thinned
 from antiphon.diagnosis.doctor.weighing import smooth
 from antiphon.training.observers import by_kind, by_probe, read_log

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 import antiphon
-from antiphon.core.config import to_dict
+from antiphon.core.keys import to_dict
 from antiphon.diagnosis.report import drawing, learning, scores
 from antiphon.diagnosis.report.drawing import Line
 from antiphon.diagnosis.report.judging import Judged, Judgement

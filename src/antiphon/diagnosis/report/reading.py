@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from antiphon.core.config import Config, get, leaves
+from antiphon.core.config import Config
+from antiphon.core.keys import get, leaves
 from antiphon.training.observers import by_kind, by_probe, read_log
 from antiphon.training.start import read_run
 
