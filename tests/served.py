@@ -98,6 +98,7 @@ class Served:
 
     @property
     def log(self) -> list[dict[str, Any]]:
+        time.sleep(0.05)  # lines are written beside the answers
         return [json.loads(line) for line in self.file.read_text().splitlines()]
 
     def events(self, name: str) -> list[dict[str, Any]]:

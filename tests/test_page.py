@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,21 @@ def test_another_word_can_be_chosen_with_the_keyboard(open_page: Open) -> None:
     assert begun != ANSWERED[: len(begun)]
     page.wait_for_selector("#answer:not([aria-busy]) .given")
     assert page.inner_text("#answer").startswith(begun)
+    assert page.evaluate("document.activeElement.dataset.target") == "1"
     page.click("#prefix-clear")
+    until(page, f"document.querySelector('#answer').textContent === '{ANSWERED}'")
+
+
+def test_what_the_address_asks_waits_for_a_key(open_page: Open) -> None:
+    page = open_page(f"#source={ASKED.replace(' ', '+')}")
+    error = {"where": "", "what": "this server wants a key", "got": "", "do": ""}
+    page.route("**/v1/models", lambda route: route.fulfill(status=401, json={"error": error}))
+    page.reload()
+    page.wait_for_selector("#problem input[type=password]")
+    assert page.locator("#model option").count() == 0
+    page.unroute("**/v1/models")
+    page.fill("#problem input", "sesame")
+    page.keyboard.press("Enter")
     until(page, f"document.querySelector('#answer').textContent === '{ANSWERED}'")
 
 
@@ -275,18 +290,26 @@ def test_a_conversation_goes_back_and_forth(open_page: Open) -> None:
     assert page.locator(".turn").count() == 0
 
 
-def test_a_conversation_goes_on_after_it_is_shown_anew_while_an_answer_is_on_its_way(open_page: Open) -> None:
+def test_what_is_half_said_and_half_answered_outlives_another_language(open_page: Open) -> None:
     page = open_page("#model=talk")
     page.click("#mode-talk")
-    page.route("**/v1/chat", lambda route: None)
+    page.fill("#saying", "half")
+    page.click("#language")
+    assert page.input_value("#saying") == "half"
+    held: list[Any] = []
+    page.route("**/v1/chat", lambda route: held.append(route))
     page.fill("#saying", "one")
     page.keyboard.press("Enter")
     page.wait_for_selector("[aria-busy]")
     page.click("#language")
+    until(page, "!document.hidden")
     page.unroute("**/v1/chat")
+    held[0].continue_()
+    done = "document.querySelectorAll('.turn').length === {} && !document.querySelector('[aria-busy]')"
+    until(page, done.format(2))
     page.fill("#saying", "two")
     page.keyboard.press("Enter")
-    until(page, "document.querySelectorAll('.turn').length === 2 && !document.querySelector('[aria-busy]')")
+    until(page, done.format(4))
 
 
 def test_facts_are_pasted_and_sent(open_page: Open) -> None:

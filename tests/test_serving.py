@@ -209,6 +209,10 @@ def test_it_translates_as_libretranslate_does(server: Served) -> None:
     auto = post("/translate", json={"q": SOURCES[0], "source": "auto", "target": "de", "alternatives": 2}).json()
     assert auto["detectedLanguage"]["language"] == "en"
     assert len(auto["alternatives"]) == 2
+    several = {"q": SOURCES[:2], **both, "alternatives": ""}
+    assert post("/translate", data=several).json() == {"translatedText": wanted}
+    assert post("/translate", data=both).json()["error"].startswith("q: ")
+    assert post("/translate", json={"q": "ba", **both}, headers={"X-Timeout": "0.000001"}).status_code == 504
     for wrong in ({"target": "fr"}, {"format": "html"}, {"q": []}):
         reply = post("/translate", json={"q": "ba", **both, **wrong})
         assert reply.status_code == 400
@@ -363,6 +367,14 @@ def test_a_client_that_leaves_frees_its_place(server: Served) -> None:
         assert next(reply.iter_lines()) == "event: partial"
     assert server.ask("ba").elapsed.total_seconds() < whole / 2
     server.until(lambda: [each.get("cause") for each in server.events("request")].count("left") == 2, 5)
+
+
+def test_a_query_that_nobody_reads_is_refused(server: Served) -> None:
+    for path in ("/v1/predict?modle=x", "/v1/stream?model=x"):
+        reply = server.client.post(path, json={"inputs": ["ba"]})
+        assert "no such parameter" in error(reply, 422)["what"]
+    for path in ("/", "/healthz", "/readyz", "/docs", "/docs/"):
+        assert server.client.head(path).status_code == 200
 
 
 def test_health_answers_while_the_model_works(server: Served) -> None:

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -173,16 +175,19 @@ def test_a_second_signal_ends_it_at_once_and_keys_are_asked_for(
     models: Path, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("# of the test\nsesame\nopen-barley\n")
+    keys.write_text("# of the test\nsesame\nopen-barley\nsésame\n", encoding="utf-8")
     words = [models / "slow", "--processes", "1", "--keys", keys, "--cors", "https://example.org"]
     with served(*words, folder=tmp_path) as server:
-        for headers in ({}, {"Authorization": "Bearer sesam"}, {"X-API-Key": ""}, {"X-API-Key": "sesamé".encode()}):
+        for headers in ({}, {"Authorization": "Bearer sesam"}, {"X-API-Key": ""}, {"X-API-Key": "sesamé".encode()},
+                        {"Authorization": "Basic open-barley"}):  # fmt: skip
             reply = server.client.get("/v1/models", headers=headers)
             assert reply.status_code == 401
             assert "wants a key" in reply.json()["error"]["what"]
         translation = {"q": "ba", "source": "a", "target": "b"}
         assert server.client.post("/translate", json=translation).status_code == 401
         assert server.client.post("/translate", json={**translation, "api_key": "sesame"}).status_code == 400
+        for headers in ({"X-API-Key": "sésame".encode()}, {"Authorization": "bearer sesame"}):
+            assert server.client.get("/v1/models", headers=headers).status_code == 200
         assert server.client.get("/healthz").status_code == 200
         origin = {"Origin": "https://example.org"}
         assert server.client.get("/healthz", headers=origin).headers["access-control-allow-origin"] == origin["Origin"]
@@ -207,3 +212,17 @@ def _gone(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nothing(models: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "antiphon", "serve", str(models / "one"), "--processes", "1", "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=writing, env=environment) as process:
+        os.close(writing)
+        with os.fdopen(reading) as log:
+            url = next(json.loads(line) for line in log)["url"]
+            next(line for line in log if json.loads(line)["event"] == "ready")
+        assert httpx.post(f"{url}/v1/predict", json={"inputs": SOURCES[:1]}).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0

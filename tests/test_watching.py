@@ -143,6 +143,17 @@ def test_the_way_ahead_is_that_of_greedy_search(predictor: Predictor) -> None:
         explore(predictor, " ")
 
 
+def test_a_look_ahead_is_given_up(predictor: Predictor) -> None:
+    steps = list[int]()
+
+    def look(going: Collection[int], tokens: Callable[[int], list[int] | None]) -> Collection[int]:
+        steps.append(len(going))
+        return going if len(steps) == 2 else ()
+
+    explore(predictor, SOURCES[3], prefix="ki lo me ra", width=4, look=look)
+    assert len(steps) == 2
+
+
 def test_a_conversation_without_history_is_its_last_turn(predictor: Predictor) -> None:
     assert conversation(predictor.task, ["ba", " du "]).source == "du"
     with pytest.raises(DataError, match="cannot be said"):

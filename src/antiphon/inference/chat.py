@@ -61,10 +61,10 @@ class Chat:
         self.history = []
 
 
-def conversation(task: Task, texts: Sequence[str]) -> Pair:
+def conversation(task: Task, texts: Sequence[str], speaker: str = "", partner: str = "") -> Pair:
     """What a model reads of turns that two took in turn, the last of which it is to answer; where it knows two
-    speakers, it is the second by alphabet. Raises as `Chat` does."""
-    speaker, partner = _roles(speakers(task), "", "")
+    speakers and none is named, it is the second by alphabet. Raises as `Chat` does."""
+    speaker, partner = _roles(speakers(task), speaker, partner)
     said = [Turn(_sayable(text), (speaker, partner)[n % 2]) for n, text in enumerate(texts[::-1])][::-1]
     return _heard(task, said, partner, {})
 

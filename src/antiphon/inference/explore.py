@@ -13,6 +13,7 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair
 from antiphon.data.vocabulary import SPECIAL, extended_ids
+from antiphon.inference.beam import Look
 from antiphon.inference.constraints import Constraint
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.scoring import average
@@ -41,9 +42,12 @@ class Explored:
 
 
 def explore(
-    predictor: Predictor, item: str | Pair, *, prefix: str = "", tokens: Sequence[str] = (), width: int = 5
-) -> Explored:
+    predictor: Predictor, item: str | Pair, *, prefix: str = "", tokens: Sequence[str] = (), width: int = 5,
+    look: Look | None = None,
+) -> Explored:  # fmt: skip
     """The `width` likeliest tokens after a beginning, given as text or as tokens, with a greedy look ahead of each.
+
+    `look` is called after each step, and may give up.
 
     Probabilities are those of the model (of an ensemble, their mean), without the rules of a search. Raises `DataError`
     for a blank source and `ConfigError` for a beginning that the model cannot write, and where targets are numbers.
@@ -62,7 +66,7 @@ def explore(
     probabilities_V = _probabilities(predictor, source, given)
     best = probabilities_V.topk(min(width, len(probabilities_V) - 2))  # without the two marks that are no token
     ways = [(*given, choice) for choice in best.indices.tolist()]
-    ahead = _ahead(predictor, source, [way for way in ways if way[-1] != EOS])
+    ahead = _ahead(predictor, source, [way for way in ways if way[-1] != EOS], look)
     following = [
         Next("" if way[-1] == EOS else words.tokens(way[-1:], source.extra)[0], chance, way[-1] == EOS,
              "" if way[-1] == EOS else next(ahead))
@@ -87,7 +91,7 @@ def _probabilities(predictor: Predictor, source: Source, given: Sequence[int]) -
         return probabilities_V.double().cpu()
 
 
-def _ahead(predictor: Predictor, source: Source, ways: list[tuple[int, ...]]) -> Iterator[str]:
+def _ahead(predictor: Predictor, source: Source, ways: list[tuple[int, ...]], look: Look | None) -> Iterator[str]:
     """The text that greedy search puts after each of these beginnings."""
     if not ways:
         return
@@ -98,6 +102,6 @@ def _ahead(predictor: Predictor, source: Source, ways: list[tuple[int, ...]]) ->
     limit = min(settings.max_length or task.limit(source.length), predictor.longest)
     greedy = replace(settings, beam=1, n_best=1, groups=1, sample=False, min_length=None, no_repeat=None)
     found = search(models, batch.source, greedy, max_lengths=[limit] * len(ways), context=batch.context,
-                   constraints=[Constraint(prefix=way) for way in ways])  # fmt: skip
+                   constraints=[Constraint(prefix=way) for way in ways], look=look)  # fmt: skip
     for way, [best] in zip(ways, found, strict=True):
         yield task.answer(best.tokens, source.extra).removeprefix(task.answer(way, source.extra))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -114,18 +113,6 @@ def described(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def patience(request: Request, service: Service) -> float:
-    """Seconds that a request may take. Raises `Refusal`."""
-    given = request.headers.get("x-timeout", "")
-    try:
-        seconds = float(given) if given else service.settings.timeout
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise Refusal(WRONG, "is not a number of seconds", where="X-Timeout", got=ascii(given[:20]), cause="input")
-    return min(seconds, service.settings.timeout)
-
-
 async def said(request: Request, service: Service, job: Job) -> list[dict[str, Any]]:
     """The answers to a job, booked."""
     return booked(request, service, job, await answer(service, job, request.receive))
@@ -152,11 +139,13 @@ def make_health(service: Service) -> APIRouter:
     """Whether the server lives, whether it accepts requests, and how it does."""
     router = APIRouter(tags=["health"])
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process lives."""
         return {"status": "ok", "version": antiphon.__version__}
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: {"description": "not yet, or no more"}})
     async def readyz() -> Response:
         """Requests are accepted: the models have answered something, and the server does not end."""
@@ -174,10 +163,17 @@ def make_health(service: Service) -> APIRouter:
 
 def make_api(service: Service) -> APIRouter:
     """The API under /v1."""
-    router = APIRouter(prefix="/v1", responses=FAILURES)
+    router = APIRouter(prefix="/v1", responses=FAILURES, dependencies=[Depends(_query)])
     router.include_router(_asking(service))
     router.include_router(_looking(service))
     return router
+
+
+def _query(request: Request) -> None:
+    """Refuse what a query says that nobody reads."""
+    known = {"model"} if request.url.path == "/v1/predict" else set()
+    if unknown := sorted(set(request.query_params) - known):
+        raise Refusal(WRONG, "there is no such parameter", where=ascii(unknown[0][:40]), do="see /docs", cause="input")
 
 
 def _asking(service: Service) -> APIRouter:
@@ -191,7 +187,7 @@ def _asking(service: Service) -> APIRouter:
         body = await request.body()
         asked = _lines(body, model) if plain else schema.Predict.model_validate_json(body)
         served = models.find(service.models, asked.model if asked.model is not None else model)
-        job = await service.job(served, asked.inputs, asked, patience(request, service))
+        job = await service.job(served, asked.inputs, asked, service.patience(request.headers))
         answers = await said(request, service, job)
         if plain:
             text = "".join(each["text"].replace("\n", " ") + "\n" for each in answers)
@@ -203,7 +199,7 @@ def _asking(service: Service) -> APIRouter:
     async def stream(request: Request, asked: Annotated[schema.Stream, Depends(reading(schema.Stream))]) -> Response:
         """Answer one input as server-sent events: `partial` as the answer grows, then `answer` (or `error`)."""
         served = models.find(service.models, asked.model)
-        job = await service.job(served, asked.inputs, asked, patience(request, service), stream=True)
+        job = await service.job(served, asked.inputs, asked, service.patience(request.headers), stream=True)
         return Events(service, job, lambda result: booked(request, service, job, result)[0])
 
     both: dict[int | str, dict[str, Any]] = {200: {"model": schema.Predicted, "content": {"text/event-stream": {}}}}
@@ -213,11 +209,11 @@ def _asking(service: Service) -> APIRouter:
         """Answer the last of some turns; with `stream` as server-sent events, as /v1/stream does."""
         served = models.find(service.models, asked.model)
         try:
-            pair = conversation(served.task, asked.turns)
+            pair = conversation(served.task, asked.turns, asked.speaker, asked.partner)
         except AntiphonError as error:
             raise wrong(error, "turns") from None
         search, given = schema.Search(adapter=asked.adapter), schema.Given(source=pair.source, context=asked.context)
-        job = await service.job(served, [given], search, patience(request, service), stream=asked.stream)
+        job = await service.job(served, [given], search, service.patience(request.headers), stream=asked.stream)
         if asked.stream:
             return Events(service, job, lambda result: booked(request, service, job, result)[0])
         return reply({"model": served.name, "answers": await said(request, service, job)})
@@ -227,7 +223,7 @@ def _asking(service: Service) -> APIRouter:
 
 def _lines(body: bytes, model: str | None) -> schema.Predict:
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # as files are read
     except UnicodeDecodeError:
         raise Refusal(WRONG, "the text is not UTF-8", where="body", do="convert it", cause="input") from None
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
@@ -247,7 +243,7 @@ def _looking(service: Service) -> APIRouter:
     async def explore(request: Request, asked: Annotated[schema.Explore, Depends(reading(schema.Explore))]) -> Response:
         """What may come next after a beginning, and where it leads."""
         served = models.find(service.models, asked.model)
-        job = await service.exploration(served, asked, patience(request, service))
+        job = await service.exploration(served, asked, service.patience(request.headers))
         result = await answer(service, job, request.receive)
         return reply(result["explored"])
 
@@ -267,7 +263,7 @@ def _looking(service: Service) -> APIRouter:
         with tempfile.TemporaryDirectory(dir=service.folder.name) as folder:
             path = await _kept(file, Path(folder), suffix, served, service)
             search = schema.Search(model=served.name, adapter=adapter, beam=beam, best=best, details=details)
-            job = await service.file(served, path, _columns(context), search, patience(request, service))
+            job = await service.file(served, path, _columns(context), search, service.patience(request.headers))
             return reply((await said(request, service, job))[0])
 
     return router
@@ -300,6 +296,7 @@ async def _kept(file: UploadFile, folder: Path, suffix: str, model: Served, serv
 def _serve_pages(app: FastAPI) -> None:
     """The web page at / and /page, and the documentation at /docs; nothing is fetched from elsewhere."""
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         if not (PAGE / "index.html").is_file():
@@ -314,6 +311,7 @@ def _serve_pages(app: FastAPI) -> None:
 
     for file in sorted(PAGE.glob("*.*")):
         app.add_api_route(f"/{file.name}", serve(file), include_in_schema=False)
-    app.add_api_route("/docs", serve(DOCS / "index.html"), include_in_schema=False)
+    for path in ("/docs", "/docs/"):
+        app.add_api_route(path, serve(DOCS / "index.html"), methods=["GET", "HEAD"], include_in_schema=False)
     app.mount("/docs", StaticFiles(directory=DOCS))
     app.mount("/page", StaticFiles(directory=PAGE, html=True, check_dir=False))

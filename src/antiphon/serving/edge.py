@@ -38,7 +38,8 @@ def refused(scope: Scope, refusal: Refusal) -> Response:
     scope["state"]["cause"] = refusal.cause
     error: Any = refusal.error
     if scope["path"] in PLAIN:
-        error = "; ".join(filter(None, (error["what"], error["do"])))
+        what = ": ".join(filter(None, (error["where"], error["what"])))
+        error = "; ".join(filter(None, (what, error["do"])))
     content = json.dumps({"error": error})
     return Response(content, refusal.status_code, refusal.headers, media_type="application/json")
 
@@ -90,12 +91,13 @@ class Edge:
             raise Refusal(UNREADY, "the server ends", do="ask another one", cause="draining", retry=1)
         guarded = path.startswith("/v1/") or path in ("/translate", "/languages", "/metrics")
         if self.service.keys and guarded and scope["method"] != "OPTIONS":
-            given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+            allowed = self.service.allowed(headers.get(b"x-api-key") or (key if scheme.lower() == b"bearer" else b""))
             # /translate may have its key in the body, and looks itself
-            if not self.service.allowed(given.decode("latin-1")) and path != "/translate":
+            if not allowed and path != "/translate":
                 do = "send the header Authorization: Bearer KEY"
                 raise Refusal(UNKNOWN_KEY, "this server wants a key", do=do, cause="key")
-            scope["state"]["allowed"] = self.service.allowed(given.decode("latin-1"))
+            scope["state"]["allowed"] = allowed
 
     def _book(self, scope: Scope, said: _Said, seconds: float) -> None:
         metrics, state = self.service.metrics, scope["state"]

@@ -138,9 +138,11 @@ class Fleet:
                     self._retire(each)
             raise broken[0]
         before, self.models, self.batcher.open = self.processes, models, True
-        self.processes = [each for each in started if isinstance(each, Process)]
+        self.processes = [each for each in started if each in self.everybody]  # the others died since
         for process in before:
             self._retire(process)
+        for _ in range(len(started) - len(self.processes)):
+            self._spawn(self._replace(models))
         for process in self.processes:
             self.batcher.free(process)
 

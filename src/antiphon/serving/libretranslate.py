@@ -61,7 +61,7 @@ def make(service: Service, said: Said) -> APIRouter:
     async def translate(request: Request) -> Response:
         """Translate a text or several."""
         asked = await _asked(request)
-        if service.keys and not (request.state.allowed or service.allowed(asked.api_key or "")):
+        if service.keys and not (request.state.allowed or service.allowed((asked.api_key or "").encode())):
             raise Refusal(UNKNOWN_KEY, "this server wants a key", do="send api_key", cause="key")
         if asked.format != "text":
             raise Refusal(BAD, "only text is translated", where="format", do="send format=text", cause="input")
@@ -70,7 +70,7 @@ def make(service: Service, said: Said) -> APIRouter:
         if not texts:
             raise Refusal(BAD, "there is nothing to translate", where="q", do="send a text", cause="input")
         search = schema.Search(model=model.name, best=asked.alternatives + 1 if asked.alternatives else None)
-        job = await service.job(model, list(texts), search, service.settings.timeout)
+        job = await service.job(model, list(texts), search, service.patience(request.headers))
         return _translated(asked, source, await said(request, service, job))
 
     @router.get("/languages", responses={200: {"model": list[schema.Language]}})
@@ -88,9 +88,13 @@ async def _asked(request: Request) -> schema.Translate:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower().endswith(("form-data", "urlencoded")):
         async with request.form(max_files=0, max_fields=20) as form:
             fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
-        if not fields.get("alternatives", "0").isdecimal():
+            texts = [text for text in form.getlist("q") if isinstance(text, str)]
+        if len(texts) > 1:
+            fields["q"] = texts
+        others = fields.get("alternatives") or "0"
+        if not others.isdecimal():
             raise Refusal(WRONG, "is not a number", where="alternatives", cause="input")
-        fields["alternatives"] = min(1000, int(fields.get("alternatives", "0")[:9]))
+        fields["alternatives"] = min(1000, int(others[:9]))
         return schema.Translate.model_validate(fields)
     return schema.Translate.model_validate_json(await request.body())
 

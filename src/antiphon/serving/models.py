@@ -21,6 +21,7 @@ from antiphon.data.signals import Overview, Signal
 from antiphon.inference import bundle
 from antiphon.inference.adapters import FOLDER
 from antiphon.inference.beam import BEAM
+from antiphon.inference.chat import speakers
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
 from antiphon.inference.files import load_json
 from antiphon.inference.lengths import LengthModel
@@ -62,7 +63,8 @@ class Served:
         return {
             "name": self.name, "task": self.task.name, "source": str(self.config.data.source.kind or "text"),
             "target": str(self.config.data.target.kind or "text"), "knowledge": self.task.knowledge != "none",
-            "chat": bool(self.task.turns), "adapters": list(self.adapters), "context": context,
+            "chat": bool(self.task.turns), "speakers": speakers(self.task), "plain": not self.parameters,
+            "adapters": list(self.adapters), "context": context,
             "domains": context.get("domain", []), "engine": "antiphon", "parameters": self.parameters,
             "limits": {"characters": settings.characters, "batch": settings.inputs, "tokens": settings.tokens,
                        "hypotheses": settings.hypotheses},

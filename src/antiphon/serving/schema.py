@@ -73,6 +73,8 @@ class Chat(Strict):
     model: str | None = None
     adapter: str | None = None
     turns: list[str] = Field(min_length=1, max_length=200)
+    speaker: str = Field(default="", max_length=64, description="who says the last turn, where the model knows several")
+    partner: str = Field(default="", max_length=64, description="who answers")
     context: dict[str, str] = Field(
         default={}, max_length=32, description="values of the columns that the model was trained with"
     )

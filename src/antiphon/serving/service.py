@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ class Service:
     """One server's models and processes. Reads the models at once; `start` loads them."""
 
     def __init__(self, paths: Mapping[str, tuple[Path, ...]], settings: Settings) -> None:
+        settings.check()
         self.settings, self.metrics, self.keys = settings, Metrics(), _keys(settings.keys)
         self.folder = tempfile.TemporaryDirectory(prefix="antiphon-serve-")
         self.models: dict[str, Served] = {}
@@ -82,10 +84,21 @@ class Service:
             await asyncio.sleep(0.02)
         return not self.open
 
-    def allowed(self, key: str) -> bool:
+    def allowed(self, key: bytes) -> bool:
         """Whether this is one of the keys; takes the same time whichever it is."""
-        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(key).digest()
         return sum(hmac.compare_digest(digest, known) for known in self.keys) > 0
+
+    def patience(self, headers: Mapping[str, str]) -> float:
+        """Seconds that a request may take. Raises `Refusal`."""
+        given = headers.get("x-timeout", "")
+        try:
+            seconds = float(given) if given else self.settings.timeout
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            raise Refusal(WRONG, "is not a number of seconds", where="X-Timeout", got=ascii(given[:20]), cause="input")
+        return min(seconds, self.settings.timeout)
 
     async def _look(self) -> None:
         """Load what has changed on disk, once it has come to rest."""
@@ -165,6 +178,7 @@ class Service:
         job = await self.job(model, [asked.source], search, seconds)
         row = {"prefix": asked.prefix, "pieces": asked.pieces, "width": asked.width}
         cost = (job.cost // max(1, model.beam) + len(asked.prefix) + len(asked.pieces)) * asked.width
+        self._bearable(cost, "source")
         return replace(job, task={**job.task, "do": "explore"}, row=row, cost=cost, alone=True)
 
     def _job(
@@ -173,10 +187,7 @@ class Service:
     ) -> Job:  # fmt: skip
         if asked.adapter is not None and asked.adapter not in model.adapters:
             raise Refusal(WRONG, "the model has no such adapter", where="adapter", cause="input")
-        cost = tokens * _hypotheses(model, decoding)
-        if cost > self.settings.work:
-            what = f"a request has at most {self.settings.work:,} tokens times hypotheses"
-            raise Refusal(WRONG, what, where="inputs", got=f"{cost:,}", do="send less", cause="too-long")
+        self._bearable(cost := tokens * _hypotheses(model, decoding), "inputs")
         ruled, loop = bool(asked.prefix or asked.required or asked.banned), asyncio.get_running_loop()
         task = {"do": "answer", "model": model.name, "adapter": asked.adapter, "decoding": asdict(decoding),
                 "banned": asked.banned}  # fmt: skip
@@ -187,6 +198,11 @@ class Service:
             alone=decoding.sample, deadline=loop.time() + seconds, future=loop.create_future(),
             partials=asyncio.Queue() if stream else None,
         )  # fmt: skip
+
+    def _bearable(self, cost: int, where: str) -> None:
+        if cost > self.settings.work:
+            what = f"a request has at most {self.settings.work:,} tokens times hypotheses"
+            raise Refusal(WRONG, what, where=where, got=f"{cost:,}", do="send less", cause="too-long")
 
     def _pair(self, model: Served, given: str | Given, where: str) -> Pair:
         if isinstance(given, str):

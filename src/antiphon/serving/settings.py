@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from antiphon.core.errors import ConfigError
+
+COUNTS = ("batch", "queue", "inputs", "characters", "tokens", "hypotheses", "work", "body", "upload", "processes")
+TIMES, PAUSES = ("timeout", "patience", "drain", "hang"), ("wait", "watch")
+"""Settings from 1 on, seconds above 0, and seconds that may be 0."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +79,21 @@ class Settings:
     keys: str | None = None
     cors: tuple[str, ...] = ()
     log_text: bool = False
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what no server could work with."""
+        for name in COUNTS:
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise _senseless(name, count, "give 1 or more")
+        for name in (*TIMES, *PAUSES):
+            seconds = getattr(self, name)
+            if not (0 <= seconds < math.inf) or (name in TIMES and not seconds):
+                raise _senseless(name, seconds, f"give seconds{', more than 0' if name in TIMES else ', 0 or more'}")
+        for origin in self.cors:
+            parts = urlsplit(origin)
+            if origin != "*" and (not parts.netloc or parts.path or parts.query or parts.fragment):
+                raise _senseless("cors", origin, "write an origin without a path, such as https://example.org")
+
+
+def _senseless(name: str, got: Any, do: str) -> ConfigError:
+    return ConfigError("no server can work with this", where=f"--{name}", got=got, do=do)

@@ -130,8 +130,14 @@ class Worker:
 
     def _explore(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> Iterator[tuple[str, Result]]:
         for job in jobs:
+
+            def look(
+                going: Collection[int], tokens: Callable[[int], list[int] | None], number: str = job["id"]
+            ) -> Collection[int]:
+                return going if number in self.hear() else ()
+
             found = explore(predictor, _pair(job["inputs"][0]), prefix=job["prefix"], tokens=job["pieces"],
-                            width=job["width"])  # fmt: skip
+                            width=job["width"], look=look)  # fmt: skip
             yield job["id"], {"explored": explored(found, predictor.task)}
 
     def hear(self) -> set[str]:

@@ -2,7 +2,8 @@
 
 import { say } from "./words.js";
 
-const ROOT = new URL(document.baseURI.replace(/page\/?([?#].*)?$/, "").replace(/[?#].*$/, ""));
+/** Where the server is: the page may lie at its root, or under /page/. */
+export const ROOT = new URL(document.baseURI.replace(/page\/?([?#].*)?$/, "").replace(/[?#].*$/, ""));
 const TRIES = 6;
 const BUSY = [429, 503];
 

@@ -1,7 +1,7 @@
 // The page: what is written becomes a question, its answer is shown, and every change begins anew.
 
 import * as answer from "./answer.js";
-import { get, post, stream, upload } from "./api.js";
+import { ROOT, get, post, stream, upload } from "./api.js";
 import * as chart from "./chart.js";
 import * as chat from "./chat.js";
 import { debounced, find, make } from "./dom.js";
@@ -25,6 +25,7 @@ let models = [];
 let model = null;
 let going = new AbortController();
 let last = null;
+let next = null;
 
 /** Ends the request that is going, and begins another. */
 function begun() {
@@ -64,6 +65,7 @@ async function ask() {
 }
 
 const asks = () => isText() && (state.source.trim() !== "" || facts.whole().length > 0);
+const explores = () => isText() && model.target === "text" && !model.plain;
 const isText = () => model && !["speech", "video", "frames"].includes(model.source);
 
 function failed(error, again) {
@@ -100,17 +102,19 @@ function given() {
 
 function arrived(data, seconds) {
   last = { data, seconds };
-  const leads = isText() && model.target === "text";
+  const leads = explores();
   answer.finish(data, {
     source: isText() ? state.source : "",
     given: leads ? state.prefix.trim() : "",
     seconds,
     leads,
   });
+  if (next !== null) find("answer").querySelector(`[data-target="${next}"]`)?.focus();
+  next = null;
   source.reflect(seen);
   chart.show(data.numbers);
   if (data.words && seen) speech.timed(data.words, data.text, seen.targets, find("answer"));
-  find("inside").hidden = !(leads ? seen : seen?.looks);
+  find("inside").hidden = !(model.target === "text" && isText() ? seen : seen?.looks);
   look();
 }
 
@@ -127,9 +131,10 @@ async function explore(asked) {
   }
 }
 
-/** Has the answer begun so; "" leaves it free. */
-function from(prefix) {
+/** Has the answer begun so; "" leaves it free. Its word of number `at`, if any, is then where the keyboard goes on. */
+function from(prefix, at = null) {
   state.prefix = prefix;
+  next = at;
   find("prefix").value = prefix;
   find("prefix-clear").hidden = !prefix;
   asking.now();
@@ -153,7 +158,7 @@ async function send(file) {
 
 async function talk(turns, growing, signal) {
   problem.clear();
-  const body = { model: model.name, ...by(), turns, context: state.context, stream: true };
+  const body = { model: model.name, ...by(), ...chat.roles(), turns, context: state.context, stream: true };
   try {
     let text = "";
     for await (const { event, data } of stream("v1/chat", body, { signal, waiting: problem.wait })) {
@@ -172,9 +177,8 @@ async function talk(turns, growing, signal) {
 function look(view = state.view) {
   const told = view !== state.view;
   state.view = view;
-  const explores = isText() && model.target === "text";
-  find("tab-tree").hidden = !explores;
-  const now = explores ? view : "attention";
+  find("tab-tree").hidden = !explores();
+  const now = explores() ? view : "attention";
   for (const name of ["attention", "tree"]) {
     find(name).hidden = name !== now;
     find(`tab-${name}`).setAttribute("aria-selected", name === now);
@@ -218,13 +222,15 @@ function set() {
   write();
 }
 
-/** All that is in words and made here; again when the language changes. */
-function write() {
+/** All that is in words and made here; `again` when the language changes, where what is half written stays. */
+function write(again = false) {
   if (!model) return;
   knobs.show(model, asking);
-  facts.show(model.knowledge ? state.facts : [], changedFacts);
+  if (again) facts.write();
+  else facts.show(model.knowledge ? state.facts : [], changedFacts);
   if (!isText()) speech.show(model.source, send);
-  if (state.talk) chat.show(state.turns);
+  if (state.talk && again) chat.write();
+  else if (state.talk) chat.show(state.turns, model.speakers.length > 2 ? model.speakers : []);
   offerRecent();
 }
 
@@ -268,7 +274,7 @@ function listen() {
     ask();
   });
   document.addEventListener("language", () => {
-    write();
+    write(true);
     tree.write();
     if (last) arrived(last.data, last.seconds);
   });
@@ -295,13 +301,13 @@ async function main() {
     toAddress();
   });
   looks.begin(offerRecent);
+  find("docs").href = new URL("docs", ROOT);
   listen();
-  await meet();
-  if (told) ask();
+  await meet(told);
 }
 
-/** Asks which models there are. */
-async function meet() {
+/** Asks which models there are, and then what the address `told`. */
+async function meet(told) {
   try {
     problem.clear();
     models = (await get("v1/models")).models;
@@ -310,8 +316,10 @@ async function meet() {
     set();
     if (!state.talk && isText()) field.focus();
   } catch (error) {
-    problem.tell(error, meet);
+    problem.tell(error, () => meet(told));
+    return;
   }
+  if (told) ask();
 }
 
 main();

@@ -9,6 +9,9 @@ let turns = [];
 let answered = async () => "";
 let told = () => {};
 let going = null;
+let stale = false;
+let speakers = [];
+let names = { speaker: "", partner: "" };
 
 /** `answer(turns, growing, signal)` gives the next turn, `growing(text)` is as much of it as is there; `changed(turns)`
  * hears of each. */
@@ -17,11 +20,26 @@ export function begin(answer, changed) {
   told = changed;
 }
 
-/** Shows a conversation. */
-export function show(said) {
+/** Who talks and who answers, where the model knows more than two. */
+export const roles = () => (speakers.length ? names : {});
+
+/** Shows a conversation, of two out of these `speakers` where there are some. */
+export function show(said, known) {
   going?.abort();
   going = null;
   turns = [...said];
+  if (known.join() !== speakers.join()) names = { speaker: known[0] ?? "", partner: known[1] ?? "" };
+  speakers = known;
+  build("");
+}
+
+/** All that is in words, once more: what is half written stays; where an answer is on its way, once it is here. */
+export function write() {
+  stale = going !== null;
+  if (!stale) build(find("saying").value);
+}
+
+function build(written) {
   const input = make("input", {
     type: "text",
     id: "saying",
@@ -30,6 +48,7 @@ export function show(said) {
     "aria-label": say("talk.hint"),
     placeholder: say("talk.hint"),
   });
+  input.value = written;
   const form = make(
     "form",
     { class: "saying", onsubmit: speak },
@@ -39,9 +58,16 @@ export function show(said) {
   );
   place.replaceChildren(
     make("div", { class: "turns", role: "log", "aria-live": "polite", "aria-label": say("said") }),
+    ...(speakers.length ? [make("div", { class: "roles" }, role("speaker", "you"), role("partner", "it"))] : []),
     form,
   );
   paint();
+}
+
+function role(name, word) {
+  const options = speakers.map((each) => make("option", { value: each, selected: each === names[name] }, each));
+  const take = (event) => (names = { ...names, [name]: event.target.value });
+  return make("label", {}, say(word), make("select", { onchange: take }, ...options));
 }
 
 function paint() {
@@ -93,8 +119,9 @@ async function speak(event) {
     log.lastChild.replaceWith(turn(answer, false));
     told(turns);
   }
-  input.scrollIntoView({ block: "nearest" });
-  input.focus();
+  if (stale) write();
+  find("saying").scrollIntoView({ block: "nearest" });
+  find("saying").focus();
 }
 
 function fresh() {

@@ -19,6 +19,9 @@ export function show(facts, told = changed) {
   paint();
 }
 
+/** All that is in words, once more, with the rows as they are. */
+export const write = paint;
+
 function paint() {
   place.replaceChildren(
     make("h2", {}, say("facts")),

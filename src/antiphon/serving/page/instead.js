@@ -16,7 +16,7 @@ export async function offer(word, text, { explore, from }) {
   const ways = found.next.filter((way) => way.text.trim() || way.end);
   box.replaceChildren(
     make("p", { class: "small" }, say("instead.of", { word: word.textContent })),
-    ...(ways.length ? ways.map((way) => row(way, found, explore, from)) : [make("p", {}, say("instead.none"))]),
+    ...(ways.length ? ways.map((way) => row(way, found, explore, from, word.dataset.target)) : [make("p", {}, say("instead.none"))]),
   );
   box.showPopover();
   beside(word);
@@ -26,23 +26,23 @@ export async function offer(word, text, { explore, from }) {
   });
 }
 
-function row(way, found, explore, from) {
+function row(way, found, explore, from, at) {
   const [rest] = /^\S*/.exec(way.ahead);
   const text = way.end ? `∎ ${say("ends")}` : way.text.trim();
   const bar = make("i", { "aria-hidden": "true" });
   bar.style.setProperty("--share", way.probability ?? 0);
   return make(
     "button",
-    { type: "button", disabled: way.end, onclick: () => choose(way, found, explore, from) },
+    { type: "button", disabled: way.end, onclick: () => choose(way, found, explore, from, at) },
     make("span", { class: "way", dir: "auto" }, text, make("span", { class: "ahead" }, rest)),
     make("span", { class: "score" }, bar, make("span", { class: "figure" }, percent(way.probability ?? 0))),
   );
 }
 
-async function choose(way, found, explore, from) {
+async function choose(way, found, explore, from, at) {
   box.hidePopover();
   const beginning = await explore({ prefix: "", pieces: [...found.pieces, way.piece], width: 1 });
-  if (beginning) from(beginning.prefix);
+  if (beginning) from(beginning.prefix, at);
 }
 
 /** Under the word, and within the window. */
