@@ -338,6 +338,6 @@ def test_lengths_of_few_sources_make_no_empty_bucket() -> None:
 def test_columns_to_compare_by_are_read_where_training_chose_others(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("text\tlabel\tdomain\na b\tx\tlaw\n")
     config = override(Config(), {"data.columns": ("text", "label")})
-    [pair] = scored_pairs(str(tmp_path / "a.tsv"), config, ["domain"])
+    [pair] = scored_pairs(str(tmp_path / "a.tsv"), config, more=["domain"])
     assert pair.context == {"domain": "law"}
     assert scored_pairs(str(tmp_path / "a.tsv"), config)[0].context == {}

@@ -154,7 +154,7 @@ def test_what_others_wrote_is_text(html: str) -> None:
 
 def test_numbers_are_those_of_evaluate(work: Path, found: tuple[list[Run], Judgement], html: str) -> None:
     runs, judgement = found
-    pairs = judging.group_references(judging._opened(runs[0], None)[0])
+    pairs = judging.group_references(judging._opened(runs[0], None, ())[0])
     assert judgement.pairs == judgement.of == len(pairs) == len(PAIRS)
     scores = evaluate(Predictor(load(work / "first")), pairs).scores
     for name in ("bleu", "chrf", "loss"):

@@ -151,7 +151,7 @@ class Seq2Seq:
         asked = open_pairs(sources, self.predictor.config.data, need_target=False) if is_frame(sources) else sources
         return [answers[0].text for answers in self.predictor.predict(map(_source, asked), details=False)]
 
-    def score(self, pairs: Any, metric: str | None = None) -> float:
+    def score(self, pairs: Any, metric: Any = None) -> float:
         """How good the answers are, by the metric that training judged by or the one that is named.
 
         Where training judged by the loss it is exact match, of numbers the mean absolute error. Higher is better, as
@@ -161,6 +161,9 @@ class Seq2Seq:
         from antiphon.data.corpus import group_references, open_pairs
         from antiphon.inference.evaluate import check_metric, of_numbers, said
 
+        if metric is not None and not isinstance(metric, str):
+            do = "write score(list(zip(sources, targets)))"
+            raise ConfigError("score takes pairs, and the name of a metric", got=type(metric).__name__, do=do)
         config = self.predictor.config
         judged = config.training.metric or "loss"
         usual = "mae" if of_numbers(config) else "exact"

@@ -14,6 +14,7 @@ from antiphon.cli.models import Knowledge
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from antiphon.data.corpus import Pair
     from antiphon.inference.evaluate import Evaluation
     from antiphon.inference.forgetting import Side
     from antiphon.inference.predictor import Predictor
@@ -46,7 +47,7 @@ def compare(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import metric_names, predictor, reads_facts
+    from antiphon.cli.models import metric_names, predictor, reads_facts, scored_pairs
 
     if json and old is None:
         raise ConfigError("there is JSON of gain and forgetting alone", where="--json", do="give --old PAIRS as well")
@@ -57,13 +58,14 @@ def compare(
     )
     names = a, f"{b} --adapter {adapter}" if adapter else b
     wanted = metric_names(metrics)
-    found = _evaluated(models, data, wanted, settings)
+    pairs, former = (scored_pairs(each, *(model.config for model in models)) if each else [] for each in (data, old))
+    found = _evaluated(models, pairs, wanted, settings)
     if old is None:
         _difference(names, data, found)
         return
     from antiphon.inference.forgetting import Side, to_json
 
-    new, before = Side(data, *found), Side(old, *_evaluated(models, old, wanted, settings))
+    new, before = Side(data, *found), Side(old, *_evaluated(models, former, wanted, settings))
     if json:
         print(to_json({"models": names, "command": shlex.join(["antiphon", *sys.argv[1:]])}, new, before))
     else:
@@ -71,13 +73,12 @@ def compare(
 
 
 def _evaluated(
-    models: tuple[Predictor, Predictor], data: str, metrics: list[str] | None, settings: Sequence[str]
+    models: tuple[Predictor, Predictor], pairs: list[Pair], metrics: list[str] | None, settings: Sequence[str]
 ) -> tuple[Evaluation, Evaluation]:
     """Both models on one set of pairs."""
-    from antiphon.cli.models import scored_pairs, searching
+    from antiphon.cli.models import searching
     from antiphon.inference.evaluate import evaluate
 
-    pairs = scored_pairs(data, models[0].config, models[1].config.data.context)
     first, second = (evaluate(each, pairs, metrics, decoding=searching(each.config, settings)) for each in models)
     return first, second
 

@@ -44,7 +44,7 @@ def evaluate(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import metric_names, predictor, scored_pairs, searching
+    from antiphon.cli.models import idle, metric_names, predictor, scored_pairs, searching
     from antiphon.inference.evaluate import evaluate as score
 
     guesser = predictor(model, backward, knowledge, adapter)
@@ -54,7 +54,8 @@ def evaluate(
         check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
     columns = metric_names(by)
-    pairs = scored_pairs(data, guesser.config, columns or ())
+    idle(chosen, settings)
+    pairs = scored_pairs(data, guesser.config, more=columns or ())
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
     if backward is not None:

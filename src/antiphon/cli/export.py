@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -65,7 +66,11 @@ def export(
     if runtime is not None and to != "browser":
         raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
     bundle = load(Path(model))
-    bundle = bundle.adapted(adapter) if adapter else bundle
+    if adapter:
+        bundle = bundle.adapted(adapter)
+    elif bundle.adapters:
+        names = ", ".join(bundle.adapters)
+        print(f"note: adapters stay behind ({names}); export each with --adapter NAME", file=sys.stderr)
     bundle = replace(bundle, config=replace(bundle.config, decoding=searching(bundle.config, settings)))
     candidates = None
     if shortlist is not None:

@@ -89,16 +89,18 @@ def _show(console: Console, found: Lightened, charts: Sequence[Path]) -> None:
     from rich.text import Text
 
     first = found.candidates[0]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", expand=True)
-    for title in ("", "MB", "CPU ms", "faster", f"{first.score.name}, 95 % interval"):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    table.add_column("what it is", no_wrap=True, overflow="ellipsis", ratio=1)
+    wide = console.width >= 130
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("", "MB", "CPU ms", "faster", f"{first.score.name}, 95 % interval", *(["what it is"] * wide)):
+        table.add_column(title, justify="left" if title in ("", "what it is") else "right", no_wrap=True)
     for each in found.candidates:
         fast = f"{first.milliseconds / max(1e-9, each.milliseconds):.1f}"
         table.add_row(Text(each.name, "bold"), f"{each.size / 1e6:.2f}", f"{each.milliseconds:.2f}", fast,
-                      str(each.score).partition(" ")[2], Text(each.what, "dim"))  # fmt: skip
+                      str(each.score).partition(" ")[2], *([Text(each.what, "dim")] * wide))  # fmt: skip
     console.print()
     console.print(table)
+    for each in found.candidates if not wide else ():
+        console.print(Text.assemble((each.name, "bold"), "  ", (each.what, "dim")), soft_wrap=True)
     console.print(f"on {found.pairs:,} pairs; CPU milliseconds are for a sentence, on one thread")
     for note in found.notes:
         console.print(f"note: {note}", soft_wrap=True)

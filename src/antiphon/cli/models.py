@@ -73,16 +73,34 @@ def searching(model: Config, words: Iterable[str]) -> Decoding:
     return override(model, assignments(words, "decoding")).decoding
 
 
-def scored_pairs(data: str, model: Config, more: Sequence[str] = ()) -> list[Pair]:
-    """The pairs of a file read as the model's training data was, with `more` columns beside; references of one source
-    together."""
+def scored_pairs(data: str, model: Config, *others: Config, more: Sequence[str] = ()) -> list[Pair]:
+    """The pairs of a file read as the model's training data was, references of one source together.
+
+    They have the columns of context that any of the models reads, and `more`. Raises `DataError` where one lacks one.
+    """
+    from antiphon.core.errors import DataError
     from antiphon.data.corpus import group_references, open_pairs
 
-    wanted = (*model.data.context, *(name for name in more if name not in model.data.context))
-    corpus = open_pairs(data, replace(model.data, context=wanted) if model.data.columns else model.data)
+    wanted = dict.fromkeys([*model.data.context, *(name for each in others for name in each.data.context), *more])
+    corpus = open_pairs(data, replace(model.data, context=tuple(wanted)) if model.data.columns else model.data)
     pairs = group_references(corpus)
+    for number, pair in enumerate(pairs, 1):
+        if lacking := next((name for name in wanted if name not in pair.context), ""):
+            known = ", ".join(name for name in pair.context if name.isprintable())
+            do = f"known: {known}" if known else "name the columns in the first line"
+            raise DataError(f"pair {number:,} has no column {lacking}", where=data, got=pair.source[:60], do=do)
     tell(corpus.report)
     return pairs
+
+
+def idle(chosen: Decoding, words: Iterable[str]) -> None:
+    """Say which of the settings that were typed do nothing, on standard error."""
+    typed = {key.removeprefix("decoding.") for key in assignments(words, "decoding")}
+    drawn = sorted(typed & {"temperature", "top_k", "top_p"}) if not chosen.sample and not chosen.risk else []
+    apart = sorted(typed & {"diversity"}) if chosen.groups == 1 else []
+    for names, need in ((drawn, "sample=true"), (apart, "groups=2 or more")):
+        if names:
+            print(f"note: {', '.join(names)} without {need}: it changes nothing", file=sys.stderr)
 
 
 def metric_names(words: str | None) -> list[str] | None:

@@ -95,10 +95,11 @@ def predict(
 
 def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jsonl: bool) -> Decoding:
     """How to search; a `ConfigError` where that is more than is known or can be written."""
-    from antiphon.cli.models import searching
+    from antiphon.cli.models import idle, searching
     from antiphon.core.errors import ConfigError
 
     chosen = searching(guesser.config, settings)
+    idle(chosen, settings)
     if confidence and guesser.calibration is None:
         raise ConfigError(
             "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
@@ -116,7 +117,8 @@ def _answered(
     sources: deque[str] = deque()
     kind = str(guesser.task.target.side.tokenizer)
     rest = islice(lines, first, None)
-    inputs = (_input(line, guesser.task.context, facts) for line in _noting(rest, sources))
+    inputs = (_input(line, number, guesser.task.context, facts)
+              for number, line in enumerate(_noting(rest, sources), first + 1))  # fmt: skip
     for answers in guesser.predict(inputs, settings=chosen, window=window, details=jsonl, first=first):
         source = sources.popleft()
         yield record(source, answers, kind) if jsonl else _line(answers[0], confidence)
@@ -215,8 +217,8 @@ def _noting(lines: Iterable[str], sources: deque[str]) -> Iterator[str]:
         yield line
 
 
-def _input(line: str, context: tuple[str, ...], facts: str = "no") -> str | Pair:
-    """A line as the model wants it: with its context columns and facts, where it was trained with some."""
+def _input(line: str, number: int, context: tuple[str, ...], facts: str = "no") -> str | Pair:
+    """An input as the model wants it: with its context columns and facts, where it was trained with some."""
     if not context and facts == "no":
         return line
     from antiphon.core.errors import DataError
@@ -228,7 +230,8 @@ def _input(line: str, context: tuple[str, ...], facts: str = "no") -> str | Pair
     if len(values) != len(context):
         wanted = "<tab>".join(("source", *context))
         do = f"write {wanted}" + (", or give --knowledge FILE" if facts == "yes" else "")
-        raise DataError("a line must have the context the model was trained with", got=line, do=do)
+        what = "a line must have the context the model was trained with"
+        raise DataError(what, where=f"input {number}", got=line, do=do)
     return Pair(source, "", (), dict(zip(context, values, strict=True)))
 
 

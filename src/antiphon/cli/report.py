@@ -46,6 +46,8 @@ def report(
         raise ConfigError("there cannot be fewer than no pairs", where="--pairs", got=pairs, do="give 0 or more")
     from antiphon.diagnosis.report import judge, open_run, page
 
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     runs = [open_run(path) for path in (run, *others)]
     found = judge(runs, data, pairs)
     findings = [examined(each) for each in runs]

@@ -90,7 +90,7 @@ def _points(
     ranking = [predictor(model, backward, each) if backward else None
                for model, each in zip(models, facts, strict=True)]  # fmt: skip
     searches: list[Decoding] = [searching(plain.config, settings) for plain in opened]
-    pairs: list[Pair] = scored_pairs(data, opened[0].config)
+    pairs: list[Pair] = scored_pairs(data, *(each.config for each in opened))
     yield sweeping.people(pairs)
     for name, plain, ranked, chosen in zip(_names(models), opened, ranking, searches, strict=True):
         yield from sweeping.sweep(name, plain, pairs, chosen, temperatures=temperatures, quality=quality, ranked=ranked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from antiphon.core.config import Config
+    from antiphon.core.config import Config, Decoding
 
 
 def _in(part: str, names: str) -> list[str]:
@@ -110,11 +110,21 @@ def check(config: Config, where: str) -> None:
         raise ConfigError("model.encoder.window needs model.encoder.kind=transformer or conformer", where=where,
                           got=model.encoder.kind, do=do)  # fmt: skip
     _check_signals(config, where)
-    beam, groups = config.decoding.beam, config.decoding.groups
+    _check_search(config.decoding, where)
+
+
+def _check_search(search: Decoding, where: str) -> None:
+    """What a search cannot be."""
+    least, most, beam, groups = search.min_length, search.max_length, search.beam, search.groups
+    if least is not None and most is not None and least > most:
+        what, do = "decoding.min_length is above decoding.max_length", "lower the one, or raise the other"
+        raise ConfigError(what, where=where, got=f"{least} and {most}", do=do)
+    if not 0 < search.top_p <= 1:
+        what, do = "decoding.top_p must be above 0, and 1 at most", "take 1 for all tokens, or 0.9"
+        raise ConfigError(what, where=where, got=search.top_p, do=do)
     if beam is not None and beam % groups:
-        raise ConfigError(
-            "decoding.beam must be a multiple of decoding.groups", where=where, got=f"{beam} and {groups}"
-        )
+        what = "decoding.beam must be a multiple of decoding.groups"
+        raise ConfigError(what, where=where, got=f"{beam} and {groups}")
 
 
 def _check_signals(config: Config, where: str) -> None:

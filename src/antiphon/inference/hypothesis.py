@@ -36,13 +36,15 @@ def check(settings: Decoding) -> None:
         do = "leave one of them out"
         raise ConfigError("decoding.ctc gives scores, and no probabilities to sample from", do=do)
     if not settings.sample and settings.n_best > beam:
-        raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}")
+        do = f"give beam={settings.n_best} too, or fewer answers"
+        raise ConfigError("decoding.n_best is larger than the beam", got=f"{settings.n_best} and {beam}", do=do)
     if beam % settings.groups:
         raise ConfigError("decoding.beam must be a multiple of decoding.groups", got=f"{beam} and {settings.groups}")
     if settings.penalty < 0 or settings.coverage_penalty < 0:
         raise ConfigError("decoding.length_penalty and decoding.coverage_penalty must not be negative")
     if settings.sample and not (settings.temperature > 0 and 0 < settings.top_p <= 1 and settings.top_k >= 0):
-        raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0")
+        got = f"{settings.temperature}, {settings.top_p} and {settings.top_k}"
+        raise ConfigError("sampling needs temperature > 0, 0 < top_p <= 1 and top_k >= 0", got=got)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Making:
         """The new pair, as a row of JSONL; or why there is none, as `skipped`."""
         best = self._best(given, answers)
         if not best.text.strip():
-            return {"skipped": best.reason or "empty answer"}
+            return {"skipped": "empty answer" if best.finished else best.reason or "empty answer"}
         if not best.finished:
             return {"skipped": "answer without an end"}
         if problem := fault(best.text):

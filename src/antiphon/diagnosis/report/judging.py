@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def judge(runs: Sequence[Run], data: str | None = None, most: int = PAIRS) -> Ju
     if not most:
         return Judgement("", 0, 0, [Judged(why="nothing was answered, as you asked") for _ in runs], [])
     try:
-        corpus, train = _opened(runs[0], data)
+        corpus, train = _opened(runs[0], data, [name for run in runs for name in run.config.data.context])
         pairs = group_references(corpus)
     except AntiphonError as error:
         if data is not None:
@@ -86,15 +86,18 @@ def judge(runs: Sequence[Run], data: str | None = None, most: int = PAIRS) -> Ju
     return Judgement(name, len(some), len(pairs), judged, [_tests(judged[0], each) for each in judged[1:]])
 
 
-def _opened(run: Run, data: str | None) -> tuple[Corpus, Corpus | None]:
-    """The pairs to answer, and those of training where they are still there."""
+def _opened(run: Run, data: str | None, context: Sequence[str]) -> tuple[Corpus, Corpus | None]:
+    """The pairs to answer, with the columns that any model reads, and those of training where they are still there."""
+    read = run.config.data
+    if read.columns:
+        read = replace(read, context=tuple(dict.fromkeys(context)))
     if data is None:
-        train, valid = Sources.recall(run.path, run.facts).open(run.config)
+        train, valid = Sources.recall(run.path, run.facts).open(replace(run.config, data=read))
         return valid, train
     train_part = None
     with suppress(AntiphonError, OSError):
         train_part = Sources.recall(run.path, run.facts).open(run.config)[0]
-    return open_pairs(data, run.config.data), train_part
+    return open_pairs(data, read), train_part
 
 
 def _frequencies(train: Corpus | None) -> dict[str, int] | None:
@@ -115,7 +118,10 @@ def _judged(run: Run, pairs: Sequence[Pair], frequencies: dict[str, int] | None)
         predictor = as_trained(load(run.path), run.config)
     except AntiphonError as error:
         return Judged(why=f"the run has no model yet: {error}")
-    found = evaluate(predictor, pairs, frequencies=frequencies)
+    try:
+        found = evaluate(predictor, pairs, frequencies=frequencies)
+    except AntiphonError as error:
+        return Judged(why=f"its model cannot answer these pairs: {error}")
     metrics = [metric for name in found.tables if name and (metric := _metric(name)) is not None]
     best = best_answers(metrics, found.tables, pairs, found.answers) if metrics else []
     size = sum(weights.numel() for model in predictor.models for weights in model.parameters())

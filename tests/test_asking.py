@@ -1,0 +1,89 @@
+"""What commands ask of their data and settings before any work: columns that some model reads, searches that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from antiphon import Seq2Seq
+from antiphon.core.errors import ConfigError
+from antiphon.inference.answer import Answer
+from antiphon.inference.synthesis import Making
+from commands import Call, calling, refused  # noqa: F401
+from corpora import write_pairs
+from runs import words
+from starts import QUICK
+
+PAIRS = sorted(set(words(60, seed=5)))
+SETTINGS = [f"{key}={value}" for key, value in {**QUICK, "training.steps": 4, "training.validate_every": 2}.items()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with named columns, and two models of it: `plain` does not read the column `way`, `tagged` does."""
+    made = tmp_path_factory.mktemp("asking")
+    rows = [f"{source}\t{target}\t{'ab'[number % 2]}" for number, (source, target) in enumerate(PAIRS)]
+    (made / "table.tsv").write_text("\n".join(["word\tform\tway", *rows]) + "\n", encoding="utf-8")
+    write_pairs(made / "pairs.tsv", *map(list, zip(*PAIRS, strict=True)))
+    given = dict(word.split("=", 1) for word in SETTINGS) | {"data.columns": "word,form"}
+    for name, more in (("plain", {}), ("tagged", {"data.context": "way"})):
+        Seq2Seq(settings={**given, **more}, verbose=False).fit(made / "table.tsv").save(made / name)
+    return made
+
+
+def test_the_columns_of_all_models_are_read_whichever_comes_first(folder: Path, call: Call, tmp_path: Path) -> None:
+    plain, tagged, table = folder / "plain", folder / "tagged", folder / "table.tsv"
+    for models in ((plain, tagged), (tagged, plain)):
+        code, _, err = call("compare", *models, table, "--metrics", "exact")
+        assert code == 0, err
+        code, _, err = call(
+            "sweep", *models, table, "--out", tmp_path / f"{models[0].name}.html", "--temperatures", "1"
+        )
+        assert code == 0, err
+
+
+def test_what_lacks_a_column_is_said_before_anything_is_answered(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*given: object, **more: object) -> None:
+        raise AssertionError("something was answered")
+
+    monkeypatch.setattr("antiphon.inference.predictor.Predictor.predict", never)
+    told = refused(call, "evaluate", folder / "plain", folder / "table.tsv", "--by", "nope")
+    assert "table.tsv" in told
+    assert "no column nope; known: form, way, word" in told
+    assert "no column" in refused(call, "compare", folder / "plain", folder / "tagged", folder / "table.tsv",
+                                  "--old", folder / "pairs.tsv")  # fmt: skip
+
+
+def test_a_line_without_its_context_is_told_by_its_number(folder: Path, call: Call) -> None:
+    told = refused(call, "predict", folder / "tagged", text=f"{PAIRS[0][0]}\ta\n{PAIRS[1][0]}\n")
+    assert "input 2: a line must have the context" in told
+
+
+def test_settings_of_a_search_that_do_nothing_or_cannot_be_are_told(folder: Path, call: Call) -> None:
+    code, _, err = call("predict", folder / "plain", "temperature=3", "top_k=1", "diversity=1", text="a b\n")
+    assert code == 0
+    assert "note: temperature, top_k without sample=true: it changes nothing" in err
+    assert "note: diversity without groups=2 or more: it changes nothing" in err
+    assert "it changes nothing" not in call("predict", folder / "plain", "sample=true", "top_k=1", text="a b\n")[2]
+    for wrong, what in (
+        (["max_length=2", "min_length=3"], "min_length is above decoding.max_length (got 3 and 2)"),
+        (["top_p=1.5"], "top_p must be above 0, and 1 at most (got 1.5)"),
+        (["n_best=9", "--jsonl"], "give beam=9 too"),
+    ):
+        assert what in refused(call, "predict", folder / "plain", *wrong, text="a b\n")
+
+
+def test_an_empty_answer_is_called_so() -> None:
+    make = Making("source")
+    empty = Answer("", 0.0, [], [], [], np.zeros((0, 1)), ["a"], 0.5, reason="longer than any source in training")
+    assert make(0, None, [empty]) == {"skipped": "empty answer"}  # type: ignore[arg-type]
+
+
+def test_score_takes_pairs(folder: Path) -> None:
+    model = Seq2Seq.load(folder / "plain")
+    with pytest.raises(ConfigError, match="score takes pairs"):
+        model.score(["a b"], ["b a"])
