@@ -131,6 +131,15 @@ def test_exploding_gradients_of_plain_descent_want_another_optimizer_too() -> No
         assert next(each for each in found if each.cause == "exploding gradients").cure == cure
 
 
+def test_stacks_that_are_far_deeper_than_proposed_are_shallower_in_the_cure() -> None:
+    ill = FAULTS["vanishing gradients"]()
+    cure = examine_live(ill)[0].cure
+    assert cure["model.encoder.layers"] == ill.advised("model.encoder.layers") < DEEP["model__encoder__layers"] / 2
+    shallow = patient(FLAT, model__residual=False, model__norm="none", model__encoder__layers=3)
+    [found] = [each for each in examine_live(shallow) if each.cause == "vanishing gradients"]
+    assert "model.encoder.layers" not in found.cure
+
+
 def test_heads_of_a_few_numbers_are_why_attention_is_spread() -> None:
     learning = [looking(entropy=0.9)[0], {"kind": "loss", "step": 400, "train": 1.0, "valid": 1.0, "shuffled": 4.0}]
     found = {heads: examine_live(patient(probes=learning, model__width=64, model__heads=heads)) for heads in (4, 64)}

@@ -19,6 +19,8 @@ from antiphon.diagnosis.doctor.weighing import both, sure
 
 SPIKE = 10.0
 """A gradient so many times the median of those around it is a spike."""
+TOO_DEEP = 2.0
+"""Times as many layers as are proposed."""
 
 
 def vanishing(patient: Patient) -> Iterator[Finding]:
@@ -39,6 +41,8 @@ def vanishing(patient: Patient) -> Iterator[Finding]:
     cure: dict[str, Any] = {"model.residual": True, "model.norm": "pre"}
     cure |= {"model.encoder.kind": "gru", "model.decoder.kind": "gru"} if plain else {}
     cure |= {"model.activation": "relu"} if model.activation == "tanh" and not plain else {}
+    for key in ("model.encoder.layers", "model.decoder.layers"):  # what fell is depth, and depth takes long to train
+        cure |= {key: patient.advised(key)} if patient.ratio(key) >= TOO_DEEP else {}
     where = f"{side}.layers.0" if side else ""
     yield Finding(
         "vanishing gradients", both(symptom, cause),
