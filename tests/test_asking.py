@@ -87,3 +87,9 @@ def test_score_takes_pairs(folder: Path) -> None:
     model = Seq2Seq.load(folder / "plain")
     with pytest.raises(ConfigError, match="score takes pairs"):
         model.score(["a b"], ["b a"])
+    with pytest.raises(ConfigError, match=r"^settings: unknown setting model.widht"):
+        Seq2Seq(settings={"model.widht": 3}, verbose=False).fit(PAIRS)
+
+
+def test_a_table_in_parquet_is_no_text(folder: Path, call: Call) -> None:
+    assert "predict reads lines of text" in refused(call, "predict", folder / "plain", folder / "a.parquet")

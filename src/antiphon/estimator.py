@@ -96,12 +96,15 @@ class Seq2Seq:
         from rich.console import Console
 
         from antiphon.cli.display import watching
+        from antiphon.core.config import Config
+        from antiphon.core.keys import override
         from antiphon.training.observers import Observer
         from antiphon.training.start import fit
 
         named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed,
                  "model.adapter.name": self.adapter}  # fmt: skip
         given = {key: value for key, value in named.items() if value is not None} | (self.settings or {})
+        override(Config(), given, where="settings")
         with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
             return fit(
                 pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self), start=start,

@@ -176,6 +176,9 @@ def _lines(files: Sequence[str]) -> Iterator[str]:
 
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
+    if files[0].endswith(".parquet"):
+        do = "write its sources to a file of text, a line each, or take Seq2Seq.predict"
+        raise ConfigError("predict reads lines of text, and this is a table", where=files[0], do=do)
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 
