@@ -50,4 +50,5 @@ def quick(pairs: Iterable[Pair]) -> list[str]:
 
 def _told_again(pairs: list[Pair]) -> bool:
     """Whether sources hold what the pair before answered, as the turns of a talk do: their lengths go together too."""
-    return sum(before.target in pair.source for before, pair in pairwise(pairs)) > 0.3 * len(pairs)
+    again = sum(bool(before.target) and before.target in pair.source for before, pair in pairwise(pairs))
+    return again > 0.3 * len(pairs)
