@@ -80,17 +80,22 @@ class Source:
 
 @dataclass(frozen=True)
 class _Read:
-    """All texts of some sides of pairs, and of their facts where there is something to find them."""
+    """All texts of some sides of pairs, and of their facts where there is something to find them: with `once` each text
+    of a fact a single time, or subwords would be learned for whole sentences of facts that many pairs share."""
 
     pairs: Iterable[Pair]
     sides: Sequence[Literal["source", "target"]]
     find: Finder | None
+    once: bool = False
 
     def __iter__(self) -> Iterator[str]:
+        told = set[str]()
         for pair in self.pairs:
             yield from (getattr(pair, side) for side in self.sides)
             if self.find is not None:
-                yield from self.find.texts(pair)
+                facts = [text for text in self.find.texts(pair) if text not in told]
+                yield from facts
+                told.update(facts if self.once else ())
 
 
 @dataclass(frozen=True)
@@ -133,17 +138,19 @@ class Task:
         tags += MARKS if kind == "linear" else []
         begins, most = turns.survey(pairs) if tasks.get(config.task).turns else ([], 0)
         tags, texts = [*tags, *begins], turns.Spoken(pairs) if most else pairs
+        subwords = data.source.tokenizer in ("bpe", "unigram")
         source: Text | Signal
         target: Text | Numbers
         if data.source.kind in SIGNALS:
             source = Signal.learn(Texts(pairs, ["source"]), data, config.model.frontend.reduce or 1)
             target = _target(pairs, config, source)
         elif data.shared:
-            both = Text.learn(_Read(texts, ("source", "target"), read), _one_side(config), name="shared", tags=tags)
+            read_both = _Read(texts, ("source", "target"), read, subwords)
+            both = Text.learn(read_both, _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
-            sources = _Read(texts, ["source"], read)
+            sources = _Read(texts, ["source"], read, subwords)
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = _target(pairs, config, source)
         copy = config.model.head == "copy"

@@ -19,6 +19,8 @@ MANY = 5000
 
 DRAWN = {"self-critical", "minimum-risk", "adversarial", "sequence-unlikelihood"}
 """Objectives that learn from answers which the model draws."""
+SUBWORDS = (1000, 2000, 4000, 8000, 16000, 32000)
+"""Sizes of vocabularies of subwords."""
 LONG, READ, WINDOW = 512, 8192, 128
 """Tokens: sources beyond this are long, what is read of them, and how far a position then looks to either side."""
 
@@ -127,7 +129,10 @@ class Plan:
         if kind not in ("bpe", "unigram"):
             return 50_000, "more than a closed set needs"
         words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
-        size = step_down(words / 60, (1000, 2000, 4000, 8000, 16000, 32000))
+        words *= self.statistics.own if side == "source" else 1.0  # many pairs share a fact, which is learned from once
+        size, letters = step_down(words / 60, SUBWORDS), 1.25 * statistics.character_kinds
+        if size < letters:  # every character is a piece, and there is to be room for more
+            return next((each for each in SUBWORDS if each >= letters), SUBWORDS[-1]), "each character, and more"
         return size, f"about {words:,.0f} words to learn them from"
 
     def _longest(self, side: str) -> None:

@@ -72,6 +72,8 @@ class Statistics:
     common: float
     """Kinds of characters that both sides have, as a share of those of the side that has more."""
     facts: bool = False
+    own: float = 1.0
+    """The share of what is read that is the pair's own source, and not its facts."""
     taken: float = 0.0
     """The share of targets that have a rare word of their source or facts."""
     signal: Overview | None = None
@@ -98,11 +100,12 @@ class Statistics:
         sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
         if facts and find is not None:
             sources = [" ".join([pair.source, *find.texts(pair)]) for pair in sample]
+        own = sum(len(pair.source) for pair in sample) / max(1, sum(map(len, sources)))
         kinds = set(itertools.chain.from_iterable(sources)), set(itertools.chain.from_iterable(targets))
         common = len(kinds[0] & kinds[1]) / max(1, len(kinds[0]), len(kinds[1]))
         count = len(sample) + sum(1 for _ in stream)
         sides = SideStatistics.of(sources), SideStatistics.of(targets)
-        return Statistics(count, *sides, common, facts, taken(sample[:LOOKED]), numbers=numbers)
+        return Statistics(count, *sides, common, facts, own, taken(sample[:LOOKED]), numbers=numbers)
 
 
 def _many(lengths: list[int]) -> float:
