@@ -11,7 +11,9 @@ from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
 from antiphon.core.keys import get, leaves, override
 from antiphon.data.corpus import Pair
+from antiphon.data.facts import Finder
 from antiphon.data.signals import Overview
+from antiphon.inference.task import Task
 from antiphon.inference.tasks import PRESETS
 from antiphon.models.seq2seq import build
 from antiphon.training.recipes import Plan, propose
@@ -277,3 +279,19 @@ def test_going_on_with_recordings_is_planned_as_recordings_are(kind: str, task: 
     assert config.training.validate_every <= first.training.validate_every
     assert config.training.epochs <= 60
     assert config.model == first.model
+
+
+def test_subwords_have_room_for_every_character_and_are_not_those_of_repeated_facts() -> None:
+    letters = [Pair(f"word{n} of line {n}", "".join(chr(0x4E00 + (7 * n + k) % 2000) for k in range(6)) * 2)
+               for n in range(400)]  # fmt: skip
+    assert propose(Config(task="translation"), Statistics.of(letters))[0].data.target.vocabulary == 4000
+    facts = " && ".join(f"thing {n} | is | a long tale that all pairs share, of part {n}" for n in range(8))
+    told = [Pair(pair.source, pair.target, (), {"facts": facts}) for pair in TEXT]
+    config, _ = propose(Config(task="translation"), Statistics.of(told, Finder()))
+    assert (
+        config.data.source.vocabulary
+        == propose(Config(task="translation"), Statistics.of(TEXT))[0].data.source.vocabulary
+    )
+    chosen = override(config, {"model.knowledge.kind": "linear", "data.source.vocabulary": 1000})
+    tokens = Task.learn(told, chosen).source.vocabulary.index
+    assert max(map(len, tokens)) < 12, sorted(tokens, key=len)[-5:]
