@@ -285,7 +285,8 @@ def test_subwords_have_room_for_every_character_and_are_not_those_of_repeated_fa
     letters = [Pair(f"word{n} of line {n}", "".join(chr(0x4E00 + (7 * n + k) % 2000) for k in range(6)) * 2)
                for n in range(400)]  # fmt: skip
     assert propose(Config(task="translation"), Statistics.of(letters))[0].data.target.vocabulary == 4000
-    facts = " && ".join(f"thing {n} | is | a long tale that all pairs share, of part {n}" for n in range(8))
+    tales = ("".join(chr(97 + (n * n + 5 * n * k + k * k) % 26) for k in range(30)) for n in range(8))
+    facts = " && ".join(f"thing {n} | is | {tale}" for n, tale in enumerate(tales))
     told = [Pair(pair.source, pair.target, (), {"facts": facts}) for pair in TEXT]
     config, _ = propose(Config(task="translation"), Statistics.of(told, Finder()))
     assert (
