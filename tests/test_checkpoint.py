@@ -259,6 +259,16 @@ def test_only_a_failed_last_save_is_an_error(tmp_path: Path, monkeypatch: Any) -
     assert run(config, tmp_path, resume=True).step == 5
 
 
+def test_without_any_checkpoint_none_is_promised(tmp_path: Path, monkeypatch: Any) -> None:
+    light(monkeypatch)
+    monkeypatch.setattr("antiphon.training.checkpoint.WAITS", ())
+    monkeypatch.setattr("antiphon.training.checkpoint.folders.write_folder", full(tmp_path))
+    monkeypatch.setattr("antiphon.training.keeping.bundle.write_folder", full(tmp_path))
+    (tmp_path / "full").touch()
+    with pytest.raises(TrainingError, match="make room, then train again"):
+        run(configured(training__steps=3, training__validate_every=2), tmp_path / "run")
+
+
 def test_writing_is_tried_again() -> None:
     tries = []
 

@@ -15,6 +15,7 @@ import soundfile
 
 from antiphon import Seq2Seq
 from antiphon.core.errors import ConfigError
+from antiphon.inference.bulk import digest
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.recordings import words
@@ -143,6 +144,49 @@ def test_long_recordings_are_cut_where_they_are_quiet(model: Path, tmp_path: Pat
     assert "cut into pieces" in err
     assert [word["text"] for word in answer["words"]] == said
     assert answer["words"][-1]["start"] > 2
+
+
+def test_what_is_odd_about_a_long_recording_is_counted_once_by_its_name(
+    model: Path, tmp_path: Path, call: Call
+) -> None:
+    loud = np.clip(20 * say(["low", "high"] * 10, np.random.default_rng(6), shortest=0.15), -1, 1)
+    soundfile.write(tmp_path / "loud.wav", np.stack([loud, loud], axis=1), RATE)
+    soundfile.write(tmp_path / "still.wav", np.zeros(8 * RATE), RATE)
+    code, _, err = call("predict", model, tmp_path / "loud.wav", tmp_path / "still.wav")
+    assert code == 0
+    for what in ("several channels", "clipped", "nothing but silence"):
+        [line] = [line for line in err.splitlines() if what in line]
+        assert line.startswith("note: 1 x ")
+    assert "data:" not in err
+
+
+def test_a_long_recording_is_answered_by_an_exported_model(model: Path, tmp_path: Path, call: Call) -> None:
+    pytest.importorskip("onnxruntime")
+    data = table(tmp_path, 12, seed=8)
+    code, _, err = call("export", model, tmp_path / "onnx", "--data", data, "--to", "onnx", "ctc=0")
+    assert code == 0, err
+    names = ["low", "high", "middle"] * 6
+    soundfile.write(tmp_path / "long.wav", say(names, np.random.default_rng(6), shortest=0.15), RATE)
+    code, out, err = call("predict", tmp_path / "onnx", tmp_path / "long.wav")
+    assert code == 0, err
+    assert len(out.split()) > 5
+
+
+def test_tables_of_recordings_are_read_whatever_their_form(model: Path, tmp_path: Path, call: Call) -> None:
+    rows = [line.split("\t") for line in table(tmp_path, 3, seed=4).read_text().splitlines()]
+    code, wanted, _ = call("predict", model, tmp_path / "4.tsv")
+    assert code == 0
+    (tmp_path / "turned.tsv").write_text(
+        "\n".join("\t".join(row[::-1]) for row in [["source", "target"], *rows]) + "\n"
+    )
+    (tmp_path / "a.csv").write_text("\n".join(",".join(row) for row in [["source", "target"], *rows]) + "\n")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"source": row[0]}) + "\n" for row in rows))
+    for name in ("turned.tsv", "a.csv", "a.jsonl"):
+        code, out, err = call("predict", model, tmp_path / name)
+        assert (code, out) == (0, wanted), (name, err)
+    done = call("predict", model, *(tmp_path / row[0] for row in rows), "--out", tmp_path / "out.txt")
+    assert "3 of 3" in done[2] or "3 answers" in done[2]
+    assert digest([str(tmp_path / row[0]) for row in rows])[1] == 3
 
 
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:

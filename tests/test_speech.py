@@ -71,6 +71,20 @@ def test_a_cut_file_and_odd_samples_are_refused(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg"])
+def test_a_file_that_ends_too_early_is_refused(name: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / name, tone(20.0), RATE)
+    whole = (tmp_path / name).read_bytes()
+    speech.record(str(tmp_path / name), RATE)
+    (tmp_path / name).write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(DataError, match="cut off"):
+        speech.record(str(tmp_path / name), RATE)
+    if name == "a.wav":  # which may not know its length, where it was written as it came
+        place = whole.index(b"data") + 4
+        (tmp_path / name).write_bytes(whole[:place] + b"\xff" * 4 + whole[place + 4 :])
+        assert len(speech.record(str(tmp_path / name), RATE).samples) == len(tone(20.0))
+
+
 def test_another_rate_and_speed() -> None:
     slow = speech.at_rate(speech.Recording(tone(), RATE), 2 * RATE)
     assert len(slow) == 2 * len(tone())

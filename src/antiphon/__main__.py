@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from antiphon.core.errors import AntiphonError
 
 USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -49,7 +51,8 @@ def _run(words: list[str]) -> int:
     except MemoryError:
         return _fail("not enough memory; lower data.*.max_length, data.batch_tokens or decoding.max_length")
     except OSError as error:
-        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        text = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
+        return _fail(text + ("; make room, or choose another place" if error.errno in NO_ROOM else ""))
 
 
 def _fail(message: str) -> int:

@@ -38,11 +38,12 @@ def calibrate(
     from antiphon.cli.models import scored_pairs, searching
     from antiphon.inference import calibration
     from antiphon.inference.bundle import add_confidence, load, room
+    from antiphon.inference.files import writable
 
     if "," in model and not Path(model).exists():
         raise ConfigError("an ensemble has no confidence", where="calibrate", got=model, do="give one model")
     if out is not None:
-        room(out)
+        writable(room(out))
     bundle = load(Path(model))
     pairs = scored_pairs(data, bundle.config)
     chosen = searching(bundle.config, settings)

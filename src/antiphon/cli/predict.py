@@ -20,7 +20,7 @@ from antiphon.cli.models import AdapterName, Backward, Knowledge
 if TYPE_CHECKING:
     import numpy as np
 
-    from antiphon.core.config import Decoding
+    from antiphon.core.config import Data, Decoding
     from antiphon.core.numbers import Forecast
     from antiphon.data.corpus import Pair
     from antiphon.inference.predictor import Answer, Predictor
@@ -80,7 +80,10 @@ def predict(
     named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
-    lines = _typed() if live else _named(files or ["-"], behind) if named else _lines(files or ["-"])
+    lines: Iterator[str | Pair]
+    lines = (
+        _typed() if live else _named(files or ["-"], behind, guesser.config.data) if named else _lines(files or ["-"])
+    )
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
@@ -110,7 +113,7 @@ def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jso
 
 
 def _answered(
-    guesser: Predictor, chosen: Decoding, lines: Iterator[str], facts: str, window: int | None, jsonl: bool,
+    guesser: Predictor, chosen: Decoding, lines: Iterator[str | Pair], facts: str, window: int | None, jsonl: bool,
     confidence: bool, first: int,
 ) -> Iterator[str]:  # fmt: skip
     """The answers from an input on, a line each; `window` inputs at a time, or as many as suit."""
@@ -182,30 +185,33 @@ def _lines(files: Sequence[str]) -> Iterator[str]:
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 
-def _named(files: Sequence[str], behind: Sequence[str]) -> Iterator[str]:
+def _named(files: Sequence[str], behind: Sequence[str], settings: Data) -> Iterator[str | Pair]:
     """Recordings, films and arrays by name, those of tables among them, each with the columns that go `behind` it.
 
-    In a table without a line of names the columns stand as they go.
+    In a table of lines whose first line names no column of sources, they come first and the others as they go.
     """
     from antiphon.data.arrays import located
     from antiphon.data.columns import SOURCES
-    from antiphon.data.corpus import read_lines
+    from antiphon.data.corpus import TABLES, open_pairs, read_lines
     from antiphon.data.signals import kind_of
 
     for file in files:
         if kind_of(file) != "text":
             yield file
             continue
-        folder, names = Path() if file == "-" else Path(file).parent, None
+        if Path(file).suffix.lower() in TABLES:
+            yield from open_pairs(file, settings, need_target=False)
+            continue
+        folder, names = Path() if file == "-" else Path(file).parent, list[str]()
         for number, line in enumerate(read_lines(sys.stdin if file == "-" else file)):
-            first, *values = line.split("\t")
-            if not number and first.lower() in SOURCES:  # which is the name of a column
-                names = values
+            cells = line.split("\t")
+            if not number and any(cell.lower() in SOURCES for cell in cells):
+                names = ["source" if cell.lower() in SOURCES else cell for cell in cells]
                 continue
-            if names is not None:
-                known = dict(zip(names, values, strict=False))
-                values = [known[name] for name in behind if name in known]
-            yield "\t".join((located(first, folder), *(values if behind else ())))
+            if names:
+                known = dict(zip(names, cells, strict=False))
+                cells = [known.get("source", ""), *(known[name] for name in behind if name in known)]
+            yield "\t".join((located(cells[0], folder), *(cells[1:] if behind else ())))
 
 
 def _typed() -> Iterator[str]:
@@ -213,16 +219,18 @@ def _typed() -> Iterator[str]:
     return (line.rstrip("\n") for line in sys.stdin)
 
 
-def _noting(lines: Iterable[str], sources: deque[str]) -> Iterator[str]:
-    """The same lines, each remembered until its answer comes."""
+def _noting(lines: Iterable[str | Pair], sources: deque[str]) -> Iterator[str | Pair]:
+    """The same inputs, each remembered until its answer comes."""
+    from antiphon.data.arrays import shown
+
     for line in lines:
-        sources.append(line)
+        sources.append(line if isinstance(line, str) else shown(line.source))
         yield line
 
 
-def _input(line: str, number: int, context: tuple[str, ...], facts: str = "no") -> str | Pair:
+def _input(line: str | Pair, number: int, context: tuple[str, ...], facts: str = "no") -> str | Pair:
     """An input as the model wants it: with its context columns and facts, where it was trained with some."""
-    if not context and facts == "no":
+    if not isinstance(line, str) or (not context and facts == "no"):
         return line
     from antiphon.core.errors import DataError
     from antiphon.data.corpus import Pair

@@ -45,14 +45,15 @@ def report(
     if pairs < 0:
         raise ConfigError("there cannot be fewer than no pairs", where="--pairs", got=pairs, do="give 0 or more")
     from antiphon.diagnosis.report import judge, open_run, page
+    from antiphon.inference.files import writable, write_file
 
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        writable(out)
     runs = [open_run(path) for path in (run, *others)]
     found = judge(runs, data, pairs)
     findings = [examined(each) for each in runs]
     if out is not None:
-        out.write_text(page(runs, found, findings, shlex.join(["antiphon", *sys.argv[1:]])), encoding="utf-8")
+        write_file(out, page(runs, found, findings, shlex.join(["antiphon", *sys.argv[1:]])).encode())
         print(f"{out}: {out.stat().st_size / 1000:,.0f} kB")
     if out is None or text:
         from rich.console import Console

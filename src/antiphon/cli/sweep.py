@@ -40,6 +40,7 @@ def sweep(
     """
     from antiphon.cli import quality as drawing
     from antiphon.core.errors import ConfigError
+    from antiphon.inference.files import writable
 
     settings, paths = [word for word in words if _setting(word)], [word for word in words if not _setting(word)]
     if len(paths) < 2:
@@ -48,6 +49,7 @@ def sweep(
     if out.suffix not in SUFFIXES:
         raise ConfigError("a plot is .html, .png or .svg", where="--out", got=out)
     drawing.check()
+    writable(out)
     data, points = paths[-1], list[Any]()
     for point in _points(paths[:-1], data, settings, _numbers(temperatures), quality, backward, knowledge):
         print(line(point), flush=True)

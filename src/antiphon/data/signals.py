@@ -267,13 +267,13 @@ def raw_frames(
 
 
 def _heard(value: str, settings: Settings, speed: float, report: Report | None) -> np.ndarray:
-    rate = settings.rate or RATE
+    rate, report = settings.rate or RATE, None if isinstance(value, speech.Piece) else report
     recording = speech.record(value, rate, report)
-    if report is not None and recording.rate != rate:
-        report.add(f"recorded at {recording.rate:,} Hz, brought to {rate:,}", example=shown(value))
+    if report is not None:
+        speech.count_rate(recording, rate, value, report)
     frames = speech.log_mel(speech.at_rate(recording, rate, speed), settings)
     if report is not None and np.ptp(frames) < 1e-6:
-        report.add("recording of nothing but silence", example=shown(value))
+        report.add(speech.SILENT, example=shown(value))
     return frames
 
 

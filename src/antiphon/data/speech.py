@@ -32,6 +32,11 @@ class Recording(NamedTuple):
     rate: int
 
 
+SILENT = "recording of nothing but silence"
+OGG_PAGE, OGG_END = 65_307, 4
+"""Most bytes of a page, and the flag of the last one."""
+
+
 class Heading(NamedTuple):
     """What a file says of itself without being read."""
 
@@ -51,6 +56,18 @@ def heading(value: str, rate: int) -> Heading:
     except library.LibsndfileError as error:
         raise _unreadable(value, error) from None
     return Heading(about.samplerate, about.frames / about.samplerate, about.channels)
+
+
+class Piece(str):
+    """Samples out of a longer recording, which was looked at as a whole."""
+
+    __slots__ = ()
+
+
+def count_rate(recording: Recording, rate: int, value: str, report: Report) -> None:
+    """Count a recording whose rate will be changed."""
+    if recording.rate != rate:
+        report.add(f"recorded at {recording.rate:,} Hz, brought to {rate:,}", example=shown(value))
 
 
 def record(value: str, rate: int, report: Report | None = None) -> Recording:
@@ -88,9 +105,29 @@ def _read(value: str) -> tuple[np.ndarray, int]:
             samples, frames, rate = file.read(dtype="float32", always_2d=True), file.frames, file.samplerate
     except library.LibsndfileError as error:
         raise _unreadable(value, error) from None
-    if len(samples) < frames:
-        raise DataError("the recording is cut off", where=value, got=f"{len(samples):,} of {frames:,} samples")
+    if len(samples) < frames or (len(samples) and _lacks_its_end(Path(value))):
+        got = f"{len(samples):,} samples" + (f" of {frames:,}" if frames > len(samples) else "")
+        raise DataError("the recording is cut off", where=value, got=got, do="record or copy it again, or remove it")
     return samples, rate
+
+
+def _lacks_its_end(path: Path) -> bool:
+    """Whether a WAV is shorter than it says, or an Ogg has no last page: the library reads what is there."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = file.read(12)
+        if begin[:4] == b"OggS":
+            file.seek(max(0, size - OGG_PAGE))
+            last = (rest := file.read()).rfind(b"OggS")
+            return last < 0 or len(rest) < last + 6 or not rest[last + 5] & OGG_END
+        if begin[:4] != b"RIFF" or begin[8:] != b"WAVE":
+            return False
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":  # what is written as it comes may not know its length
+                return length not in (0, (1 << 32) - 1) and file.tell() + length > size
+            file.seek(length + length % 2, 1)
+    return False
 
 
 def _unreadable(value: str, error: Exception) -> DataError:

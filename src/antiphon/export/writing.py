@@ -112,7 +112,9 @@ def _converted(
         config = replace(config, decoding=replace(config.decoding, refill=True, thorough=False))
     engine = on_ctranslate2 if plan.to == "ctranslate2" else on_onnxruntime
     if lack := engine.lacking(config.decoding):
+        key = lack.removeprefix("decoding.").partition("=")[0]
         do = "give the export another search, as KEY=VALUE behind the command"
+        do += ": ctc=0 goes by the decoder alone" if key == "ctc" else ""
         do += ", or export it --to onnx" if plan.to == "ctranslate2" else ""
         raise ConfigError("this engine does not search as the model does", where="export", got=lack, do=do)
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)

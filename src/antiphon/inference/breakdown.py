@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from antiphon.core.errors import DataError
+from antiphon.data.arrays import shown
 from antiphon.data.corpus import Pair
 from antiphon.metrics.base import Metric, Score, Stats
 from antiphon.metrics.edits import cer
@@ -159,7 +160,7 @@ def worst_answers(
     badness = [-score if first.higher_is_better else score for score in scores]
     errors = [letters.sentence(letters.stats(*each)) for each in zip(answers, references, strict=True)]
     order = sorted(range(len(pairs)), key=lambda row: (-badness[row], -errors[row], row))[:WORST]
-    return [Worst(row + 1, pairs[row].source, answers[row], references[row], scores[row]) for row in order]
+    return [Worst(row + 1, shown(pairs[row].source), answers[row], references[row], scores[row]) for row in order]
 
 
 def best_answers(
@@ -171,4 +172,4 @@ def best_answers(
     goodness = [score if first.higher_is_better else -score for score in scores]
     order = sorted(range(len(pairs)), key=lambda row: (-goodness[row], -len(pairs[row].source), row))[:WORST]
     references = [pair.references or (pair.target,) for pair in pairs]
-    return [Worst(row + 1, pairs[row].source, answers[row], references[row], scores[row]) for row in order]
+    return [Worst(row + 1, shown(pairs[row].source), answers[row], references[row], scores[row]) for row in order]

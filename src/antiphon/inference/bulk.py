@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon.core.errors import DataError
+from antiphon.data.signals import kind_of
 from antiphon.inference.files import dump_json, write_file
 
 SYNC = 10.0
@@ -98,12 +99,13 @@ def _whole(file: IO[bytes]) -> int:
 
 
 def digest(files: Sequence[str]) -> tuple[str, int]:
-    """The SHA-256 of the bytes of files, and how many lines they have."""
-    found, lines, last = hashlib.sha256(), 0, b"\n"
+    """The SHA-256 of the bytes of files, and how many inputs they hold: a line of text each, or one recording."""
+    found, inputs = hashlib.sha256(), 0
     for name in files:
+        lines, last = 0, b"\n"
         with open(name, "rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
                 lines, last = lines + block.count(b"\n"), block[-1:]
-        lines += last != b"\n"
-    return found.hexdigest(), lines
+        inputs += lines + (last != b"\n") if kind_of(name) == "text" else 1
+    return found.hexdigest(), inputs

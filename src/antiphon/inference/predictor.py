@@ -141,7 +141,7 @@ class Predictor:
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
         watcher = Whole(watcher, pieces.owners) if pieces and watcher else watcher
         inputs, settings = map(as_text, inputs), settings or self.config.decoding
-        asked = pieces.cut(inputs) if pieces else inputs
+        asked = pieces.cut(inputs, lambda: self.report) if pieces else inputs
         found = self._predict(asked, settings, batch_size, window, *given, first, details, watcher)
         yield from pieces.join(found, lambda: self.report) if pieces else found
 

@@ -46,8 +46,8 @@ class Pieces:
             return None
         return Pieces(signal, min(frames, signal.side.max_length or frames) * signal.seconds)
 
-    def cut(self, inputs: Iterable[str | Pair]) -> Iterator[str | Pair]:
-        """The recordings, long ones in pieces."""
+    def cut(self, inputs: Iterable[str | Pair], report: Callable[[], Report]) -> Iterator[str | Pair]:
+        """The recordings, long ones in pieces; what is odd about these is counted once, for the whole."""
         for number, item in enumerate(inputs):
             value, rate = item if isinstance(item, str) else item.source, self.signal.settings.rate or RATE
             if not value.strip() or speech.heading(value, rate).seconds <= self.longest:
@@ -55,13 +55,16 @@ class Pieces:
                 self.owners.append(number)
                 yield item
                 continue
-            recording = speech.record(value, rate)
+            recording = speech.record(value, rate, report())
+            speech.count_rate(recording, rate, value, report())
+            if not recording.samples.any():
+                report().add(speech.SILENT, example=value)
             samples = speech.at_rate(recording, rate)
             found = speech.pieces(speech.Recording(samples, rate), self.longest - 2 * self.signal.settings.step / 1000)
             self.starts.append([piece.start / rate for piece in found])
             self.owners += [number] * len(found)
             for piece in found:
-                part = written(samples[piece])
+                part = speech.Piece(written(samples[piece]))
                 yield part if isinstance(item, str) else replace(item, source=part)
 
     def join(self, answers: Iterator[list[Answer]], report: Callable[[], Report]) -> Iterator[list[Answer]]:
@@ -78,7 +81,8 @@ class Pieces:
         weights = np.zeros((sum(len(part.tokens) for part in parts), sum(widths)), np.float32)
         alignment, row, column = list[int](), 0, 0
         for part, width in zip(parts, widths, strict=True):
-            weights[row : row + len(part.weights), column : column + width] = part.weights[:, :width]
+            if part.weights.shape[1]:  # an exported model may not tell
+                weights[row : row + len(part.weights), column : column + width] = part.weights[:, :width]
             alignment += [column + place for place in part.alignment]
             row, column = row + len(part.tokens), column + width
         log_probs = [value for part in parts for value in part.log_probs]

@@ -23,7 +23,7 @@ def answered(answers: Sequence[Answer], task: Task, *, details: bool) -> dict[st
     best, *others = answers
     found: dict[str, Any] = {
         "text": best.text,
-        "score": _short(best.score),
+        "score": None if best.forecast is not None else _short(best.score),
         "confidence": None if best.confidence is None else _short(best.confidence),
         "probability": None if best.forecast is not None else _short(best.probability),
         "reason": best.reason,

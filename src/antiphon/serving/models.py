@@ -119,7 +119,8 @@ class Served:
         """The same for the file of a recording, a film or an array, with what else the model reads."""
         signal = self.task.source
         if not isinstance(signal, Signal) or signal.kind in HELD:
-            raise Refusal(WRONG, "the model reads text", where="file", do="POST it to /v1/predict", cause="input")
+            what = f"the model reads {'numbers in a line' if isinstance(signal, Signal) else 'text'}"
+            raise Refusal(WRONG, what, where="file", do="POST it to /v1/predict", cause="input")
         if path.suffix not in (kinds := SUFFIXES[signal.kind]):
             what = f"the model reads {', '.join(kinds)}"
             raise Refusal(WRONG, what, where="file", got=path.suffix, do="send such a file", cause="input")

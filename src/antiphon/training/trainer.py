@@ -366,8 +366,10 @@ class Trainer:
         state = self.state
         state.done = "" if reason in ("signal", "observer") else reason
         if failed := self._save():
+            kept = self.keeper.checkpoints.all()
+            again = f"antiphon resume {self.out}" if kept else "train again: there is none before it"
             raise TrainingError(f"the last checkpoint could not be written: {failed}", where=self.out,
-                                do=f"make room, then: antiphon resume {self.out}")  # fmt: skip
+                                do=f"make room, then {again}")  # fmt: skip
         if reason == "signal":
             text = f"stopped at step {state.step}; to go on: antiphon resume {self.out}"
             self.audience.note("stop", text, state.step)
