@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from antiphon import Seq2Seq
-from antiphon.core.errors import ConfigError
+from antiphon.core.errors import ConfigError, DataError
 from antiphon.inference.bulk import digest
 from antiphon.inference.bundle import load
 from antiphon.inference.predictor import Predictor
@@ -198,13 +198,13 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
 
 
-def test_a_changed_recording_stops_a_resume(tmp_path: Path) -> None:
-    data = table(tmp_path, 40)
-    fit(data, out=tmp_path / "run", assignments={**FAST, "training.steps": 12}, observers=[Recorder(3)])
-    draw = np.random.default_rng(9)
-    soundfile.write(tmp_path / "takes/1-7.wav", say(["low"] * 4, draw), RATE)
+@pytest.mark.parametrize("changed", ["takes/1-7.wav", "takes/2-1.wav"], ids=["training", "validation"])
+def test_a_changed_recording_stops_a_resume(changed: str, tmp_path: Path) -> None:
+    data, valid, settings = table(tmp_path, 40), table(tmp_path, 4, seed=2), {**FAST, "training.steps": 12}
+    fit(data, valid=valid, out=tmp_path / "run", assignments=settings, observers=[Recorder(3)])
+    soundfile.write(tmp_path / changed, say(["low"] * 4, np.random.default_rng(9)), RATE)
     before = listing(tmp_path / "run")
-    with pytest.raises(Exception, match="data"):
+    with pytest.raises(DataError, match="data has changed"):
         resume(tmp_path / "run")
     assert listing(tmp_path / "run") == before
 

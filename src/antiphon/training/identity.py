@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ import numpy as np
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
 from antiphon.core.keys import to_dict
+from antiphon.data.arrays import INLINE, path_of
 from antiphon.data.corpus import Pair
+from antiphon.data.signals import kind_of
 from antiphon.data.store import Store
 from antiphon.inference import files as folders
 from antiphon.training.checkpoint import Checkpoints, Found, State
 from antiphon.training.observers import Result
 
+BEGINNING = 1 << 20
+"""Bytes of a held-out recording that are looked at, beside its size."""
 UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
@@ -117,8 +123,11 @@ def fingerprint(store: Store) -> str:
 
 
 def fingerprint_pairs(pairs: Sequence[Pair]) -> str:
-    """The SHA-256 of pairs."""
+    """The SHA-256 of pairs; of the recordings, films and arrays that they name, their sizes and how they begin."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(json.dumps([pair.source, pair.target, pair.references, pair.context], sort_keys=True).encode())
+        if not pair.source.startswith(INLINE) and kind_of(pair.source) != "text":
+            with suppress(OSError), path_of(pair.source).open("rb") as file:
+                digest.update(f"{os.fstat(file.fileno()).st_size}".encode() + file.read(BEGINNING))
     return digest.hexdigest()
