@@ -112,6 +112,7 @@ def test_what_a_cure_brings_to_light_is_cured_next(
     code, out, _ = call("doctor", slow, "--cure", "--out", tmp_path / "cured")
     assert code == 0, out
     assert "very likely now: ended early; its cure is next" in out
+    assert "no better" not in out
     assert asked[0] == ["rate too low"]
     assert len(asked) <= 2
     once, twice = (curing.Best.of(tmp_path / name) for name in ("cured", "cured-2"))
@@ -284,3 +285,14 @@ def test_experiments_are_for_fresh_weights(slow: Path, tmp_path: Path, monkeypat
     fit(words(40), out=tmp_path / "on", assignments={**QUICK, "training.steps": 2}, start=slow)
     with pytest.raises(ConfigError, match="this run went on from a model"):
         Case.open(tmp_path / "on")
+
+
+def test_a_cure_that_is_no_better_says_which_run_is(
+    well: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = Finding("rate too high", 0.9, "", (Evidence(""),), "", {"training.rate": 1e-6, "training.epochs": 1})
+    monkeypatch.setattr("antiphon.cli.doctor._chosen", lambda *given: worse)
+    monkeypatch.setattr(curing, "following", lambda run, cured: None)
+    code, out, _ = call("doctor", well, "--cure", "--out", tmp_path / "cured")
+    assert code == 0
+    assert f"that is no better: the best is {well}" in out

@@ -96,7 +96,7 @@ def _cure(console: Console, run: Path, finding: Finding, out: Path, *, once: boo
     from antiphon.diagnosis.doctor import curing
 
     curing.curable(finding)
-    cured: list[str] = []
+    cured, best = list[str](), run
     for place in curing.folders(out)[: 1 if once else None]:
         if curing.search_alone(finding):
             curing.with_search(run, finding, place)
@@ -109,13 +109,13 @@ def _cure(console: Console, run: Path, finding: Finding, out: Path, *, once: boo
             return result.exit_code
         before, after = curing.Best.of(run), curing.Best.of(place)
         console.print(outcome(before, after, place))
-        if not after.above(before):
-            console.print(f"that is no better: {run} stays the best", highlight=False, soft_wrap=True)
-            return 0
+        best = place if after.above(curing.Best.of(best)) else best
         run, cured = place, [*cured, finding.cause]
         left = None if once or len(cured) == curing.TRAININGS else curing.following(run, cured)
         if left is None:
-            return 0
+            break
         finding = left
         console.print(f"very likely now: {finding.cause}; its cure is next", highlight=False, soft_wrap=True)
+    if best != run:
+        console.print(f"that is no better: the best is {best}", highlight=False, soft_wrap=True)
     return 0
