@@ -35,10 +35,9 @@ def calibrate(
     settings
         How to search, as key=value: beam=5 and so on. Confidence holds for these.
     """
-    from antiphon.cli.models import scored_pairs, searching
+    from antiphon.cli.models import scored_pairs, searching, writable
     from antiphon.inference import calibration
     from antiphon.inference.bundle import add_confidence, load, room
-    from antiphon.inference.files import writable
 
     if "," in model and not Path(model).exists():
         raise ConfigError("an ensemble has no confidence", where="calibrate", got=model, do="give one model")

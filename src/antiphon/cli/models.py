@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -101,6 +102,20 @@ def idle(chosen: Decoding, words: Iterable[str]) -> None:
     for names, need in ((drawn, "sample=true"), (apart, "groups=2 or more")):
         if names:
             print(f"note: {', '.join(names)} without {need}: it changes nothing", file=sys.stderr)
+
+
+def writable(final: Path) -> None:
+    """Make the folder of a file that is to be written after long work. Raises `ConfigError` where it cannot be."""
+    from antiphon.core.errors import ConfigError
+
+    probe = final.parent / f"{final.name}.tmp-{os.getpid()}"
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        what = f"cannot be written: {(error.strerror or str(error)).lower()}"
+        raise ConfigError(what, where=final, do="choose another place") from None
 
 
 def metric_names(words: str | None) -> list[str] | None:

@@ -44,8 +44,9 @@ def report(
         raise ConfigError("the report is written as HTML", where="--out", got=out.name, do="name it .html")
     if pairs < 0:
         raise ConfigError("there cannot be fewer than no pairs", where="--pairs", got=pairs, do="give 0 or more")
+    from antiphon.cli.models import writable
     from antiphon.diagnosis.report import judge, open_run, page
-    from antiphon.inference.files import writable, write_file
+    from antiphon.inference.files import write_file
 
     if out is not None:
         writable(out)

@@ -39,8 +39,8 @@ def sweep(
         Models (bundles or runs), then a file of pairs, or source.txt,target.txt; then how to search, as key=value.
     """
     from antiphon.cli import quality as drawing
+    from antiphon.cli.models import writable
     from antiphon.core.errors import ConfigError
-    from antiphon.inference.files import writable
 
     settings, paths = [word for word in words if _setting(word)], [word for word in words if not _setting(word)]
     if len(paths) < 2:

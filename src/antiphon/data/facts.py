@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, pairwise, repeat
 from operator import itemgetter
+from typing import Literal
 
 from antiphon.core.config import Data
 from antiphon.core.errors import DataError
@@ -60,6 +61,26 @@ class Finder:
     def texts(self, pair: Pair) -> list[str]:
         """What of a pair's facts is read: the labels."""
         return [text for fact in self(pair) for text in labels(fact)]
+
+
+@dataclass(frozen=True)
+class Read:
+    """All texts of some sides of pairs, and of their facts where there is something to find them: with `once` each text
+    of a fact a single time, or subwords would be learned for whole sentences of facts that many pairs share."""
+
+    pairs: Iterable[Pair]
+    sides: Sequence[Literal["source", "target"]]
+    find: Finder | None
+    once: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        told = set[str]()
+        for pair in self.pairs:
+            yield from (getattr(pair, side) for side in self.sides)
+            if self.find is not None:
+                facts = [text for text in self.find.texts(pair) if text not in told]
+                yield from facts
+                told.update(facts if self.once else ())
 
 
 def labels(fact: Fact) -> tuple[str, str, str]:

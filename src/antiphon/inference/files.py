@@ -104,18 +104,6 @@ def write_file(final: Path, content: bytes) -> None:
         raise
 
 
-def writable(final: Path) -> None:
-    """Make the folder of a file that is to be written after long work. Raises `ConfigError` where it cannot be."""
-    probe = final.parent / f"{final.name}.tmp-{os.getpid()}"
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        what = f"cannot be written: {(error.strerror or str(error)).lower()}"
-        raise errors.ConfigError(what, where=final, do="choose another place") from None
-
-
 def write_zip(final: Path, files: Mapping[str, bytes], *, facts: Mapping[str, Any] | None = None) -> None:
     """The same files as one archive, stored, with fixed dates: equal contents give equal bytes."""
     entries = {name: entry(content) for name, content in sorted(files.items()) if name != CARD}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from antiphon.core.marks import EOS, PAD, REVERSED, UNK
 from antiphon.data import turns
 from antiphon.data.corpus import Pair, Texts
 from antiphon.data.covariates import Covariates
-from antiphon.data.facts import MARKS, Finder, Graph, fingerprints, linear, nodes, spelled
+from antiphon.data.facts import MARKS, Finder, Graph, Read, fingerprints, linear, nodes, spelled
 from antiphon.data.knowledge import entities, topics
 from antiphon.data.modalities import Text, TooLong
 from antiphon.data.numbers import Numbers, Scale, Season
@@ -79,26 +79,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """All texts of some sides of pairs, and of their facts where there is something to find them: with `once` each text
-    of a fact a single time, or subwords would be learned for whole sentences of facts that many pairs share."""
-
-    pairs: Iterable[Pair]
-    sides: Sequence[Literal["source", "target"]]
-    find: Finder | None
-    once: bool = False
-
-    def __iter__(self) -> Iterator[str]:
-        told = set[str]()
-        for pair in self.pairs:
-            yield from (getattr(pair, side) for side in self.sides)
-            if self.find is not None:
-                facts = [text for text in self.find.texts(pair) if text not in told]
-                yield from facts
-                told.update(facts if self.once else ())
-
-
-@dataclass(frozen=True)
 class Task:
     """Both sides of the pairs. `context` names the columns that are put before the source as tags, or, where targets
     are numbers, are `covariates` of each step; `augment` changes pairs that are encoded with a seed, which are those of
@@ -145,12 +125,12 @@ class Task:
             source = Signal.learn(Texts(pairs, ["source"]), data, config.model.frontend.reduce or 1)
             target = _target(pairs, config, source)
         elif data.shared:
-            read_both = _Read(texts, ("source", "target"), read, subwords)
+            read_both = Read(texts, ("source", "target"), read, subwords)
             both = Text.learn(read_both, _one_side(config), name="shared", tags=tags)
             source, target = (replace(both, side=side, name=name, too_long=data.too_long) for side, name in
                               ((data.source, "source"), (data.target, "target")))  # fmt: skip
         else:
-            sources = _Read(texts, ["source"], read, subwords)
+            sources = Read(texts, ["source"], read, subwords)
             source = Text.learn(sources, data.source, name="source", too_long=data.too_long, tags=tags)
             target = _target(pairs, config, source)
         copy = config.model.head == "copy"
@@ -179,10 +159,10 @@ class Task:
         if isinstance(self.source, Signal):
             return replace(self, target=self.words.extended(Texts(pairs, ["target"]), sizes[1]))
         if self.shared:
-            source = self.source.extended(_Read(texts, ("source", "target"), read), sizes[0], tags)
+            source = self.source.extended(Read(texts, ("source", "target"), read), sizes[0], tags)
             target = replace(self.words, vocabulary=source.vocabulary)
         else:
-            source = self.source.extended(_Read(texts, ["source"], read), sizes[0], tags)
+            source = self.source.extended(Read(texts, ["source"], read), sizes[0], tags)
             target = self.words.extended(Texts(pairs, ["target"]), sizes[1])
         return replace(self, source=source, target=target, turns=most)
 
