@@ -280,6 +280,15 @@ def test_a_run_of_pairs_in_memory_with_chosen_columns_is_cured(tmp_path: Path, m
     assert load(result.out).config.training.rate == 0.01
 
 
+def test_what_followed_from_a_fault_is_proposed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
+    given = {**QUICK, "training.steps": 2, "task": "data-to-text", "model.attention": "none", "model.dropout": 0.25}
+    assert load(fit(words(40), out=tmp_path / "run", assignments=given).out).config.model.head == "vocabulary"
+    finding = Finding("no attention", 0.9, "", (Evidence(""),), "", {"model.attention": "multihead"})
+    model = load(curing.cure(tmp_path / "run", finding, tmp_path / "cured").out).config.model
+    assert (model.attention, model.head, model.dropout) == ("multihead", "copy", 0.25)
+
+
 def test_experiments_are_for_fresh_weights(slow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     light(monkeypatch)
     fit(words(40), out=tmp_path / "on", assignments={**QUICK, "training.steps": 2}, start=slow)

@@ -52,14 +52,19 @@ class Best:
         return value, math.inf if self.loss is None else self.loss
 
 
-def settings(config: Config, cure: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting of a run that is not its default, with those of the cure in place of its own."""
-    plain = Config()
-    kept = {key: get(config, key) for key in leaves() if get(config, key) != get(plain, key)}
+def settings(record: Record, cure: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that a run was given, with those of the cure in place of its own.
+
+    What the recipe proposed is left out and proposed anew: it may follow from what is cured, as copying does from
+    attention.
+    """
+    plain, config = Config(), record.config
+    given = (key for key in leaves() if key not in record.proposed and get(config, key) != get(plain, key))
     changed = {key: value for key, value in cure.items() if not (value is None and get(plain, key) is not None)}
     follows = (
         {"training.validate_every"} if any(key in changed for key in ("training.epochs", "training.steps")) else set()
     )
+    kept = {key: get(config, key) for key in given}
     return {key: value for key, value in {**kept, **changed}.items() if value is not None and key not in follows}
 
 
@@ -83,7 +88,7 @@ def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (
         do = "add these settings to its command: " + " ".join(f"{key}={value}" for key, value in finding.cure.items())
         raise TrainingError("what began with another model or other data is not trained anew", where=run, do=do)
     train, valid = (_part(sources, name, record.config.data) for name in ("train", "valid"))
-    return fit(train, valid=valid, out=out, assignments=settings(record.config, finding.cure), observers=observers,
+    return fit(train, valid=valid, out=out, assignments=settings(record, finding.cure), observers=observers,
                command=command)  # fmt: skip
 
 
