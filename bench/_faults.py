@@ -27,7 +27,7 @@ SETS = {
                      {"lstm": 14, "gru": 14, "transformer": 14, "rnn": 14}),
     "inflection": Set("sigmorphon2018_inflection/english-train-high", "sigmorphon2018_inflection/english-dev", 2000,
                       {"lstm": 12, "gru": 12, "transformer": 12, "rnn": 12}),
-    "scan": Set("scan/simple.train.tsv", "scan/simple.test.tsv", 2000, {"lstm": 30, "gru": 30, "transformer": 25}),
+    "scan": Set("scan/simple.train.tsv", "scan/simple.test.tsv", 2000, {"lstm": 30, "gru": 30, "transformer": 60}),
     "e2e": Set("e2e_nlg/train.tsv", "e2e_nlg/dev.multi_ref.jsonl", 2000,
                {"lstm": 8, "gru": 8, "transformer": 8}, "data-to-text"),
     "multi30k": Set("multi30k/train.en,multi30k/train.de", "multi30k/val.en,multi30k/val.de", 3000,
