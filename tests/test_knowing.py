@@ -23,6 +23,7 @@ from antiphon.data.facts import MARKS, Finder
 from antiphon.data.knowledge import Base, Fact
 from antiphon.data.report import Report
 from antiphon.data.store import prepare
+from antiphon.export.lighten import _Folder
 from antiphon.export.pruning import pruned
 from antiphon.inference import bundle
 from antiphon.inference.evaluate import compare, evaluate
@@ -169,6 +170,26 @@ def test_a_changed_knowledge_base_is_noticed(tmp_path: Path) -> None:
     path.write_text("ada\tknows\tcyd\n", encoding="utf-8")
     with pytest.raises(DataError, match="the knowledge data has changed"):
         resume(tmp_path / "run")
+
+
+def test_what_is_looked_up_goes_along_with_an_export(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    Path("base.tsv").write_text("ada\tknows\tbea\ncyd\tknows\tdan\n", encoding="utf-8")
+    Path("pairs.tsv").write_text("".join(f"ada {n}\tbea {n}\n" for n in range(20)), encoding="utf-8")
+    given = settings("linear", training__steps=2, data__knowledge="base.tsv")
+    fit("pairs.tsv", valid="pairs.tsv", out="run", assignments=given)
+    code, _, err = call("export", "run", "onnx", "--data", "pairs.tsv", "--to", "onnx", "--quantize", "none")
+    assert code == 0, err
+    Path("base.tsv").rename("moved.tsv")
+    code, _, err = call("export", "run", "again", "--data", "pairs.tsv", "--to", "onnx", "--quantize", "none",
+                        "--knowledge", "moved.tsv")  # fmt: skip
+    assert code == 0, err
+    parts = _Folder(Path("light")).begin(bundle.load(Path("run")), "pairs.tsv", "pairs.tsv", {}, "moved.tsv")
+    for part in parts:
+        assert json.loads(json.loads(part.read_text().splitlines()[0])["facts"]) == [["ada", "knows", "bea"]]
 
 
 @KINDS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from antiphon.cli.models import AdapterName
+from antiphon.cli.models import AdapterName, Knowledge
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def export(
     ] = None,
     keep: Annotated[bool, Parameter(help="keep PyTorch's weights beside, for what the engine cannot do")] = False,
     adapter: AdapterName = None,
+    knowledge: Knowledge = None,
     runtime: Annotated[
         Path | None, Parameter(help="to browser: the folder of the npm package, else node_modules/onnxruntime-web")
     ] = None,
@@ -56,7 +57,9 @@ def export(
     settings
         How the export is to search, as key=value: beam=1 and so on; without, as the model does.
     """
-    from antiphon.cli.models import scored_pairs, searching
+    from antiphon.cli.models import scored_pairs, searching, tell
+    from antiphon.data.facts import Finder
+    from antiphon.data.report import Report
     from antiphon.export import browser, executorch
     from antiphon.export.writing import Plan, export_page, export_program
     from antiphon.export.writing import export as written
@@ -80,6 +83,10 @@ def export(
     usual: Literal["int8", "none"] = "none" if to == "browser" else "int8"
     plan = Plan(to, quantize or usual, keep, candidates, runtime or browser.RUNTIME)
     pairs = scored_pairs(data, bundle.config)
+    if bundle.task.knowledge != "none" and (facts := knowledge or bundle.config.data.knowledge):
+        find = Finder.open(replace(bundle.config.data, knowledge=facts), report := Report())
+        pairs = list(map(find.written, pairs))
+        tell(report)
     if to == "executorch":
         found, size = export_program(bundle, out, pairs, plan)
         _show(found, data, out)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from antiphon.cli.models import Knowledge
 from antiphon.cli.settings import assignments
 from antiphon.cli.train import Valid
 
@@ -27,6 +28,7 @@ def lighten(
     out: Annotated[Path, Parameter(help="new folder for all versions; the same command goes on there")] = Path("light"),
     valid: Valid = None,
     metric: Annotated[str, Parameter(help="what to score by; without it, what training was judged by")] = "",
+    knowledge: Knowledge = None,
     json: Annotated[bool, Parameter(help="write the result as JSON")] = False,
 ) -> int:
     """Make small fast versions of a model, measure each, and show size, speed and score to pick from.
@@ -50,6 +52,7 @@ def lighten(
     command = shlex.join(["antiphon", *sys.argv[1:]])
     try:
         found = make(model, data, out, valid=valid, assignments=given, metric=metric, command=command,
+                     knowledge=knowledge or "",
                      watch=_watching(console, given), told=lambda each: console.print(line(each)))  # fmt: skip
     except Stopped as error:
         return stopped(console, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, pairwise, repeat
 from operator import itemgetter
 from typing import Literal
@@ -57,6 +57,10 @@ class Finder:
                 f"fact beyond data.facts={self.most} left out", example=pair.source, times=len(facts) - self.most
             )
         return facts[: self.most]
+
+    def written(self, pair: Pair) -> Pair:
+        """The pair with its facts in its own column, where any model finds them."""
+        return replace(pair, context={**pair.context, knowledge.FACTS: knowledge.dump(self(pair))})
 
     def texts(self, pair: Pair) -> list[str]:
         """What of a pair's facts is read: the labels."""

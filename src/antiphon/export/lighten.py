@@ -20,6 +20,9 @@ from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, require
 from antiphon.core.keys import get, override
 from antiphon.data.corpus import Pair, group_references, open_pairs, split
+from antiphon.data.facts import Finder
+from antiphon.data.knowledge import fingerprint as digest_of
+from antiphon.data.report import Report
 from antiphon.export.checking import metric_of
 from antiphon.export.pruning import pruned
 from antiphon.export.writing import Plan, export
@@ -28,7 +31,7 @@ from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.ctranslate2_model import obstacles
 from antiphon.inference.evaluate import check_metric, said
-from antiphon.inference.predictor import as_trained
+from antiphon.inference.predictor import Predictor
 from antiphon.metrics import Pooled, Score
 from antiphon.training.distillation import Teachers
 from antiphon.training.identity import differences, fingerprint_bundle
@@ -82,19 +85,19 @@ class Lightened:
 
 def lighten(
     model: str, data: Any, out: Path | str, *, valid: Any = None, assignments: Mapping[str, Any] | None = None,
-    metric: str = "", watch: Watch = lambda name: nullcontext(((), silent)),
+    metric: str = "", knowledge: str = "", watch: Watch = lambda name: nullcontext(((), silent)),
     told: Callable[[Candidate], None] = lambda candidate: None, command: str = "",
 ) -> Lightened:  # fmt: skip
     """Make light versions of a model in the folder `out`, and measure each on validation pairs.
 
     The model's answers to `data` teach the students, with `assignments` as their settings. What is there already is
-    not made again, and trainings go on. Scores are by `metric`, or by what training was judged by. Raises
-    `AntiphonError`.
+    not made again, and trainings go on. Scores are by `metric`, or by what training was judged by. A model that looks
+    facts up finds them in the file `knowledge`, or in that of its training. Raises `AntiphonError`.
     """
     given = dict(assignments or {})
     with interruptible():
         bundle, made = Teachers.open([model]).bundles[0], _Folder(Path(out))
-        parts = made.begin(bundle, data, valid, given)
+        parts = made.begin(bundle, data, valid, given, knowledge)
         name = metric or metric_of(bundle.config)
         check_metric(metrics.get(name), bundle.config)
         pairs = group_references(open_pairs(parts[1], Data()))
@@ -122,13 +125,18 @@ class _Folder:
     def __init__(self, out: Path) -> None:
         self.out = out
 
-    def begin(self, bundle: Bundle, data: Any, valid: Any, given: Mapping[str, Any]) -> tuple[Path, Path]:
-        """The training and the validation pairs as files; refuses a folder that was made of something else."""
+    def begin(
+        self, bundle: Bundle, data: Any, valid: Any, given: Mapping[str, Any], knowledge: str
+    ) -> tuple[Path, Path]:
+        """The training and the validation pairs as files, each with its facts where the model wants some; refuses a
+        folder that was made of something else."""
         read = bundle.config.data
         opened = {"data": open_pairs(data, read), **({"valid": open_pairs(valid, read)} if valid is not None else {})}
         typed = override(Config(), dict(given))
         spec = {"model": fingerprint_bundle(bundle.manifest), "settings": {key: get(typed, key) for key in given},
                 **{name: each.fingerprint() for name, each in opened.items()}}  # fmt: skip
+        told = (knowledge or read.knowledge) if bundle.task.knowledge != "none" else ""
+        spec |= {"knowledge": digest_of(told)} if told else {}
         parts = self.out / "data/train.jsonl", self.out / "data/valid.jsonl"
         if (self.out / SPEC).exists():
             self._same(spec)
@@ -137,8 +145,9 @@ class _Folder:
             raise ConfigError("the folder has something else in it", where=self.out, do="give another --out")
         halves = (opened["data"], opened["valid"]) if valid is not None else \
             split(opened["data"], read.valid, bundle.config.training.seed, most=HELD_OUT)  # fmt: skip
+        find = Finder.open(replace(read, knowledge=told), Report())
         for path, part in zip(parts, halves, strict=True):
-            write_pairs(path, part, read.source.kind)
+            write_pairs(path, map(find.written, part) if told else part, read.source.kind)
         folders.write_file(self.out / SPEC, folders.dump_json(spec))
         return parts
 
@@ -245,7 +254,7 @@ def measured(bundle: Bundle, pairs: Sequence[Pair], metric: str) -> dict[str, An
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        predictor = as_trained(bundle, bundle.config, processes=1)
+        predictor = Predictor(bundle, processes=1, adapter=bundle.config.model.adapter.name or None)
         list(predictor.predict(pairs[::TOGETHER], details=False))
         begun = time.process_time()
         answers = [found[0] for found in predictor.predict(pairs, details=False)]
