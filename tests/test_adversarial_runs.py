@@ -284,3 +284,19 @@ def test_drawn_answers_become_like_those_of_people(
     ]
     assert found["learning"][0] > max(others) + 0.1, found
     assert found["learning"][1] > 50, found
+
+
+def test_a_plateau_lowers_the_rate_of_the_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: dict[float, set[float]] = {}
+    update = Learner.update
+
+    def noted(learner: Learner, rate: float) -> None:
+        rates.setdefault(learner.settings.rate or 0.0, set()).add(rate)
+        update(learner, rate)
+
+    monkeypatch.setattr(Learner, "update", noted)
+    given = {"training__schedule": "plateau", "training__patience": 2, "training__rate": 0.5, "training__warmup": 0}
+    given |= {"training__steps": 9, "training__validate_every": 1, "training__collapse": 0.0}
+    run(configured("gru", **{**ADVERSARIAL, **COMMON, **given}), tmp_path / "run")
+    assert rates.pop(0.001) == {0.001}
+    assert len(rates[0.5]) > 1

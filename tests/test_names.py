@@ -76,6 +76,7 @@ def test_numbers_alone_can_be_shared_too() -> None:
     assert names.shared == ()
     new = names(Pair("number 123", "Zahl 123"), Random(1))
     assert new.source.split()[1] == new.target.split()[1] != "123"
+    assert names(Pair("number 123 Ann", "Ann"), Random(1)).target == "Ann"
 
 
 def test_what_is_taken_is_rare_and_shared() -> None:

@@ -125,6 +125,14 @@ def test_a_resumed_run_ends_with_the_same_bits_and_tells_what_was_added(tmp_path
     assert any("augmentation by robust" in note.text or "robust changes" in note.text for note in seen.notes)
 
 
+def test_words_that_have_no_facts_are_not_added_to_pairs_that_have_some(tmp_path: Path) -> None:
+    rows = [{"source": source, "target": target, "facts": ""} for source, target in PAIRS]
+    seen = Recorder()
+    fit(rows, out=tmp_path, assignments={**SETTINGS, "training.steps": 1, "model.knowledge.kind": "linear"},
+        observers=[seen])  # fmt: skip
+    assert any("and 0 of single words are added" in note.text for note in seen.notes)
+
+
 def test_other_tasks_have_no_pairs_added(tmp_path: Path) -> None:
     seen = Recorder()
     fit(PAIRS, out=tmp_path, assignments={**SETTINGS, "task": "dialogue", "training.steps": 1}, observers=[seen])

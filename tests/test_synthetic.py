@@ -198,6 +198,27 @@ def test_plain_text_has_no_context(tmp_path: Path) -> None:
         from_text([tmp_path / "run"], ["a"], tmp_path / "made.jsonl", "target", "beam")
 
 
+def test_what_text_cannot_have_is_said_before_the_answering(good: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"by": good, "text": ["ab"], "side": "source", "out": tmp_path / "run"}
+    rich = [Pair(a, b, (), {"domain": "x", "facts": "a | is | b"}) for a, b in words()]
+    with pytest.raises(ConfigError, match="the pairs have a column domain"):
+        learn_from_text(rich, **given, assignments={"data.context": ("domain",)})
+    with pytest.raises(ConfigError, match=r"have a column facts.*model\.knowledge\.kind=none"):
+        learn_from_text(rich, **given)
+    with pytest.raises(ConfigError, match=r"the vocabulary that is kept has no <reversed>"):
+        distill([good], words(), out=tmp_path / "run", assignments={"data.augment.reverse": "target"})
+    with pytest.raises(ConfigError, match=r"--level word learns from distributions"):
+        distill([good], words(), out=tmp_path / "run", level="word", assignments={"training.objective": "likelihood"})
+    assert not beside(tmp_path / "run").exists()
+
+
+def test_a_student_of_text_has_no_tag_that_its_teacher_lacks(good: Path, tmp_path: Path) -> None:
+    given = {"training.teachers": (str(good),), **SHORT, "model.width": 16, "training.objective": "likelihood"}
+    learn_from_text(words(), by=good, text=[b for _, b in words()], side="source", out=tmp_path / "run",
+                    assignments=given)  # fmt: skip
+    assert bundle.load(tmp_path / "run").config.data.mix_tag == ""
+
+
 # The command line
 
 

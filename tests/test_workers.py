@@ -18,7 +18,7 @@ import torch
 
 from antiphon.core.batch import Batch, pad
 from antiphon.core.config import Config, Training
-from antiphon.core.errors import TrainingError
+from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.core.machine import cores
 from antiphon.models.seq2seq import build
 from antiphon.training import trainer, workers
@@ -243,6 +243,18 @@ def test_what_went_wrong_at_the_beginning_is_told(begun: list[Worker]) -> None:
         begun[0].tell({}, {})
         with pytest.raises(RuntimeError, match=r"in a worker process of training:\n(.*\n)*.*Error"):
             begun[0].answer(1)
+    finally:
+        parallel.close()
+
+
+def test_what_a_worker_refuses_is_refused_as_in_one_process(begun: list[Worker]) -> None:
+    config = configured("transformer", training__processes=2, model__positions="learned", model__max_positions=3)
+    shared, parallel = learner(config), Parallel(config.training, Split(2))
+    try:
+        parallel.begin(config, shared.model, shared.flat, "fp32")
+        begun[0].tell(*packed(Step([Batch(pad([[5] * 4]), pad([[5, 5]]))], (1, 1))))
+        with pytest.raises(ConfigError, match="learned positions end at 3"):
+            begun[0].answer(60)
     finally:
         parallel.close()
 

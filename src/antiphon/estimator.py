@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.core.errors import AntiphonError, ConfigError, nearest
+from antiphon.core.errors import AntiphonError, ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from antiphon.data.columns import Pair
@@ -55,7 +55,7 @@ class Seq2Seq:
         *,
         start: str | Path | Seq2Seq | None = None,
         mix: Any = None,
-        teacher: str | Path | Seq2Seq | Sequence[str | Path | Seq2Seq] = (),
+        teacher: str | Path | Seq2Seq | Sequence[str | Path | Seq2Seq] | None = (),
     ) -> Seq2Seq:
         """Train on pairs: tuples, dicts, a DataFrame or a file; `valid` likewise, else a share is held out.
 
@@ -65,7 +65,8 @@ class Seq2Seq:
         """
         from antiphon.inference.bundle import load
 
-        teachers = [teacher] if isinstance(teacher, str | Path | Seq2Seq) else list(teacher)
+        teachers = [teacher] if isinstance(teacher, str | Path | Seq2Seq) else list(teacher or ())
+        self._looks_right(pairs, valid)
         if self.out is not None and any(isinstance(model, Seq2Seq) for model in teachers):
             do = "save it, and give its path"
             raise ConfigError("a run that can be resumed needs its teacher on disk", where="fit", do=do)
@@ -87,6 +88,16 @@ class Seq2Seq:
             if self.out is None and not (self.result_ and self.result_.interrupted):
                 shutil.rmtree(out.parent, ignore_errors=True)
         return self
+
+    def _looks_right(self, pairs: Any, valid: Any) -> None:
+        """Refuse what was meant otherwise: sources and targets apart, settings that are no dict."""
+        settings: Any = self.settings
+        if settings is not None and not isinstance(settings, Mapping):
+            raise ConfigError("settings are a dict", got=repr(settings)[:60], do="write {'model.width': 64}")
+        lists = all(isinstance(each, list | tuple) and len(each) > 2 for each in (pairs, valid))
+        if lists and len(pairs) == len(valid) and isinstance(pairs[0], str):
+            do = "write fit(list(zip(sources, targets)))"
+            raise DataError("fit takes pairs", where="fit", got="a list of sources, and one of targets", do=do)
 
     def _train(
         self, pairs: Any, valid: Any, out: Path, start: Any, mix: Any, teachers: Sequence[Any]
@@ -145,7 +156,7 @@ class Seq2Seq:
 
     def predict(self, sources: Iterable[Any]) -> list[str]:
         """The best answer to each source (a text, a `Pair`, an array) or row of a DataFrame, in order."""
-        if isinstance(sources, str | Mapping):
+        if sources is None or isinstance(sources, str | Mapping):
             got = repr(sources)[:60]
             raise ConfigError("predict takes a list of sources", got=got, do="write predict([text])")
         from antiphon.data.corpus import open_pairs

@@ -140,10 +140,10 @@ def _show(
     from antiphon.training import recipes
     from antiphon.training.distillation import taught
     from antiphon.training.finetuning import Start
+    from antiphon.training.given import settings as wished
     from antiphon.training.observers import Audience
     from antiphon.training.sources import Sources
     from antiphon.training.start import finder
-    from antiphon.training.start import settings as wished
 
     wanted = wished(taught(given, teachers), Start.open(start) if start is not None else None)
     sources = Sources.keep(Path(), data, valid, None, wanted.data, mix)

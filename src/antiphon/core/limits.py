@@ -84,6 +84,10 @@ def check(config: Config, where: str) -> None:
         value = attrgetter(key)(config)
         if value is not None and not 0 <= value < math.inf:
             raise ConfigError(f"{key} must not be negative", where=where, got=value)
+    for key in ("training.seed", "decoding.seed"):
+        value = attrgetter(key)(config)
+        if not 0 <= value < 1 << 63:
+            raise ConfigError(f"{key} must be from 0 to 2^63 - 1", where=where, got=value)
     for key in ("data.source.vocabulary", "data.target.vocabulary"):
         value = attrgetter(key)(config)
         if value is not None and value < 5:
@@ -94,6 +98,9 @@ def check(config: Config, where: str) -> None:
         raise ConfigError("model.tie=all needs one vocabulary for both sides", where=where, do=do)
     if model.head == "copy" and model.attention == "none":
         raise ConfigError("model.head=copy needs attention", where=where, do="choose another model.attention")
+    if config.training.coverage and model.attention == "none":
+        do = "choose another model.attention, or leave it out"
+        raise ConfigError("training.coverage needs attention", where=where, do=do)
     _check_order(config, where)
     _check_ctc(config, where)
     if model.width is not None and model.width % model.heads:

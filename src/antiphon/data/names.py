@@ -53,7 +53,7 @@ class Names:
         said, there = dict.fromkeys(WORD.findall(pair.target)), given(pair)
         new = {
             word: self.other(word, draw)
-            for word in said if word in there and word not in self.common and draw.random() < self.rate
+            for word in said if self.could(word) and word in there and draw.random() < self.rate
         }  # fmt: skip
 
         def renamed(text: str) -> str:
@@ -68,6 +68,10 @@ class Names:
                 for fact in knowledge.parse(context[FACTS])
             )
         return Pair(renamed(pair.source), renamed(pair.target), (), context)
+
+    def could(self, word: str) -> bool:
+        """Whether there is another word for it: pairs to learn from may share numbers alone, and others be mixed in."""
+        return word not in self.common and (word.isdecimal() or bool(self.shared))
 
     def other(self, word: str, draw: Random) -> str:
         """Another word, with a capital where this one has one."""

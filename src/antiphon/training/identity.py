@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -41,17 +42,47 @@ DATA |= {
 
 def claim(run: Path) -> None:
     """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
-    if (run / UNBORN).exists() and not (run / "config.json").exists():
+    if abandoned(run) and not (run / "config.json").exists():
         shutil.rmtree(run)
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise TrainingError("the run folder is not empty", where=run, do=f"choose another, or: antiphon resume {run}")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        (run / UNBORN).touch()
+        prepare(run)
     except OSError as error:
         raise TrainingError(
             f"the run folder cannot be made: {error.strerror}", where=run, do="choose another"
         ) from None
+
+
+def prepare(folder: Path) -> None:
+    """Say that this process is making what goes into a folder."""
+    (folder / UNBORN).write_text(f"{os.getpid()} {platform.node()}")
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether what was to be made in a folder never was. Raises `TrainingError` where somebody still makes it."""
+    try:
+        number, _, node = (folder / UNBORN).read_text().partition(" ")
+    except FileNotFoundError:
+        return False
+    if number.isdecimal() and node == platform.node() and int(number) != os.getpid() and alive(int(number)):
+        do = "wait for it, or choose another; if it is something else, remove the folder"
+        raise TrainingError("another process is preparing this folder", where=folder, got=f"process {number}", do=do)
+    return True
+
+
+def alive(number: int) -> bool:
+    """Whether there is such a process, as far as can be told."""
+    if os.name != "posix":  # where asking would end it
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

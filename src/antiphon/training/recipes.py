@@ -141,6 +141,9 @@ class Plan:
         if side == "source":
             longest = max(longest, self.preset.longest_source, 512 if self.statistics.facts else 0)
         reason = "longer ones are cut, and counted"
+        model = self.config.model
+        if model.positions == "learned" and longest > model.max_positions:
+            longest = model.max_positions
         if side == "source" and (tail := self._long()):
             longest, reason = READ, f"one source in twenty has about {tail:,.0f} tokens or more; beyond this {reason}"
         self.propose(f"data.{side}.max_length", longest, reason)

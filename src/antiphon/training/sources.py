@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.config import HELD, SIGNALS, Config, Data, Kind
-from antiphon.core.errors import DataError
+from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.keys import override
 from antiphon.data import knowledge, synonyms
 from antiphon.data.arrays import INLINE, located, read_array
 from antiphon.data.batching import mixed_in
+from antiphon.data.columns import REFERENCES, SOURCES, TARGETS
 from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
 from antiphon.data.signals import kind_of, kinds_of
@@ -24,6 +25,9 @@ from antiphon.training.statistics import Statistics
 
 HELD_OUT = 10_000
 """The most sources held out where no validation data is given."""
+
+NAMED = {*SOURCES, *TARGETS, *REFERENCES}
+"""Names that columns of pairs have where these are kept."""
 
 SNIFFED = 20
 """Pairs that say whether both sides are numbers."""
@@ -54,6 +58,7 @@ class Sources:
             files = named_files(value, other)
             if files is None:
                 copied.append(name)
+                nameable(settings)
                 write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings), settings.source.kind)
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
@@ -130,6 +135,13 @@ class Sources:
         return open_pairs(paths[0], settings, parallel=paths[1] if len(paths) > 1 else None)
 
 
+def nameable(settings: Data) -> None:
+    """Refuse context that could not be told from the pairs, where these are kept with names of columns."""
+    if taken := [name for name in settings.context if name.lower() in NAMED]:
+        what = f"a column of context cannot be called {taken[0]} here, where pairs are copied"
+        raise ConfigError(what, where="data.context", do="rename it in the data")
+
+
 def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
     """Keep pairs as JSONL; sources that name files of signals become absolute."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +150,8 @@ def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
             for pair in pairs:
                 signal = (kind or kind_of(pair.source)) in SIGNALS and kind not in HELD
                 source = located(pair.source, Path()) if signal else pair.source
-                values = {**pair.context, "source": source, "target": pair.target}
+                beside = {name: value for name, value in pair.context.items() if name.lower() not in NAMED}
+                values = {**beside, "source": source, "target": pair.target}
                 file.write(json.dumps(values) + "\n")
     except OSError as error:
         raise DataError(f"cannot keep the pairs: {error.strerror}", where=path, do="free some space") from None

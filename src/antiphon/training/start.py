@@ -18,8 +18,7 @@ from typing import Any
 
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
-from antiphon.core.keys import override, read
-from antiphon.core.marks import REVERSED
+from antiphon.core.keys import get, override, read
 from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
@@ -32,13 +31,14 @@ from antiphon.data.signals import Signal
 from antiphon.data.sizes import sizes
 from antiphon.data.store import Store, join, prepare
 from antiphon.inference import tasks
-from antiphon.inference.tags import tag_of, tagged
+from antiphon.inference.tags import tagged
 from antiphon.inference.task import Task
-from antiphon.training import finetuning, recipes
+from antiphon.training import recipes
 from antiphon.training.adapting import Base
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
+from antiphon.training.given import enough_positions, settings
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
@@ -66,11 +66,14 @@ def fit(
     `training.objective` says otherwise. Raises `AntiphonError`; a
     signal is no error but `Result.interrupted`.
     """
+    if data is None:
+        raise DataError("there are no pairs", where="fit", do="give pairs, or the path of a file")
     origin = Start.open(start) if start is not None else None
     given = taught({**({"task": task} if task else {}), **(assignments or {})}, teachers)
     config = settings(given, origin)
-    if config.data.mix_tag and mix is None:
-        raise ConfigError("data.mix_tag is for data that is mixed in, and there is none", do="give it with --mix")
+    for key in ("data.mix", "data.mix_tag"):
+        if mix is None and get(config, key) != get(Config(), key):
+            raise ConfigError(f"{key} is for data that is mixed in, and there is none", do="give it with --mix")
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)
@@ -154,20 +157,6 @@ def read_run(run: Path) -> tuple[Config, dict[str, Any]]:
     return read(values[0], where=str(run / "config.json")), values[1]
 
 
-def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
-    """The configuration of a run as far as it is known before its data is."""
-    config, kept = finetuning.settings(assignments, origin), origin.bundle.task if origin else None
-    if config.training.objective == "distillation" or config.training.teachers:
-        found = Teachers.open(config.training.teachers)
-        config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
-    tag = tag_of(config.data.mix_tag) if config.data.mix_tag else None
-    known = kept.source.vocabulary.index if kept and isinstance(kept.source, Text) else {}
-    if tag and kept and not config.data.extend and tag not in known:
-        do = "leave out data.mix_tag, or take data.extend=true with --from"
-        raise ConfigError(f"the vocabulary that is kept has no tag {tag}", do=do)
-    return config
-
-
 def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str:
     """What the model card gives as the command, where none was given."""
     words = ["antiphon train DATA", *([f"--from {origin.name}"] if origin else [])]
@@ -176,6 +165,7 @@ def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str
 
 def _propose(config: Config, found: Statistics, audience: Audience, origin: Start | None) -> Config:
     config, choices = recipes.propose(config, found, trained=origin is not None)
+    enough_positions(config)
     audience.tell("proposed", choices)
     for choice in choices:
         audience.note("choice", f"{choice.key} = {choice.value}: {choice.reason}")
@@ -219,8 +209,12 @@ def _mixed(
         return store
     report, size = Report(), max(task.source.size, task.target.size)
     marked = (tagged(pair, config.data.mix_tag) for pair in pairs) if config.data.mix_tag else pairs
-    old = prepare(marked, partial(task.encode, report=report), sources.run / "data/old", report=report,
-                  keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
+    try:
+        old = prepare(marked, partial(task.encode, report=report), sources.run / "data/old", report=report,
+                      keep_text=store.texts is not None, ids_below=None if task.copy else size)  # fmt: skip
+    except DataError as error:
+        where = f"mixed-in data, {pairs.name}{', ' if error.where else ''}{error.where}"
+        raise DataError(error.what, where=where, got=error.got, do=error.do) from None
     many = f"{mixed_in(len(store), len(old), config.data.mix):,} of {len(old):,} pairs in each epoch"
     for line in (many, *pairs.report.lines(), *report.lines(), *overlap(pairs, held_out).lines()):
         audience.note("data", f"mixed-in data: {line}")
@@ -268,9 +262,6 @@ def _augmented(config: Config, task: Task, pairs: Corpus) -> Task:
     texts = turns.Spoken(pairs) if task.turns else pairs
     kinds = tasks.get(config.task).noise
     changed = augment.learn(texts, config.data, task.source.tokenizer, task.target.tokenizer, kinds)
-    if changed and "reverse" in changed.changes and REVERSED not in task.source.vocabulary.index:
-        do = "take data.augment.reverse=none, or train anew"
-        raise ConfigError(f"the model to go on from has no {REVERSED} in its vocabulary", do=do)
     return replace(task, augment=turns.on_newest(changed) if changed and task.turns else changed)
 
 
@@ -290,7 +281,8 @@ def _more(config: Config, task: Task, pairs: Corpus, audience: Audience) -> list
 
     two = noise.two_as_one(pairs, random.Random(f"longer {config.training.seed}"), noise.LONGER)
     two = [pair for pair in two if short(pair)]
-    one = noise.dictionary(pairs) if not config.data.context and not config.data.balance else []
+    plain = not config.data.context and not config.data.balance and task.knowledge == "none"
+    one = noise.dictionary(pairs) if plain else []
     one = one[: round(len(two) * noise.WORDS / noise.LONGER)]
     shown = "".join(f", '{pair.source}' -> '{pair.target}'" for pair in one[:3])
     told = f"{len(two):,} pairs of two in a row and {len(one):,} of single words are added{shown}"

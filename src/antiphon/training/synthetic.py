@@ -14,6 +14,7 @@ from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.keys import override
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
+from antiphon.data.knowledge import FACTS
 from antiphon.data.knowledge import fingerprint as digest_of
 from antiphon.data.modalities import Text
 from antiphon.inference.bundle import load
@@ -21,10 +22,11 @@ from antiphon.inference.predictor import Predictor
 from antiphon.inference.synthesis import Made, Making, synthesize
 from antiphon.training.distillation import fingerprint, taught
 from antiphon.training.finetuning import Start
+from antiphon.training.given import settings
 from antiphon.training.identity import claim
 from antiphon.training.observers import Audience, Result
 from antiphon.training.sources import HELD_OUT
-from antiphon.training.start import fit, interruptible, settings
+from antiphon.training.start import fit, interruptible
 
 Level = Literal["sequence", "word", "both"]
 """What is learned of a teacher: its answers, its distributions, or its distributions over its answers."""
@@ -61,6 +63,11 @@ def distill(
     """
     objective = "likelihood" if level == "sequence" else "distillation"
     out, given = Path(out), taught({"training.objective": objective, **(assignments or {})}, teachers)
+    if level != "sequence" and given["training.objective"] != "distillation":
+        do = "leave it out, or take --level sequence"
+        raise ConfigError(
+            f"--level {level} learns from distributions", got=f"training.objective={given['training.objective']}", do=do
+        )
     if nearest and level == "word":
         raise ConfigError("the nearest answer is asked for, but no answers are learned from", do="leave out one")
     wanted = settings(given, None)
@@ -95,7 +102,8 @@ def learn_from_text(
     `fit`.
     """
     given = dict(assignments or {})
-    if side == "source" and start is None:
+    fixed = start is not None or override(Config(), given).training.teachers  # then there is no such tag
+    if side == "source" and not fixed:
         given.setdefault("data.mix_tag", TAG)
     config = settings(taught(given), Start.open(start) if start is not None else None)
     _free(Path(out))
@@ -103,12 +111,24 @@ def learn_from_text(
     usual: Way = "noise" if side == "target" and read else "beam"
     if way == "noise" and not read:
         raise ConfigError("noise is for sources of text", where=by, got="noise", do="take beam or sample")
+    _bare(config, data)
     with interruptible():
         made = from_text([by], text, beside(Path(out)), side, way or usual, seed=config.training.seed,
                          progress=progress, knowledge=config.data.knowledge)  # fmt: skip
     _tell(observers, made.lines())
     return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command, start=start,
                mix=open_pairs(made.path, Data()))  # fmt: skip
+
+
+def _bare(config: Config, data: Any) -> None:
+    """Refuse pairs with columns that those made of plain text cannot have."""
+    first = next(iter(open_pairs(data, config.data)), None)
+    reads = config.model.knowledge.kind != "none" and not config.data.knowledge
+    facts = [FACTS] if reads and first is not None and FACTS in first.context else []
+    for column in (*config.data.context, *facts):
+        do = "leave it out" if column != FACTS else "give data.knowledge=FILE, or set model.knowledge.kind=none"
+        what = f"the pairs have a column {column}, and what is made of plain text has none"
+        raise ConfigError(what, where="--text", do=do)
 
 
 def from_text(

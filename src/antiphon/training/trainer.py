@@ -257,7 +257,9 @@ class Trainer:
         return losses, norms, good
 
     def _rate(self, learner: Learner, progress: float, hurry: float) -> float:
-        return rate_at(learner.settings, self.state.step, progress, hurry) * self.state.scale
+        """Of a player at this step: plateaus lower the rates of those alone that follow them, roll-backs all."""
+        scale = self.state.scale if learner.settings.schedule == "plateau" else 0.5**self.state.rollbacks
+        return rate_at(learner.settings, self.state.step, progress, hurry) * scale
 
     def _advance(self) -> None:
         self.state.group += 1

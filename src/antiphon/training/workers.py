@@ -27,9 +27,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from antiphon.core import errors
 from antiphon.core.batch import Batch, Loss, Padded
 from antiphon.core.config import Config
-from antiphon.core.errors import TrainingError
+from antiphon.core.errors import AntiphonError, TrainingError
 from antiphon.core.keys import read, to_dict
 from antiphon.core.machine import cores
 from antiphon.models.seq2seq import Seq2Seq, build
@@ -103,13 +104,17 @@ class Worker:
             self.pipe.tell(values, tensors)
 
     def answer(self, patience: float) -> dict[str, Loss] | OutOfMemory:
-        """The losses of its share, or what did not fit. Raises `TrainingError` where it died or hangs."""
+        """The losses of its share, or what did not fit. Raises `TrainingError` where it died or hangs, and what it
+        refused."""
         try:
             if not self.pipe.connection.poll(patience):
                 raise TimeoutError
             values, _ = self.pipe.hear()
         except (EOFError, OSError):
             raise self._lost() from None
+        if "refused" in values:
+            kind, what, where, got, do = values["refused"]
+            raise getattr(errors, kind)(what, where=where, got=got, do=do)
         if "error" in values:
             raise RuntimeError(f"in a worker process of training:\n{values['error']}")
         self.seconds = values["seconds"]
@@ -298,6 +303,10 @@ def work(descriptor: str, memory: str) -> None:
                 pipe.tell(share(unpacked(*pipe.hear())))
     except (EOFError, ConnectionError):
         pass  # the main process has gone
+    except AntiphonError as error:
+        kind = next(each for each in type(error).mro() if each.__module__ == errors.__name__)
+        with suppress(OSError):
+            pipe.tell({"refused": (kind.__name__, error.what, error.where, error.got, error.do)})
     except BaseException:
         with suppress(OSError):
             pipe.tell({"error": traceback.format_exc()})

@@ -22,13 +22,14 @@ from antiphon.inference import files as folders
 from antiphon.inference.forced import LIKELIHOODS
 from antiphon.inference.tasks import Choice
 from antiphon.training import recipes
-from antiphon.training.identity import differences
+from antiphon.training.given import settings
+from antiphon.training.identity import UNBORN, abandoned, differences, prepare
 from antiphon.training.observers import Audience
-from antiphon.training.sources import HELD_OUT, Sources, write_pairs
+from antiphon.training.sources import HELD_OUT, Sources, nameable, write_pairs
 from antiphon.training.spaces import Among, Between, Range, space
-from antiphon.training.start import finder, settings
+from antiphon.training.start import finder
 
-SPEC, UNBORN = "study.json", ".preparing"
+SPEC = "study.json"
 PARTS = ("train", "valid", "judge")
 """Pairs to learn from, pairs that trainings are compared by, and pairs that only finalists are judged by."""
 
@@ -139,12 +140,12 @@ class Study:
 
 def _claim(out: Path) -> None:
     """Make the folder; refuse one that has something in it, but for a study that died before it began."""
-    if (out / UNBORN).exists():
+    if abandoned(out):
         shutil.rmtree(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError("the folder is not empty, and has no study", where=out, do="give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    (out / UNBORN).touch()
+    prepare(out)
 
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +158,7 @@ def _prepared(
 ) -> tuple[Spec, list[Choice]]:
     """The three parts on disk, and what the recipe proposes for the first."""
     wanted = settings(given, None)
+    nameable(wanted.data)
     sources = Sources.keep(out / "given", data, valid, None, wanted.data)
     wanted = sources.kind(wanted)
     notes, counts, kind = [*sources.lost], {}, wanted.data.source.kind

@@ -133,9 +133,20 @@ def _trained(job: Mapping[str, Any], reporter: Reporter) -> Result:
 
     run = Path(job["run"])
     if (run / "config.json").exists():
+        _find_pairs(run, job)
         return resume(run, [reporter])
     return fit(job["train"], out=run, valid=job["valid"], assignments=job["settings"], command=job["command"],
                observers=[reporter])  # fmt: skip
+
+
+def _find_pairs(run: Path, job: Mapping[str, Any]) -> None:
+    """Tell a run where its pairs are now, if the study was moved since it began; that they are the same is checked."""
+    from antiphon.inference import files as folders
+
+    facts = json.loads((run / "data.json").read_bytes())
+    here = {name: [str(Path(job[name]).absolute())] for name in ("train", "valid")}
+    if facts["files"] != (files := {**facts["files"], **here}):
+        folders.write_file(run / "data.json", folders.dump_json({**facts, "files": files}))
 
 
 def _judge(result: Result, judge: Path) -> None:

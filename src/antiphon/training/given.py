@@ -1,0 +1,80 @@
+"""The settings that a run is given, checked as far as can be before its data is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from antiphon.core.config import Config
+from antiphon.core.errors import ConfigError
+from antiphon.core.keys import get, override
+from antiphon.core.marks import REVERSED
+from antiphon.data.modalities import Text
+from antiphon.inference.tags import tag_of
+from antiphon.inference.task import Task
+from antiphon.training import finetuning
+from antiphon.training.distillation import Teachers
+from antiphon.training.finetuning import Start
+
+FILES = ("data.knowledge", "data.source.vectors", "data.target.vectors", "data.augment.synonyms")
+"""Settings that name a file, which a run has to find again from wherever it is resumed."""
+
+OBJECTIVES = {
+    "training.reward": ("self-critical", "minimum-risk"),
+    **dict.fromkeys(("training.samples", "training.risk_sharpness"), ("minimum-risk",)),
+    "training.unlikelihood": ("unlikelihood",),
+    "training.temperature": ("distillation",),
+    **{f"training.{name}": ("adversarial",) for name in (
+        "rollouts", "discriminator", "discriminator_width", "discriminator_rate", "discriminator_turns", "collapse")},
+}  # fmt: skip
+"""Settings that only some objectives look at."""
+
+PLACED = ("transformer", "conformer", "conv")
+"""Encoders and decoders that are told where a token stands."""
+
+
+def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
+    """The configuration of a run as far as it is known before its data is. Raises `AntiphonError`."""
+    config, kept = finetuning.settings(assignments, origin), origin.bundle.task if origin else None
+    if config.training.objective == "distillation" or config.training.teachers:
+        found = Teachers.open(config.training.teachers)
+        config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
+    if kept is not None and isinstance(kept.source, Text):
+        _marks(config, kept, kept.source)
+    plain = Config()
+    for key in OBJECTIVES.keys() & dict(assignments).keys():
+        objectives = OBJECTIVES[key]
+        if config.training.objective not in objectives and get(config, key) != get(plain, key):
+            do = f"add training.objective={' or '.join(objectives)}, or leave it out"
+            got = f"training.objective={config.training.objective}"
+            raise ConfigError(f"{key} does nothing with this objective", got=got, do=do)
+    named = {key: path for key in FILES if (path := get(config, key)) and Path(path).exists()}
+    return override(config, {key: str(Path(path).absolute()) for key, path in named.items()})
+
+
+def enough_positions(config: Config) -> None:
+    """Refuse sequences that may be longer than there are learned positions, of the model or of a teacher."""
+    models = {"model.max_positions": config.model}
+    models |= {
+        f"model.max_positions of {path}": Start.open(path).bundle.config.model for path in config.training.teachers
+    }
+    for name, model in models.items():
+        for side, half in (("source", model.encoder), ("target", model.decoder)):
+            longest = getattr(config.data, side).max_length or 0
+            if model.positions == "learned" and half.kind in PLACED and longest > model.max_positions:
+                what = f"data.{side}.max_length is above {name}, and learned positions end there"
+                do = f"take data.{side}.max_length={model.max_positions}, or other positions"
+                raise ConfigError(what, got=f"{longest} and {model.max_positions}", do=do)
+
+
+def _marks(config: Config, kept: Task, source: Text) -> None:
+    """Refuse marks of pairs that a vocabulary which is kept does not have."""
+    known, data = source.vocabulary.index, config.data
+    tag = tag_of(data.mix_tag) if data.mix_tag else ""
+    if tag and not data.extend and tag not in known:
+        do = "leave out data.mix_tag, or take data.extend=true with --from"
+        raise ConfigError(f"the vocabulary that is kept has no tag {tag}", do=do)
+    if data.augment.reverse != "none" and REVERSED not in known:
+        do = "take data.augment.reverse=none, or train anew"
+        raise ConfigError(f"the vocabulary that is kept has no {REVERSED}", do=do)
