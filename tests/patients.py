@@ -45,7 +45,7 @@ def falling(to: float = 0.4, speed: float = 5.0, noise: float = 0.03) -> np.ndar
 def patient(
     losses: np.ndarray | None = None, *, norms: Sequence[float] | None = None, rate: float | None = None,
     valid: Sequence[float] | None = None, probes: Sequence[Mapping[str, Any]] = (), notes: Sequence[str] = (),
-    tokens: int = 1500, **settings: Any,
+    kind: str = "skip", tokens: int = 1500, **settings: Any,
 ) -> Patient:  # fmt: skip
     """A patient with these losses; the rate is that of its configuration, warm-up left out."""
     recipe = advice(**settings)
@@ -62,7 +62,7 @@ def patient(
     every = STEPS // max(1, len(looks))
     seen = [{"event": "validation", "step": (number + 1) * every, "loss": loss, "scores": {}, "best": True}
             for number, loss in enumerate(looks)]  # fmt: skip
-    told = [{"event": "note", "kind": "skip", "text": text} for text in notes]
+    told = [{"event": "note", "kind": kind, "text": text} for text in notes]
     looked = [{"event": "probe", "epoch": 0, **probe} for probe in probes]
     record = Record.of(recipe.config, [*steps, *seen, *told, *looked], Path("run"), {})
     return Patient(record, given_advice=recipe)

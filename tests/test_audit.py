@@ -292,3 +292,13 @@ def test_the_quick_part_says_what_matters_alone() -> None:
     assert quick(talk) == []
     damaged = [Pair(pair.source, f"MÃ¤dchen \ufffd &amp; {pair.target}") for pair in copies]
     assert len(quick(damaged)) == 2
+
+
+def test_a_column_that_no_model_reads_hides_nothing(tmp_path: Path) -> None:
+    for name, start in (("train", 0), ("test", 5000)):
+        rows = "".join(f"{a}\t{b}\t{start + n}\n" for n, (a, b) in enumerate(zip(SOURCES, TARGETS, strict=True)))
+        (tmp_path / f"{name}.tsv").write_text(f"source\ttarget\tid\n{rows}")
+    files = str(tmp_path / "train.tsv"), str(tmp_path / "test.tsv")
+    assert of_kind(audit(files[0], test=files[1]), "test in training").figures["sources"] == len(set(SOURCES))
+    read = override(Config(), {"data.context": ("id",)})
+    assert not [each for each in audit(files[0], read, test=files[1]).findings if each.kind == "test in training"]

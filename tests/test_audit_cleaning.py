@@ -161,3 +161,36 @@ def test_a_target_beside_references_goes_alone(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in done.files[0].read_text().splitlines()]
     assert rows[5] == {"source": SOURCES[5], "references": values[5]["references"], "turns_of": values[5]["turns_of"]}
     assert rows[6] == values[6]
+
+
+def test_what_is_wrong_with_a_target_goes_with_it(tmp_path: Path) -> None:
+    """One line short from line 251 on, and damaged targets behind it."""
+    targets = list(TARGETS)
+    targets[400] = "M\u00c3\u00a4dchen spielen"
+    targets[450] = "ein verlorenes \ufffd Zeichen"
+    sources = list(SOURCES)
+    sources[500] = targets[499] = "the same words on both sides"
+    path = tmp_path / "a.tsv"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(SOURCES[:599], targets[:250] + targets[251:], strict=True)))
+    done = clean(audit(str(path)), str(tmp_path / "b.tsv"))
+    kept = {pair.source: pair.target for pair in open_pairs(done.files[0], Data())}
+    assert kept[SOURCES[400]] == "M\u00e4dchen spielen"
+    assert SOURCES[450] not in kept
+    assert kept[SOURCES[449]] == TARGETS[449]
+    assert kept[SOURCES[451]] == TARGETS[451]
+
+
+def test_the_last_target_of_a_shift_is_beyond_the_other_file(tmp_path: Path) -> None:
+    sides = tmp_path / "a.en", tmp_path / "a.de"
+    for path, texts in zip(sides, (SOURCES[:250] + SOURCES[251:], TARGETS), strict=True):
+        path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    done = clean(audit(",".join(map(str, sides))), str(tmp_path / "clean"))
+    pairs = {pair.source: pair.target for pair in open_pairs(done.files, Data())}
+    assert pairs[SOURCES[599]] == TARGETS[599]
+    assert "no line beside it" not in done.removed.read_text(encoding="utf-8")
+
+
+def test_a_copy_needs_a_name(tmp_path: Path) -> None:
+    for name in ("", "."):
+        with pytest.raises(ConfigError, match="this is no name of a file"):
+            clean(audit(str(write(tmp_path / "a.tsv"))), name)

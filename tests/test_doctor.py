@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from antiphon.diagnosis.data import audit
 from antiphon.diagnosis.doctor import Examination, Finding, Plot, curing, examine
 from antiphon.diagnosis.doctor.findings import Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
-from antiphon.diagnosis.doctor.trying import EXPERIMENTS
+from antiphon.diagnosis.doctor.trying import EXPERIMENTS, Trial, tried, weighed
 from antiphon.inference.bundle import load
 from antiphon.training.observers import Note, ProbeEvent, ValidationEvent
 from antiphon.training.start import fit
@@ -129,6 +131,8 @@ def test_the_better_run_is_told_by_its_metric_and_then_by_its_loss() -> None:
             curing.Best("bleu", 10.0, 1.0, higher=True), curing.Best("bleu", None, None, higher=True)]  # fmt: skip
     assert [sum(each.above(best) for each in kept) for best in kept] == [0, 1, 2, 3]
     assert curing.Best("error", 10.0, 3.0).above(curing.Best("error", 20.0, 2.0))
+    assert curing.Best("error", 100.0, 2.5).above(curing.Best("loss", 2.7, 2.7))
+    assert not curing.Best("chrf", 3.0, 2.9, higher=True).above(curing.Best("loss", 2.7, 2.7))
 
 
 def test_what_is_tried_is_told_and_weighed_and_changes_nothing(
@@ -146,6 +150,7 @@ def test_what_is_tried_is_told_and_weighed_and_changes_nothing(
     assert after["diffuse attention"]["confidence"] > 0.8
     [tried] = [each for each in after["rate too low"]["evidence"] if each["text"].startswith("tried, rates")]
     assert tried["figures"] == {"own": 1e-05, "best": 0.001}
+    assert after["rate too low"]["cure"]["training.rate"] == 0.001
     for name in EXPERIMENTS.keys() - {"even attention"}:
         monkeypatch.delitem(EXPERIMENTS, name)
     code, out, err = call("doctor", slow, "--try", "--no-answers")
@@ -305,3 +310,45 @@ def test_a_cure_that_is_no_better_says_which_run_is(
     code, out, _ = call("doctor", well, "--cure", "--out", tmp_path / "cured")
     assert code == 0
     assert f"that is no better: the best is {well}" in out
+
+
+def test_an_experiment_that_loses_its_numbers_tells_nothing(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Trial("shuffled targets", "held-out loss inf", {"right": math.inf, "shuffled": 2.0}, {"rate too low": 4.0})
+    for name in EXPERIMENTS.keys() - {"rates"}:
+        monkeypatch.delitem(EXPERIMENTS, name)
+    monkeypatch.setitem(EXPERIMENTS, "rates", (("rate too low",), lambda run: lost))
+    found = examine(slow, answers=False).findings
+    [trial] = tried(slow, found)
+    assert (dict(trial.figures), dict(trial.odds)) == ({"shuffled": 2.0}, {})
+    assert trial.text == "held-out loss inf: it lost its numbers"
+    assert [each.confidence for each in weighed(found, [trial])] == [each.confidence for each in found]
+
+
+def test_a_cure_changes_something(well: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {"training.rate": load(well / "best").config.training.rate, "training.epochs": 50, "decoding.beam": 5}
+    finding = Finding("ended early", 0.9, "", (Evidence(""),), "", same)
+    monkeypatch.setattr("antiphon.diagnosis.doctor.optimization.broke", lambda patient: iter([finding]))
+    [found] = [each for each in examine(well, answers=False).findings if each.confidence == 0.9]
+    assert dict(found.cure) == {"training.epochs": 50, "decoding.beam": 5}
+
+
+def test_a_cure_goes_where_there_is_nothing(
+    well: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Finding("length penalty", 0.9, "", (Evidence(""),), "", {"decoding.length_penalty": 1.0})
+    shutil.copytree(well / "best", tmp_path / "other")
+    before = listing(tmp_path / "other")
+    with pytest.raises(TrainingError, match="there is something already"):
+        curing.with_search(well, search, tmp_path / "other")
+    assert listing(tmp_path / "other") == before
+    (tmp_path / "out-2").mkdir()
+    (tmp_path / "out-2/x").touch()
+    assert curing.folders(tmp_path / "out", 1) == [tmp_path / "out"]
+    with pytest.raises(TrainingError, match="further training is not empty"):
+        curing.folders(tmp_path / "out")
+    assert "--cure has no --json" in refused(call, "doctor", well, "--cure", "--json")
+    shutil.copytree(well, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    monkeypatch.setattr("antiphon.cli.doctor._chosen", lambda *given: search)
+    assert call("doctor", ".", "--cure")[0] == 0
+    assert load(tmp_path / "run-cured").config.decoding.length_penalty == 1.0

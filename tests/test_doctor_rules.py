@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from antiphon.data.columns import Pair
-from antiphon.diagnosis.doctor import Finding, examine_live, pairs
+from antiphon.diagnosis.doctor import Finding, examine_live, optimization, pairs
 from antiphon.diagnosis.doctor.findings import HIGH, SAID, Evidence, ranked
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.weighing import lost_again, noise, second_half, smooth, sure
@@ -199,3 +200,21 @@ def test_figures_become_confidence() -> None:
     assert lost_again(np.array([3.0, 1.0, 2.0])) == 0.5
     assert len(smooth(values)) == STEPS - 20 + 1
     assert HIGH > SAID
+
+
+@pytest.mark.parametrize("kind", ["text", "numbers"])
+def test_a_training_that_gave_up_is_no_healthy_one(kind: str) -> None:
+    def told(ill: Patient) -> list[Finding]:
+        if kind == "numbers":
+            data = ill.record.config.data
+            data = replace(data, target=replace(data.target, kind="numbers"))
+            ill.record = replace(ill.record, config=replace(ill.record.config, data=data))
+        return list(optimization.broke(ill))
+
+    away = [6.0, 5.9, 70.0, 6e10]
+    [found] = told(patient(np.array(away), rate=3.0))
+    assert (found.cause, found.confidence) == ("rate too high", 0.75)
+    assert found.cure["training.rate"] < 0.1
+    [found] = told(patient(np.array([*away, np.nan]), rate=3.0, notes=["rolled back"], kind="rollback"))
+    assert found.confidence == 0.9
+    assert told(patient(falling()[:4])) == []

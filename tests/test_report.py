@@ -21,9 +21,10 @@ from antiphon.diagnosis.report.writing import differing
 from antiphon.inference.bundle import load
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
+from antiphon.training.sources import Sources
 from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
-from runs import light
+from runs import light, words
 
 HOSTILE = '<script>alert(1)</script> & "more"'
 PAIRS = [(f"the {one} sees {two} <b>", f"der {one[::-1]} sieht {two[::-1]} &amp;")
@@ -340,3 +341,18 @@ def test_a_browser_shows_it_on_a_phone_and_prints_it(html: str, tmp_path: Path) 
         assert len(shown.pdf(format="A4")) > 10_000
         assert set(asked) == {f"file://{tmp_path}/report.html"}
         browser.close()
+
+
+def test_what_another_run_learned_from_judges_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    light(monkeypatch)
+    for name, seed in (("one", 1), ("two", 2)):
+        given = {**SETTINGS, "training.steps": 2, "training.seed": seed, "data.valid": 0.4}
+        fit(words(40), out=tmp_path / name, assignments=given)
+    runs = [open_run(tmp_path / name) for name in ("one", "two")]
+    parts = [[{pair.source for pair in part} for part in Sources.recall(run.path, run.facts).open(run.config)]
+             for run in runs]  # fmt: skip
+    found = judge(runs)
+    assert parts[0][1] & parts[1][0]
+    assert found.pairs == len(parts[0][1] & parts[1][1])
+    assert f"without {found.learned} that another of the runs learned from" in found.about
+    assert judge([runs[0], runs[0]]).learned == 0

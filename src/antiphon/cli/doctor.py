@@ -44,16 +44,20 @@ def doctor(
     from antiphon.diagnosis.doctor import examine
     from antiphon.inference.files import dump_json
 
+    if json and cure:
+        from antiphon.core.errors import ConfigError
+
+        raise ConfigError("--cure has no --json", where="doctor", do="leave out one")
     console = Console()
     found = examine(run, answers=answers)
     if try_ and found.findings:
         found = _tried(console, run, found, quiet=json)
-    if json and not cure:
+    if json:
         print(dump_json(found.to_dict()).decode())
         return 0 if found.healthy else 1
     console.print(report(found, full=all_))
     if cure:
-        out = out or run.with_name(f"{run.name}-cured")
+        out = out or run.absolute().with_name(f"{run.absolute().name}-cured")
         return _cure(console, run, _chosen(found.findings, cause, run), out, once=bool(cause))
     return 0 if found.healthy else 1
 
@@ -97,7 +101,7 @@ def _cure(console: Console, run: Path, finding: Finding, out: Path, *, once: boo
 
     curing.curable(finding)
     cured, best = list[str](), run
-    for place in curing.folders(out)[: 1 if once else None]:
+    for place in curing.folders(out, 1 if once else curing.TRAININGS):
         if curing.search_alone(finding):
             curing.with_search(run, finding, place)
             console.print(f"the same weights with the other search are in {place}", highlight=False, soft_wrap=True)

@@ -12,10 +12,15 @@ from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.columns import REFERENCES, TARGETS, TURNS, Pair, listed
 from antiphon.data.corpus import kind_of_table
 from antiphon.data.report import Report
-from antiphon.diagnosis.damage import repaired
+from antiphon.diagnosis.damage import is_lost, repaired
 from antiphon.diagnosis.findings import Audit
 from antiphon.diagnosis.reading import Texts, raw_rows
 from antiphon.diagnosis.writing import write_rows
+
+LOST = "encoding: lost"
+OF_PAIRS = ("lengths", "copied", "noise", "unrelated", "turned round", "duplicate pairs")
+OF_TARGETS = ("target script", "target language")
+"""Kinds of findings about how both sides go together, and about the target alone."""
 
 
 @dataclass
@@ -26,6 +31,10 @@ class Plan:
     drops: dict[int, str] = field(default_factory=dict)
     repairs: dict[int, frozenset[str]] = field(default_factory=dict)
     moves: dict[int, tuple[str, str]] = field(default_factory=dict)
+    origin: dict[int, int] = field(default_factory=dict)
+    """Of a moved target: the row that it was in."""
+    rest: set[int] = field(default_factory=set)
+    """Lines of one file alone whose target was moved."""
 
     @staticmethod
     def of(audit: Audit, keep: Collection[str] = ()) -> Plan:
@@ -43,23 +52,40 @@ class Plan:
             elif finding.remedy == "drop":
                 for row in finding.rows:
                     plan.drops.setdefault(row, finding.kind)
+        plan._settle(audit.data)
         return plan
+
+    def _settle(self, texts: Texts) -> None:
+        """What was found of a target goes where the target goes; what was found of a pair went with the pair."""
+        drops, repairs = dict(self.drops), dict(self.repairs)
+        for row, other in self.origin.items():
+            own, theirs = drops.get(row, ""), drops.get(other, "")
+            if own in OF_PAIRS or own in OF_TARGETS or (own == LOST and not is_lost(texts.pairs[row].source)):
+                self.drops.pop(row)
+            if theirs in OF_TARGETS or (theirs == LOST and is_lost(texts.targets[other])):
+                self.drops[row] = theirs
+            if kinds := repairs.get(row, frozenset()) | repairs.get(other, frozenset()):
+                self.repairs[row] = kinds
 
     def move(self, texts: Texts, rows: Collection[int], offset: int) -> None:
         """Targets from so many lines further; where a pair that stays as it is has one of these, which of the two is
         right is not known, and both are left out."""
         row_of = {int(line): row for row, line in enumerate(texts.lines)}
-        moving = set(rows)
+        moving, beyond = set(rows), {line: target for line, _, target in texts.rest if target.strip()}
         for row in rows:
             line = texts.line(row) + offset
             other = row_of.get(line)
-            if other is None:
+            if other is None and line in beyond:
+                self.moves[row] = (beyond[line], f"misaligned: target of line {line}")
+                self.rest.add(line)
+            elif other is None:
                 self.drops[row] = f"misaligned: its target would stand in line {line}, where there is none"
             elif other not in moving:
                 self.drops[row] = f"misaligned: its target may be that of line {line}"
                 self.drops[other] = f"misaligned: its target may be that for line {texts.line(row)}"
             else:
                 self.moves[row] = (texts.targets[other], f"misaligned: target of line {line}")
+                self.origin[row] = other
 
 
 @dataclass(frozen=True)
@@ -95,6 +121,8 @@ def clean(audit: Audit, out: str, keep: Collection[str] = ()) -> Cleaned:
 def _names(texts: Texts, out: str) -> tuple[tuple[Path, ...], Path]:
     names = [name.strip() for name in out.split(",")] if len(texts.files) == 2 else [out]
     first = Path(names[0])
+    if not first.name:
+        raise ConfigError("this is no name of a file", where="--fix", got=repr(out), do="name the clean copy")
     if len(texts.files) == 2 and len(names) == 1:
         suffixes = ["".join(path.suffixes) for path in texts.files]
         if suffixes[0] == suffixes[1]:
@@ -141,7 +169,7 @@ class _Work:
         for line in (line for line, reason in self.odd.items() if reason.startswith("blank")):
             self._note(self.odd[line], line, "", "")
             self.dropped += 1
-        for line, source, target in self.texts.rest:
+        for line, source, target in (each for each in self.texts.rest if each[0] not in self.plan.rest):
             self._note("no line beside it", line, source, target)
             self.dropped += 1
 

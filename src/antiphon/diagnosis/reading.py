@@ -57,9 +57,11 @@ class Texts:
 
     @cached_property
     def keys(self) -> list[str]:
-        """What an answer depends on: the source and all that stands beside it."""
+        """What an answer depends on: the source, its facts, and the columns that a model is to read."""
+        read = (FACTS, *self.settings.context)
         return [
-            "\0".join([pair.source, *pair.context.values()]) if pair.context else pair.source for pair in self.pairs
+            "\0".join([pair.source, *(pair.context.get(name, "") for name in read)]) if pair.context else pair.source
+            for pair in self.pairs
         ]
 
     def side(self, name: str) -> list[str]:

@@ -66,9 +66,10 @@ def diffuse_attention(patient: Patient) -> Iterator[Finding]:
     fewer = max(each for each in range(1, max(1, width // (2 * THIN)) + 1) if width % each == 0)
     thin = model.attention == "multihead" and width // model.heads < THIN and fewer < model.heads
     few = f"each of {model.heads} heads has {width // model.heads} of {width} numbers to tell tokens apart by"
+    budget = ("training.epochs", "training.steps", "training.minutes")
     cure = {"model.heads": fewer} if thin else {
         "training.rate": patient.advised("training.rate"), "training.warmup": patient.advised("training.warmup"),
-        "training.epochs": patient.advised("training.epochs", "training.steps", "training.minutes")}  # fmt: skip
+        **dict.fromkeys(budget), "training.epochs": patient.advised(*budget)}  # fmt: skip
     yield Finding(
         "diffuse attention", both(sure(entropy, 0.8, 0.97), max(unused(patient), 0.9 if thin else 0.3)),
         f"attention is spread over the whole source: {entropy:.0%} of the entropy that it could have",

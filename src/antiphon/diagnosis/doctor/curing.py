@@ -44,8 +44,10 @@ class Best:
         return Best(metric, score.get("value"), record.best_loss, bool(score.get("higher_is_better")))
 
     def above(self, other: Best) -> bool:
-        """Whether this is the better one: by the metric, and by the loss where that is the same for both."""
-        return self._order() < other._order()
+        """Whether this is the better one: by the metric, and by the loss where that is the same for both, or where they
+        are judged by different ones."""
+        place = 0 if self.metric == other.metric else 1
+        return self._order()[place:] < other._order()[place:]
 
     def _order(self) -> tuple[float, float]:
         value = math.inf if self.value is None else -self.value if self.higher else self.value
@@ -85,7 +87,8 @@ def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (
     curable(finding)
     sources = Sources.recall(run, record.facts)
     if sources.mix or record.config.model.adapter.name or "start" in record.facts or record.config.training.teachers:
-        do = "add these settings to its command: " + " ".join(f"{key}={value}" for key, value in finding.cure.items())
+        typed = " ".join(f"{key}={value}" for key, value in finding.cure.items() if value is not None)
+        do = f"add these settings to its command: {typed}"
         raise TrainingError("what began with another model or other data is not trained anew", where=run, do=do)
     train, valid = (_part(sources, name, record.config.data) for name in ("train", "valid"))
     return fit(train, valid=valid, out=out, assignments=settings(record, finding.cure), observers=observers,
@@ -100,16 +103,18 @@ def _part(sources: Sources, name: str, data: Data) -> str | Corpus | None:
 
 
 def with_search(run: Path, finding: Finding, out: Path) -> None:
-    """The best model of the run with the search of the cure, as a bundle of its own."""
+    """The best model of the run with the search of the cure, as a bundle of its own in the new folder `out`."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrainingError("there is something already", where=out, do="give another --out")
     bundle = load(run / "best")
     changed = override(bundle.config, dict(finding.cure))
     save(out, model=bundle.model, task=bundle.task, config=changed, card=bundle.manifest["card"],
          confidence=bundle.confidence)  # fmt: skip
 
 
-def folders(out: Path) -> list[Path]:
-    """Where one training after the other goes. Raises `TrainingError` where one is not empty."""
-    places = [out, *(out.with_name(f"{out.name}-{number}") for number in range(2, TRAININGS + 1))]
+def folders(out: Path, most: int = TRAININGS) -> list[Path]:
+    """Where one training after the other goes. Raises `TrainingError` where one but the first is not empty."""
+    places = [out, *(out.with_name(f"{out.name}-{number}") for number in range(2, most + 1))]
     for place in places[1:]:
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise TrainingError("the folder of a further training is not empty", where=place, do="give another --out")

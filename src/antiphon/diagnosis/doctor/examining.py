@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from antiphon.core.errors import AntiphonError
@@ -37,10 +38,18 @@ def examine(run: Path, *, answers: bool = True) -> Examination:
     material, missing = _material(record)
     patient = Patient(record, material)
     rules = (*FROM_LOG, *AT_THE_END) if record.in_nats else ()
-    findings = [*_asked(patient, (*rules, *FROM_DATA)), *(_answered(patient) if answers else ())]
+    asked = _asked(patient, (optimization.broke, *rules, *FROM_DATA))
+    findings = [_changing(each, record) for each in (*asked, *(_answered(patient) if answers else ()))]
     seconds = time.process_time() - begun
     looked_at = (*_looked_at(patient, answers), *missing)
     return Examination(str(run), ranked(findings), looked_at, record.plot(), seconds)
+
+
+def _changing(finding: Finding, record: Record) -> Finding:
+    """The finding with that alone of its cure which the training did not have already."""
+    cure = {key: value for key, value in finding.cure.items()
+            if key.startswith("decoding.") or value != record.value(key)}  # fmt: skip
+    return replace(finding, cure=cure)
 
 
 def _material(record: Record) -> tuple[Material | None, tuple[str, ...]]:
@@ -77,10 +86,13 @@ def _answered(patient: Patient) -> Iterator[Finding]:
 def _looked_at(patient: Patient, answers: bool) -> Iterator[str]:
     record, material = patient.record, patient.material
     yield f"{len(record.steps):,} steps and {len(record.validations):,} validations"
+    if not record.in_nats:
+        yield "not how its losses fell: they are not those of tokens by likelihood"
     if kinds := ", ".join(f"{len(found)} of {kind}" for kind, found in sorted(record.probes.items())):
         yield f"probes: {kinds}"
     if material is None:
         return
-    yield f"{material.count:,} training and {len(material.parts[1]):,} held-out pairs, and their audit"
+    audited = ", and their audit" if material.textual else ""
+    yield f"{material.count:,} training and {len(material.parts[1]):,} held-out pairs{audited}"
     if answers and material.textual and material.bundle is not None:
         yield f"answers to {len(material.asked)} held-out sources"

@@ -13,6 +13,8 @@ from antiphon.diagnosis.doctor.record import FEWEST, Record
 from antiphon.diagnosis.doctor.weighing import both, noise, sure
 
 PEAK = "training.rate"
+AWAY = 100
+"""Times the first loss that none has by chance."""
 NO_SYMPTOM = 0.3
 """What a cause is worth that is there, but of which nothing is to be seen."""
 
@@ -119,6 +121,28 @@ def batch_too_small(patient: Patient) -> Iterator[Finding]:
         "batches too",
         {"data.batch_tokens": advised, **({PEAK: patient.advised(PEAK)} if patient.advised(PEAK) else {})},
         expect="a smoother loss, faster epochs, and a lower loss in the end", plot=record.plot(),
+    )  # fmt: skip
+
+
+def broke(patient: Patient) -> Iterator[Finding]:
+    """A training that gave up, or whose loss ran away, before there was enough to read the log by."""
+    record = patient.record
+    if record.end or not record.steps or (record.in_nats and len(record.losses) >= FEWEST):
+        return
+    back, losses = len(record.noted("rollback")), record.column("loss")
+    away = not np.isfinite(losses[-1]) or abs(losses[-1]) > AWAY * max(1.0, abs(losses[0]))
+    if not (back or away):
+        return
+    rate = patient.advised(PEAK, "training.warmup") or record.peak / 10
+    yield Finding(
+        "rate too high", 0.9 if back and away else 0.75,
+        f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g} in {len(losses)} steps"
+        + (f", and {back} times back" if back else ""),
+        (Evidence(f"the rate rose to {record.peak:.2g}, {rate:.2g} is proposed",
+                  {"peak rate": record.peak, "proposed": rate, "rolled back": back}),),
+        "not a run too short: what was lost is more than there was at first; not one bad pair: going back did not help",
+        {PEAK: round(rate, 6), "training.warmup": patient.advised("training.warmup")},
+        expect="a loss that falls", plot=record.plot(),
     )  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from antiphon.core.errors import AntiphonError
 from antiphon.diagnosis import experiments
@@ -28,6 +30,8 @@ class Trial:
     text: str
     figures: Mapping[str, float]
     odds: Mapping[str, float]
+    cure: Mapping[str, Any] = field(default_factory=dict)
+    """What was found to do better, for the causes that it speaks for."""
 
 
 def tried(run: Path, findings: tuple[Finding, ...]) -> Iterator[Trial]:
@@ -36,11 +40,19 @@ def tried(run: Path, findings: tuple[Finding, ...]) -> Iterator[Trial]:
     for name, (about, make) in EXPERIMENTS.items():
         if causes & set(about):
             try:
-                trial = make(run)
+                trial = _told(make(run))
             except AntiphonError as error:
                 trial = Trial(name, f"could not be tried: {error}", {}, {})
             if trial is not None:
                 yield trial
+
+
+def _told(trial: Trial | None) -> Trial | None:
+    """The trial; one that lost its numbers tells nothing apart."""
+    if trial is None or all(map(math.isfinite, trial.figures.values())):
+        return trial
+    figures = {name: value for name, value in trial.figures.items() if math.isfinite(value)}
+    return Trial(trial.name, f"{trial.text}: it lost its numbers", figures, {})
 
 
 def weighed(findings: Iterable[Finding], trials: Iterable[Trial]) -> tuple[Finding, ...]:
@@ -48,11 +60,12 @@ def weighed(findings: Iterable[Finding], trials: Iterable[Trial]) -> tuple[Findi
     trials, found = list(trials), []
     for finding in findings:
         told = [trial for trial in trials if finding.cause in trial.odds]
-        confidence = finding.confidence
+        confidence, cure = finding.confidence, dict(finding.cure)
         for trial in told:
             confidence = _moved(confidence, trial.odds[finding.cause])
+            cure |= trial.cure if trial.odds[finding.cause] > 1 else {}
         more = tuple(Evidence(f"tried, {trial.name}: {trial.text}", trial.figures) for trial in told)
-        found.append(replace(finding, confidence=confidence, evidence=(*finding.evidence, *more)))
+        found.append(replace(finding, confidence=confidence, evidence=(*finding.evidence, *more), cure=cure))
     return tuple(sorted(found, key=lambda finding: -finding.confidence))
 
 
@@ -77,7 +90,8 @@ def _rates(run: Path) -> Trial:
     times = found.best / found.own
     odds = {"rate too high": FOR if times < 0.5 else AGAINST, "rate too low": FOR if times > 2 else AGAINST}
     text = f"of rates around {found.own:.2g}, {found.best:.2g} learned most in the first steps"
-    return Trial("rates", text, {"own": found.own, "best": found.best}, odds)
+    figures = {"own": found.own, "best": found.best}
+    return Trial("rates", text, figures, odds, {"training.rate": float(f"{found.best:.3g}")})
 
 
 def _shuffled(run: Path) -> Trial:

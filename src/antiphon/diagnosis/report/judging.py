@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -57,12 +58,15 @@ class Judgement:
     of: int
     judged: list[Judged]
     tests: list[list[Comparison]]
+    learned: int = 0
+    """Pairs that were left out, since another of the runs learned from them."""
 
     @property
     def about(self) -> str:
         """Which pairs, in words."""
         some = f"{self.pairs:,} of {self.of:,}" if self.pairs < self.of else f"{self.pairs:,}"
-        return f"{some} {self.data}{', evenly spread' if self.pairs < self.of else ''}"
+        without = f", without {self.learned:,} that another of the runs learned from" if self.learned else ""
+        return f"{some} {self.data}{', evenly spread' if self.pairs < self.of else ''}{without}"
 
 
 def judge(runs: Sequence[Run], data: str | None = None, most: int = PAIRS) -> Judgement:
@@ -75,15 +79,37 @@ def judge(runs: Sequence[Run], data: str | None = None, most: int = PAIRS) -> Ju
     try:
         corpus, train = _opened(runs[0], data, [name for run in runs for name in run.config.data.context])
         pairs = group_references(corpus)
+        known = learned(runs, pairs) if data is None else set()
     except AntiphonError as error:
         if data is not None:
             raise
         return Judgement("", 0, 0, [Judged(why=f"the pairs of the run cannot be read: {error}") for _ in runs], [])
+    fresh = [pair for pair in pairs if pair.source not in known]
+    if not fresh:
+        why = "the other runs learned from all validation pairs of the first: give pairs with --data"
+        return Judgement("", 0, 0, [Judged(why=why) for _ in runs], [])
+    left, pairs = len(pairs) - len(fresh), fresh
     some = pairs[:: max(1, -(-len(pairs) // most))]
     frequencies = _frequencies(train)
     judged = [_judged(run, some, frequencies) for run in runs]
     name = f"pairs of {data}" if data else "validation pairs"
-    return Judgement(name, len(some), len(pairs), judged, [_tests(judged[0], each) for each in judged[1:]])
+    tests = [_tests(judged[0], each) for each in judged[1:]]
+    return Judgement(name, len(some), len(pairs), judged, tests, left)
+
+
+def learned(runs: Sequence[Run], pairs: Sequence[Pair]) -> set[str]:
+    """Sources of the first run's held-out pairs that are among the training pairs of another, and not of its own."""
+
+    def parts(run: Run) -> tuple[Any, ...]:
+        return run.facts.get("train"), run.facts.get("held_out"), run.config.data.valid, run.config.training.seed
+
+    asked, known = {pair.source for pair in pairs}, list[set[str]]()
+    others = [run for run in runs[1:] if parts(run) != parts(runs[0])]
+    for run in (runs[0], *others) if others else ():
+        with suppress(AntiphonError, OSError):
+            train = Sources.recall(run.path, run.facts).open(run.config)[0]
+            known.append({pair.source for pair in train} & asked)
+    return set().union(*known[1:]) - known[0] if known else set()
 
 
 def _opened(run: Run, data: str | None, context: Sequence[str]) -> tuple[Corpus, Corpus | None]:
