@@ -79,6 +79,9 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_paths_are_counted_from_the_folder_of_their_table(tmp_path: Path) -> None:
     assert located("b/a.npz#x", tmp_path) == f"{tmp_path}/b/a.npz#x"
     assert located("/a.wav", tmp_path) == "/a.wav"
+    assert located("./b//a.wav", tmp_path) == f"{tmp_path}/b/a.wav"
+    assert located("./a.npz#x", tmp_path) == f"{tmp_path}/a.npz#x"
+    assert [located(blank, tmp_path) for blank in ("", "  ")] == ["", "  "]
     line = written(FRAMES)
     assert located(line, tmp_path) == line
     assert path_of("a.npz#x") == Path("a.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,8 @@ def test_what_lacks_a_column_is_said_before_anything_is_answered(
 def test_a_line_without_its_context_is_told_by_its_number(folder: Path, call: Call) -> None:
     told = refused(call, "predict", folder / "tagged", text=f"{PAIRS[0][0]}\ta\n{PAIRS[1][0]}\n")
     assert "input 2: a line must have the context" in told
+    code, out, _ = call("predict", folder / "tagged", text=f"{PAIRS[0][0]}\ta\n\n")
+    assert (code, out.count("\n"), out.endswith("\n\n")) == (0, 2, True)
 
 
 def test_settings_of_a_search_that_do_nothing_or_cannot_be_are_told(folder: Path, call: Call) -> None:
@@ -68,6 +71,9 @@ def test_settings_of_a_search_that_do_nothing_or_cannot_be_are_told(folder: Path
     assert code == 0
     assert "note: temperature, top_k without sample=true: it changes nothing" in err
     assert "note: diversity without groups=2 or more: it changes nothing" in err
+    err = call("predict", folder / "plain", "samples=5", "risk=chrf", "length_reward=2", text="a b\n")[2]
+    assert "note: samples without sample=true" in err
+    assert "note: length_reward without --backward" in err
     assert "it changes nothing" not in call("predict", folder / "plain", "sample=true", "top_k=1", text="a b\n")[2]
     for wrong, what in (
         (["max_length=2", "min_length=3"], "min_length is above decoding.max_length (got 3 and 2)"),
@@ -91,5 +97,14 @@ def test_score_takes_pairs(folder: Path) -> None:
         Seq2Seq(settings={"model.widht": 3}, verbose=False).fit(PAIRS)
 
 
-def test_a_table_in_parquet_is_no_text(folder: Path, call: Call) -> None:
-    assert "predict reads lines of text" in refused(call, "predict", folder / "plain", folder / "a.parquet")
+def test_a_table_gives_its_sources(folder: Path, call: Call, tmp_path: Path) -> None:
+    text = "".join(f"{source}\n" for source, _ in PAIRS[:3])
+    wanted = call("predict", folder / "plain", text=text)[1]
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"word": source, "way": "a"}) + "\n" for source, _ in PAIRS[:3])
+    )
+    (tmp_path / "a.csv").write_text("id,word\n" + "".join(f'1,"{source}"\n' for source, _ in PAIRS[:3]))
+    for name in ("a.jsonl", "a.csv"):
+        code, out, err = call("predict", folder / "plain", tmp_path / name)
+        assert (code, out) == (0, wanted), err
+    assert "no metric is named" in refused(call, "evaluate", folder / "plain", folder / "table.tsv", "--metrics", "")

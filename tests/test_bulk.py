@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import resource
 import signal
@@ -110,3 +111,15 @@ def test_what_cannot_be_gone_on_with_is_refused(call: Call, model: Path, tmp_pat
     assert "what comes from a pipe" in refused(call, "predict", model, "--out", tmp_path / "out", text="a\n")
     assert "nowhere" in refused(call, "predict", model, tmp_path / "nowhere", "--out", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_line_is_told_before_anything_is_answered(
+    call: Call, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"ab\n" * 3 + b"x\0y\n")
+    assert "bad.txt:4: holds a NUL" in refused(call, "predict", model, tmp_path / "bad.txt", "--out", tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+    (tmp_path / "good.txt.gz").write_bytes(gzip.compress(b"ab\n" * 600))
+    assert digest([str(tmp_path / "good.txt.gz")])[1] == 600
+    monkeypatch.chdir(tmp_path)
+    assert "this is no name of a file" in refused(call, "predict", model, tmp_path / "good.txt.gz", "--out", ".")

@@ -35,7 +35,7 @@ def test_the_season_is_an_option() -> None:
     assert value("mase:2", said, "7") == pytest.approx(3 / 1.5)
     assert value("mase", said, "7") == pytest.approx(3 / 4)
     assert "season:2" in metrics.get("mase:2").signature
-    for name in ("mase:0", "mase:2:3", "mase:month", "mae:2"):
+    for name in ("mase:0", "mase:000", "mase:2:3", "mase:month", "mae:2"):
         with pytest.raises(ConfigError):
             metrics.get(name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,20 @@ def test_long_recordings_are_cut_where_they_are_quiet(model: Path, tmp_path: Pat
     assert "cut into pieces" in err
     assert [word["text"] for word in answer["words"]] == said
     assert answer["words"][-1]["start"] > 2
+
+
+def test_what_is_drawn_for_a_recording_depends_on_no_other(model: Path, tmp_path: Path) -> None:
+    draw = np.random.default_rng(6)
+    for name, count in (("long", 20), ("short", 2)):
+        soundfile.write(tmp_path / f"{name}.wav", say(["low", "high"] * (count // 2), draw, shortest=0.15), RATE)
+    predictor = Predictor(load(model), processes=1)
+    how = replace(predictor.config.decoding, sample=True, temperature=2.0, ctc=0.0, beam=1)
+    inputs = [str(tmp_path / "long.wav"), "", *[str(tmp_path / "short.wav")] * 4]
+    whole = [found[0].text for found in predictor.predict(inputs, settings=how)]
+    assert predictor.report.places["empty input, answered with nothing"] == ["input 2"]
+    for first in range(1, len(inputs)):
+        rest = [found[0].text for found in predictor.predict(inputs[first:], settings=how, first=first)]
+        assert rest == whole[first:]
 
 
 def test_what_is_odd_about_a_long_recording_is_counted_once_by_its_name(

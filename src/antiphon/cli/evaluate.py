@@ -53,8 +53,8 @@ def evaluate(
 
         check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
-    columns = metric_names(by)
-    idle(chosen, settings)
+    columns = None if by is None else [word.strip() for word in by.split(",") if word.strip()]
+    idle(chosen, settings, backward=guesser.backward is not None)
     pairs = scored_pairs(data, guesser.config, more=columns or ())
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}

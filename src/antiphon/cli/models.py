@@ -94,12 +94,13 @@ def scored_pairs(data: str, model: Config, *others: Config, more: Sequence[str] 
     return pairs
 
 
-def idle(chosen: Decoding, words: Iterable[str]) -> None:
+def idle(chosen: Decoding, words: Iterable[str], *, backward: bool = False) -> None:
     """Say which of the settings that were typed do nothing, on standard error."""
     typed = {key.removeprefix("decoding.") for key in assignments(words, "decoding")}
-    drawn = sorted(typed & {"temperature", "top_k", "top_p"}) if not chosen.sample and not chosen.risk else []
+    drawn = sorted(typed & {"temperature", "top_k", "top_p", "samples"}) if not chosen.sample else []
     apart = sorted(typed & {"diversity"}) if chosen.groups == 1 else []
-    for names, need in ((drawn, "sample=true"), (apart, "groups=2 or more")):
+    again = sorted(typed & {"backward_weight", "length_reward"}) if not backward else []
+    for names, need in ((drawn, "sample=true"), (apart, "groups=2 or more"), (again, "--backward")):
         if names:
             print(f"note: {', '.join(names)} without {need}: it changes nothing", file=sys.stderr)
 
@@ -120,7 +121,12 @@ def writable(final: Path) -> None:
 
 def metric_names(words: str | None) -> list[str] | None:
     """The metrics asked for; None, which means those of the task, where none were."""
-    return None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+    names = None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+    if names == []:
+        from antiphon.core.errors import ConfigError
+
+        raise ConfigError("no metric is named", where="--metrics", got=repr(words), do="name some, or leave it out")
+    return names
 
 
 def tell(report: Report) -> None:

@@ -82,7 +82,11 @@ def predict(
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
     lines: Iterator[str | Pair]
     lines = (
-        _typed() if live else _named(files or ["-"], behind, guesser.config.data) if named else _lines(files or ["-"])
+        _typed()
+        if live
+        else _named(files or ["-"], behind, guesser.config.data)
+        if named
+        else _lines(files or ["-"], guesser.config.data)
     )
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
@@ -102,7 +106,7 @@ def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jso
     from antiphon.core.errors import ConfigError
 
     chosen = searching(guesser.config, settings)
-    idle(chosen, settings)
+    idle(chosen, settings, backward=guesser.backward is not None)
     if confidence and guesser.calibration is None:
         raise ConfigError(
             "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
@@ -172,16 +176,15 @@ def _line(answer: Answer, confidence: bool) -> str:
     return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
 
 
-def _lines(files: Sequence[str]) -> Iterator[str]:
-    """The lines of one text file."""
+def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
+    """The lines of one file of text, or the sources of a table with their context."""
     from antiphon.core.errors import ConfigError
-    from antiphon.data.corpus import read_lines
+    from antiphon.data.corpus import kind_of_table, open_pairs, read_lines
 
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
-    if files[0].endswith(".parquet"):
-        do = "write its sources to a file of text, a line each, or take Seq2Seq.predict"
-        raise ConfigError("predict reads lines of text, and this is a table", where=files[0], do=do)
+    if kind_of_table(Path(files[0])) in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
+        return iter(open_pairs(files[0], settings, need_target=False))
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 
@@ -192,14 +195,14 @@ def _named(files: Sequence[str], behind: Sequence[str], settings: Data) -> Itera
     """
     from antiphon.data.arrays import located
     from antiphon.data.columns import SOURCES
-    from antiphon.data.corpus import TABLES, open_pairs, read_lines
+    from antiphon.data.corpus import TABLES, kind_of_table, open_pairs, read_lines
     from antiphon.data.signals import kind_of
 
     for file in files:
         if kind_of(file) != "text":
             yield file
             continue
-        if Path(file).suffix.lower() in TABLES:
+        if kind_of_table(Path(file)) in TABLES:
             yield from open_pairs(file, settings, need_target=False)
             continue
         folder, names = Path() if file == "-" else Path(file).parent, list[str]()
@@ -230,7 +233,7 @@ def _noting(lines: Iterable[str | Pair], sources: deque[str]) -> Iterator[str | 
 
 def _input(line: str | Pair, number: int, context: tuple[str, ...], facts: str = "no") -> str | Pair:
     """An input as the model wants it: with its context columns and facts, where it was trained with some."""
-    if not isinstance(line, str) or (not context and facts == "no"):
+    if not isinstance(line, str) or not line.strip() or (not context and facts == "no"):
         return line
     from antiphon.core.errors import DataError
     from antiphon.data.corpus import Pair

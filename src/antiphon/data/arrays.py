@@ -70,10 +70,11 @@ def path_of(value: str) -> Path:
 
 def located(value: str, folder: Path) -> str:
     """The same value with its path, if it has one, made absolute, counted from the folder."""
-    if value.startswith(INLINE):
+    if value.startswith(INLINE) or not value.strip():
         return value
     path = path_of(value)
-    return str(folder.absolute() / path) + value[len(str(path)) :]
+    member = "" if str(path) == str(Path(value)) else MEMBER + value.partition(MEMBER)[2]
+    return str(folder.absolute() / path) + member
 
 
 def read_array(value: str) -> np.ndarray:

@@ -221,9 +221,11 @@ def listed(value: Any) -> list[Any]:
 def _table(first: list[str], place: str, settings: Data, need_target: bool) -> tuple[Reader, bool]:
     """How to read rows of fields, and if the first of them holds column names."""
     names = [name.strip() for name in first]
-    known = _known(names)
+    known = _known(names, need_target)
     if settings.columns and not all(name.isdecimal() for name in settings.columns):
-        header, chosen = True, [_place(name, names, place) for name in settings.columns]
+        untold = not need_target and len(settings.columns) > 1 and settings.columns[1] not in names
+        asked = settings.columns[:1] if untold else settings.columns
+        header, chosen = True, [_place(name, names, place) for name in asked]
     elif settings.columns:
         header, chosen = False, [int(name) - 1 for name in settings.columns]
     else:
@@ -238,11 +240,14 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
 
 
-def _known(names: list[str]) -> list[int]:
+def _known(names: list[str], need_target: bool) -> list[int]:
+    """The places of source and target where a line names them; of the source alone where no target is needed."""
     lower = [name.lower() for name in names]
     source = next((lower.index(name) for name in (*SOURCES, *COLUMNS) if name in lower), None)
     target = next((lower.index(name) for name in TARGETS if name in lower), None)
-    return [] if source is None or target is None else [source, target]
+    if source is None or (target is None and need_target):
+        return []
+    return [source] if target is None else [source, target]
 
 
 def _place(name: str, names: list[str], place: str) -> int:

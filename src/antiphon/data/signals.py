@@ -127,7 +127,8 @@ class Signal:
             return Scale(np.zeros(self.features), np.ones(self.features))
         mean, deviation = self.mean, self.deviation
         if self.settings.normalize in ("each", "last"):
-            mean, deviation = frames.mean(axis=0), frames.std(axis=0)
+            exact = frames.astype(np.float64) if self.kind == "numbers" else frames  # whose squares may be beyond fp32
+            mean, deviation = exact.mean(axis=0), exact.std(axis=0)
         if self.kind == "numbers":
             found = Scale.of(mean.astype(np.float64), deviation, self.deviation)
             last = self.settings.normalize == "last"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from antiphon.core.errors import DataError
+from antiphon.data.corpus import kind_of_table, read_lines
 from antiphon.data.signals import kind_of
 from antiphon.inference.files import dump_json, write_file
 
@@ -33,6 +34,8 @@ def bulk(
     `facts` are what answers depend on: with others in `OUT.about.json`, or with a file in the way, this is a
     `DataError`. `told` hears how many are done.
     """
+    if not out.name or out.is_dir():
+        raise DataError("this is no name of a file", where=out, do="name the file of answers")
     partial, about = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.about.json")
     try:
         _begin(out, partial, about, json.loads(dump_json(dict(facts))))
@@ -99,13 +102,15 @@ def _whole(file: IO[bytes]) -> int:
 
 
 def digest(files: Sequence[str]) -> tuple[str, int]:
-    """The SHA-256 of the bytes of files, and how many inputs they hold: a line of text each, or one recording."""
+    """The SHA-256 of the bytes of files, and how many inputs they hold: a line of text each, or one recording.
+
+    Raises `DataError` for a damaged line: before anything is answered, since answers are to the files as they were.
+    """
     found, inputs = hashlib.sha256(), 0
     for name in files:
-        lines, last = 0, b"\n"
         with open(name, "rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
-                lines, last = lines + block.count(b"\n"), block[-1:]
-        inputs += lines + (last != b"\n") if kind_of(name) == "text" else 1
+        lines = kind_of(name) == "text" and kind_of_table(Path(name)) != ".parquet"
+        inputs += sum(1 for _ in read_lines(name)) if lines else 1
     return found.hexdigest(), inputs

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from antiphon.core.config import Decoding
-from antiphon.core.errors import ConfigError
+from antiphon.core.errors import ConfigError, TrainingError
 from antiphon.core.marks import BOS, EOS, PAD
 from antiphon.core.numbers import Forecast
 from antiphon.data.numbers import Scale, Season
@@ -20,6 +20,12 @@ MARGIN = 4e-5
 """Gaps below this many nats, times the root of the number of tokens, count as ties (docs/decisions/0001)."""
 
 Phrase = tuple[int, ...]
+
+
+def no_numbers() -> TrainingError:
+    """What a model is that gives no probabilities, such as one whose training went astray."""
+    do = "train anew with a lower training.rate"
+    return TrainingError("the model gives probabilities that are not numbers", do=do)
 
 
 def pool(settings: Decoding) -> int:

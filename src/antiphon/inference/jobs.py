@@ -22,6 +22,10 @@ LOOKS = 1 << 24
 """Most source tokens of a batch times steps to be expected: where each step looked is kept to the end."""
 
 
+PIECE = 1 << 32
+"""What the number of a long recording is raised by for each piece of it: what is drawn for one depends on no other."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One input on its way: its number, what the model reads (None: `reason` says why nothing), constraints, and
@@ -32,6 +36,16 @@ class Job:
     constraint: Constraint
     reason: str = ""
     pair: Pair | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it was in what was given."""
+        return place_of(self.number)
+
+
+def place_of(number: int) -> str:
+    """Where the input of this number, or of a piece of it, was in what was given."""
+    return f"input {number % PIECE + 1}"
 
 
 class Watcher(Protocol):

@@ -26,7 +26,7 @@ from antiphon.inference.bundle import Bundle
 from antiphon.inference.engines import Asked, Engine, divided, open_engine
 from antiphon.inference.ensembles import check_together
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
-from antiphon.inference.jobs import Job, Watcher, answered, batched
+from antiphon.inference.jobs import Job, Watcher, answered, batched, place_of
 from antiphon.inference.recordings import Pieces, Whole
 from antiphon.inference.task import Source, Task
 
@@ -139,16 +139,17 @@ class Predictor:
         if isinstance(self.task.target, Numbers) and not (prefixes is None and required is None and not banned):
             raise ConfigError("prefixes, required and banned words are for answers of text", where="predict")
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
-        watcher = Whole(watcher, pieces.owners) if pieces and watcher else watcher
+        watcher = Whole(watcher) if pieces and watcher else watcher
         inputs, settings = map(as_text, inputs), settings or self.config.decoding
-        asked = pieces.cut(inputs, lambda: self.report) if pieces else inputs
-        found = self._predict(asked, settings, batch_size, window, *given, first, details, watcher)
+        asked = pieces.cut(inputs, lambda: self.report, first) if pieces else inputs
+        numbers = pieces.numbered() if pieces else itertools.count(first)
+        found = self._predict(asked, settings, batch_size, window, *given, numbers, details, watcher)
         yield from pieces.join(found, lambda: self.report) if pieces else found
 
     def _predict(
         self, inputs: Iterable[str | Pair], settings: Decoding, batch_size: int, window: int | None,
-        prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str], first: int,
-        details: bool, watcher: Watcher | None,
+        prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None, banned: Sequence[str],
+        numbers: Iterator[int], details: bool, watcher: Watcher | None,
     ) -> Iterator[list[Answer]]:  # fmt: skip
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
@@ -167,7 +168,7 @@ class Predictor:
         )
         report = self.report = Report()
         asked = self._with_constraints(inputs, prefixes, required)
-        jobs = (self._job(number, *each, banned, report) for number, each in enumerate(asked, first))
+        jobs = (self._job(number, *each, banned, report) for each, number in zip(asked, numbers, strict=False))
         jobs = (self._able(job, settings, report) for job in jobs)
         helpers: Helpers[list[Job], list[list[Hypothesis]]] | None = None
         try:
@@ -199,7 +200,7 @@ class Predictor:
             do = "leave it out, or export the model again with --keep"
             raise ConfigError(f"{self.engine.name} cannot do this, and PyTorch's weights are not here", got=lack, do=do)
         if lack:
-            report.add(f"answered by PyTorch, since {self.engine.name} cannot do {lack}", f"input {job.number + 1}")
+            report.add(f"answered by PyTorch, since {self.engine.name} cannot do {lack}", job.place)
         return job
 
     def _helpers(self, sentences: int) -> int:
@@ -228,7 +229,7 @@ class Predictor:
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
     ) -> Job:
         item = self.task.completed(item)
-        text, place = item if isinstance(item, str) else item.source, f"input {number + 1}"
+        text, place = item if isinstance(item, str) else item.source, place_of(number)
         if not text.strip():
             report.add("empty input, answered with nothing", place)
             return Job(number, None, Constraint(), "empty input")
@@ -285,14 +286,14 @@ class Predictor:
             for job, found in zip(batches[number], hypotheses, strict=True):
                 found = self._reword(job, found, find, banned, report)
                 if isinstance(found[0], Ranked) and found[0].reason:
-                    report.add(found[0].reason, f"input {job.number + 1}")
+                    report.add(found[0].reason, job.place)
                 answers[job.number] = [answered(job, hypothesis, self.task, self.calibration) for hypothesis in found]
         for job in jobs:
             mine = answers[job.number]
             if not mine[0].finished and job.source is not None:
-                report.add("answer without an end, cut at the longest length", f"input {job.number + 1}")
+                report.add("answer without an end, cut at the longest length", job.place)
             if mine[0].repeated:
-                report.add("decoded again alone because of a near tie", f"input {job.number + 1}")
+                report.add("decoded again alone because of a near tie", job.place)
             yield job, mine
 
     def _surely(
@@ -314,7 +315,7 @@ class Predictor:
         if best.confidence >= least:
             return mine
         reason = f"not answered: confidence is below {least:g}"
-        report.add(reason, f"input {job.number + 1}")
+        report.add(reason, job.place)
         reasons = "; ".join(filter(None, [best.reason, reason]))
         return [replace(best, text="", abstained=True, reason=reasons)]
 
@@ -398,7 +399,7 @@ class Predictor:
             constraint = replace(job.constraint, banned=(*job.constraint.banned, *sorted(spelled)))
             job = replace(job, constraint=constraint)
             [found] = find([job])
-        report.add("a banned word could not be avoided", f"input {job.number + 1}")
+        report.add("a banned word could not be avoided", job.place)
         return found
 
     def _spellings(self, tokens: list[int], patterns: list[re.Pattern[str]], extra: list[str]) -> Iterator[Phrase]:

@@ -17,6 +17,7 @@ from antiphon.data.corpus import Pair
 from antiphon.data.report import Report
 from antiphon.data.signals import RATE, Signal
 from antiphon.inference.confidence import probability
+from antiphon.inference.jobs import PIECE
 from antiphon.inference.task import Task
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class Pieces:
         self.signal, self.longest = signal, longest
         self.starts: deque[list[float]] = deque()
         """Of each recording that is on its way: the seconds at which its pieces begin."""
-        self.owners: list[int] = []
-        """Of each piece the number of its recording."""
+        self.numbers: deque[int] = deque()
+        """Of each piece that is on its way the number by which it is known."""
 
     @staticmethod
     def wanted(task: Task) -> Pieces | None:
@@ -46,13 +47,18 @@ class Pieces:
             return None
         return Pieces(signal, min(frames, signal.side.max_length or frames) * signal.seconds)
 
-    def cut(self, inputs: Iterable[str | Pair], report: Callable[[], Report]) -> Iterator[str | Pair]:
+    def numbered(self) -> Iterator[int]:
+        """The number of each piece, once it was given."""
+        while self.numbers:
+            yield self.numbers.popleft()
+
+    def cut(self, inputs: Iterable[str | Pair], report: Callable[[], Report], first: int = 0) -> Iterator[str | Pair]:
         """The recordings, long ones in pieces; what is odd about these is counted once, for the whole."""
-        for number, item in enumerate(inputs):
+        for number, item in enumerate(inputs, first):
             value, rate = item if isinstance(item, str) else item.source, self.signal.settings.rate or RATE
             if not value.strip() or speech.heading(value, rate).seconds <= self.longest:
                 self.starts.append([0.0])
-                self.owners.append(number)
+                self.numbers.append(number)
                 yield item
                 continue
             recording = speech.record(value, rate, report())
@@ -62,7 +68,7 @@ class Pieces:
             samples = speech.at_rate(recording, rate)
             found = speech.pieces(speech.Recording(samples, rate), self.longest - 2 * self.signal.settings.step / 1000)
             self.starts.append([piece.start / rate for piece in found])
-            self.owners += [number] * len(found)
+            self.numbers += [number + PIECE * place for place in range(len(found))]
             for piece in found:
                 part = speech.Piece(written(samples[piece]))
                 yield part if isinstance(item, str) else replace(item, source=part)
@@ -116,12 +122,11 @@ class Whole:
     shown no text, which would be that of a piece."""
 
     watcher: Watcher
-    owners: list[int]
 
     def look(self, going: Collection[int], text: Callable[[int], str | None]) -> list[int]:
         """After each step."""
-        given_up = self.watcher.look(sorted({self.owners[piece] for piece in going}), lambda number: None)
-        return [piece for piece in going if self.owners[piece] in given_up]
+        given_up = self.watcher.look(sorted({piece % PIECE for piece in going}), lambda number: None)
+        return [piece for piece in going if piece % PIECE in given_up]
 
     def tell(self, number: int, answers: list[Answer]) -> None:
         """An answer to a piece, which is none to its recording."""

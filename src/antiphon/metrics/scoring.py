@@ -87,7 +87,7 @@ def _tokenizer(name: str, options: frozenset[str]) -> str:
 
 
 def _season(name: str, options: frozenset[str]) -> int:
-    if len(options) > 1 or options & {"0", "00"}:
+    if len(options) > 1 or int(next(iter(options), "1")) < 1:
         raise ConfigError("a metric has one season of a step or more", where=name)
     return int(next(iter(options), "1"))
 
