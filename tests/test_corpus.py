@@ -95,7 +95,8 @@ def test_compression_is_seen_by_content(tmp_path: Path, suffix: str, compress: o
 
 def test_iterables_and_tables() -> None:
     dicts = [{"source": source, "target": target} for source, target in PAIRS]
-    for data in (PAIRS, dicts, EXPECTED, tuple(PAIRS), [list(pair) for pair in PAIRS], iter(PAIRS)):
+    lists = [list(pair) for pair in PAIRS]
+    for data in (PAIRS, dicts, EXPECTED, tuple(PAIRS), lists, iter(PAIRS), np.array(lists)):
         corpus = open_pairs(data, Data())
         assert list(corpus) == EXPECTED
         assert list(corpus) == EXPECTED, "a corpus can be gone through again"

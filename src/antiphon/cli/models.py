@@ -66,7 +66,7 @@ def reads_facts(*names: str) -> list[bool]:
 
 def model_paths(names: str) -> list[str]:
     """The model that a path names, or several with commas between."""
-    return [names] if Path(names).exists() else names.split(",")
+    return [names] if Path(names).exists() else [name for name in names.split(",") if name.strip()]
 
 
 def searching(model: Config, words: Iterable[str]) -> Decoding:

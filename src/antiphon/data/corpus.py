@@ -166,6 +166,8 @@ def _in_memory(data: Any, settings: Data, need_target: bool) -> Corpus:
     if not is_frame(data) and not isinstance(data, Iterable):
         raise DataError("is neither a file, a table nor an iterable of pairs", got=type(data).__name__)
     items = list(data) if isinstance(data, Iterator) else data
+    if isinstance(items, np.ndarray) and items.dtype.kind in "UO":  # pairs as rows of texts
+        items = items.tolist()
 
     def read(report: Report) -> Iterator[Pair]:
         rows = frame_rows(items) if is_frame(items) else item_rows(items)

@@ -38,7 +38,7 @@ from antiphon.inference.files import (
     write_folder,
     write_zip,
 )
-from antiphon.inference.task import Task
+from antiphon.inference.task import TASK_FILE, Task
 
 if TYPE_CHECKING:
     import torch
@@ -228,6 +228,8 @@ def locate(path: Path) -> Path:
             return best
         if (found / CONFIG_FILE).exists() or (found / "checkpoints").exists():
             raise BundleError("the run has no best model yet", where=path, do="let it train on, or give a checkpoint")
+        if not (found / TASK_FILE).exists():
+            raise BundleError("there is no model in this folder", where=path, do="give a run, a bundle or its zip")
     return found
 
 
