@@ -300,7 +300,7 @@ def test_reversal_needs_a_model_that_knows_the_tag(tmp_path: Path) -> None:
     plain = {key: value for key, value in SETTINGS.items() if "augment" not in key}
     fit(words(60), out=tmp_path / "first", assignments={**plain, "training.steps": 1})
     again = {"data.augment.reverse": "both", "training.steps": 1}
-    with pytest.raises(ConfigError, match="has no <reversed> in its vocabulary; take"):
+    with pytest.raises(ConfigError, match="the vocabulary that is kept has no <reversed>; take"):
         fit(words(60), out=tmp_path / "second", start=tmp_path / "first", assignments=again)
 
 
