@@ -101,10 +101,14 @@ def test_a_table_gives_its_sources(folder: Path, call: Call, tmp_path: Path) -> 
     text = "".join(f"{source}\n" for source, _ in PAIRS[:3])
     wanted = call("predict", folder / "plain", text=text)[1]
     (tmp_path / "a.jsonl").write_text(
-        "".join(json.dumps({"word": source, "way": "a"}) + "\n" for source, _ in PAIRS[:3])
+        "".join(json.dumps({"word": source, "form": ["x", "y"], "way": "a"}) + "\n" for source, _ in PAIRS[:3])
     )
     (tmp_path / "a.csv").write_text("id,word\n" + "".join(f'1,"{source}"\n' for source, _ in PAIRS[:3]))
     for name in ("a.jsonl", "a.csv"):
         code, out, err = call("predict", folder / "plain", tmp_path / name)
         assert (code, out) == (0, wanted), err
+    (tmp_path / "plain.csv").write_text("ab,cd\nba\n")
+    verbatim = call("predict", folder / "plain", text="ab,cd\nba\n")[1]
+    assert call("predict", folder / "plain", tmp_path / "plain.csv")[1] == verbatim
+    assert "no model is named" in refused(call, "predict", ",", text="a\n")
     assert "no metric is named" in refused(call, "evaluate", folder / "plain", folder / "table.tsv", "--metrics", "")

@@ -21,8 +21,8 @@ from starts import QUICK
     ({"training.samples": 9, "training.objective": "self-critical"}, "training.samples does nothing"),
     ({"training.rollouts": 3}, "add training.objective=adversarial"),
     ({"training.coverage": 1.0, "model.attention": "none"}, "training.coverage needs attention"),
-    ({"training.seed": 1 << 64}, "training.seed must be from 0"),
-    ({"decoding.seed": -1}, "decoding.seed must be from 0"),
+    ({"training.seed": 1 << 64}, "training.seed must have 64 bits at most"),
+    ({"decoding.seed": -(1 << 64)}, "decoding.seed must have 64 bits"),
 ])  # fmt: skip
 def test_what_would_do_nothing_or_fail_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -214,7 +214,7 @@ def test_what_text_cannot_have_is_said_before_the_answering(good: Path, tmp_path
 
 def test_a_student_of_text_has_no_tag_that_its_teacher_lacks(good: Path, tmp_path: Path) -> None:
     given = {"training.teachers": (str(good),), **SHORT, "model.width": 16, "training.objective": "likelihood"}
-    learn_from_text(words(), by=good, text=[b for _, b in words()], side="source", out=tmp_path / "run",
+    learn_from_text(iter(words()), by=good, text=[b for _, b in words()], side="source", out=tmp_path / "run",
                     assignments=given)  # fmt: skip
     assert bundle.load(tmp_path / "run").config.data.mix_tag == ""
 

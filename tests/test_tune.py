@@ -28,7 +28,7 @@ from antiphon.core.keys import get, override
 from antiphon.data.corpus import Pair, open_pairs
 from antiphon.inference import bundle, tasks
 from antiphon.training import recipes
-from antiphon.training.identity import UNBORN, claim
+from antiphon.training.identity import UNBORN, begun, claim
 from antiphon.training.observers import Started, read_log
 from antiphon.training.sources import write_pairs
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
@@ -308,15 +308,19 @@ def test_a_folder_that_is_being_prepared_is_left_alone(data: Path, tmp_path: Pat
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     for name in ("study", "run"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / UNBORN).write_text(f"{other.pid} {platform.node()}")
+        (tmp_path / name / UNBORN).write_text(f"{other.pid} {begun(other.pid)} {platform.node()}")
         (tmp_path / name / "pairs").touch()
     for make in (lambda: Study.open(str(data), tmp_path / "study", given=FIXED), lambda: claim(tmp_path / "run")):
         with pytest.raises(TrainingError, match=f"is preparing this folder .got process {other.pid}"):
             make()
-    other.communicate()
-    assert (tmp_path / "study/pairs").exists()
+    (tmp_path / "run" / UNBORN).write_text(f"{other.pid} 1 {platform.node()}")  # another had this number before
     claim(tmp_path / "run")
     assert not (tmp_path / "run/pairs").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrainingError, match="the run folder is not empty"):
+        claim(tmp_path / "file")
+    other.communicate()
+    assert (tmp_path / "study/pairs").exists()
 
 
 def test_a_study_that_was_moved_goes_on_with_its_trial(data: Path, tmp_path: Path) -> None:

@@ -66,7 +66,12 @@ def reads_facts(*names: str) -> list[bool]:
 
 def model_paths(names: str) -> list[str]:
     """The model that a path names, or several with commas between."""
-    return [names] if Path(names).exists() else [name for name in names.split(",") if name.strip()]
+    found = [names] if Path(names).exists() else [name for name in names.split(",") if name.strip()]
+    if not found:
+        from antiphon.core.errors import ConfigError
+
+        raise ConfigError("no model is named", got=repr(names), do="give a bundle or a run")
+    return found
 
 
 def searching(model: Config, words: Iterable[str]) -> Decoding:

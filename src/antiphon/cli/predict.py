@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
 from itertools import islice
@@ -183,9 +184,22 @@ def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
 
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
-    if kind_of_table(Path(files[0])) in (".csv", ".jsonl", ".ndjson", ".json", ".parquet"):
-        return iter(open_pairs(files[0], settings, need_target=False))
+    kind = kind_of_table(Path(files[0]))
+    if kind in (".jsonl", ".ndjson", ".json", ".parquet") or (kind == ".csv" and _titled(files[0], settings)):
+        strict = replace(settings, empty="error", damaged="error")  # an answer for each row
+        return iter(open_pairs(files[0], strict, need_target=False))
     return read_lines(sys.stdin if files[0] == "-" else files[0])
+
+
+def _titled(file: str, settings: Data) -> bool:
+    """Whether the first line of a file names the column of its sources; else commas belong to the text."""
+    from antiphon.data.columns import SOURCES
+    from antiphon.data.corpus import read_lines
+
+    first = next(csv.reader([next(read_lines(file), "")]), [])
+    if settings.columns:
+        return settings.columns[0] in map(str.strip, first)
+    return any(cell.strip().lower() in SOURCES for cell in first)
 
 
 def _named(files: Sequence[str], behind: Sequence[str], settings: Data) -> Iterator[str | Pair]:

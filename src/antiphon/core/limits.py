@@ -86,8 +86,8 @@ def check(config: Config, where: str) -> None:
             raise ConfigError(f"{key} must not be negative", where=where, got=value)
     for key in ("training.seed", "decoding.seed"):
         value = attrgetter(key)(config)
-        if not 0 <= value < 1 << 63:
-            raise ConfigError(f"{key} must be from 0 to 2^63 - 1", where=where, got=value)
+        if not -(1 << 63) <= value < 1 << 63:
+            raise ConfigError(f"{key} must have 64 bits at most", where=where, got=value, do="take a smaller number")
     for key in ("data.source.vocabulary", "data.target.vocabulary"):
         value = attrgetter(key)(config)
         if value is not None and value < 5:

@@ -221,11 +221,12 @@ def listed(value: Any) -> list[Any]:
 def _table(first: list[str], place: str, settings: Data, need_target: bool) -> tuple[Reader, bool]:
     """How to read rows of fields, and if the first of them holds column names."""
     names = [name.strip() for name in first]
-    known = _known(names, need_target)
+    known, beside = _known(names, need_target), tuple[str, ...]()
     if settings.columns and not all(name.isdecimal() for name in settings.columns):
         untold = not need_target and len(settings.columns) > 1 and settings.columns[1] not in names
         asked = settings.columns[:1] if untold else settings.columns
         header, chosen = True, [_place(name, names, place) for name in asked]
+        beside = settings.columns[2:] if untold else ()
     elif settings.columns:
         header, chosen = False, [int(name) - 1 for name in settings.columns]
     else:
@@ -234,7 +235,7 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
     rest = [place for place in range(len(first)) if place not in chosen] if not settings.columns else []
     rest += [place for place in chosen[:1] if header and titles[place].lower() in COLUMNS]
     _check_places(chosen, len(first), place, need_target)
-    wanted = [_place(name, titles, place) for name in settings.context]
+    wanted = [_place(name, titles, place) for name in (*beside, *settings.context)]
     wanted += [titles.index(settings.balance)] if settings.balance in titles else []  # of training pairs alone
     context = {titles[spot]: spot for spot in (*chosen[2:], *rest, *wanted)}
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
@@ -279,7 +280,7 @@ def _by_place(source: int, target: int | None, context: dict[str, int], count: i
 
 
 def _expand(source: Any, targets: list[Any], context: dict[str, Any], need_target: bool) -> list[Pair]:
-    """One pair for each accepted target, each knowing all of them."""
+    """One pair for each accepted target, each knowing all of them; where none is needed one pair."""
     known = {str(name): _context(value, str(name)) for name, value in context.items()} if context else {}
     if facts := next((name for name in known if name.lower() in COLUMNS), ""):
         source = _with_facts(known, facts, source, context[facts])
@@ -292,7 +293,7 @@ def _expand(source: Any, targets: list[Any], context: dict[str, Any], need_targe
     if len(accepted) == 1:
         return [Pair(text, _text(accepted[0], "target"), (), known)]
     references = tuple(dict.fromkeys(_text(target, "target") for target in accepted))
-    return [Pair(text, target, references, known) for target in references]
+    return [Pair(text, target, references, known) for target in (references if need_target else references[:1])]
 
 
 def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> Any:

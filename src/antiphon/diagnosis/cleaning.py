@@ -33,8 +33,8 @@ class Plan:
     moves: dict[int, tuple[str, str]] = field(default_factory=dict)
     origin: dict[int, int] = field(default_factory=dict)
     """Of a moved target: the row that it was in."""
-    rest: set[int] = field(default_factory=set)
-    """Lines of one file alone whose target was moved."""
+    rest: dict[int, int] = field(default_factory=dict)
+    """Of lines of one file alone whose target was moved: the row that has it now."""
 
     @staticmethod
     def of(audit: Audit, keep: Collection[str] = ()) -> Plan:
@@ -58,7 +58,8 @@ class Plan:
     def _settle(self, texts: Texts) -> None:
         """What was found of a target goes where the target goes; what was found of a pair went with the pair."""
         drops, repairs = dict(self.drops), dict(self.repairs)
-        for row, other in self.origin.items():
+        for row in self.moves:
+            other = self.origin.get(row, -1)  # -1: a line of one file alone
             own, theirs = drops.get(row, ""), drops.get(other, "")
             if own in OF_PAIRS or own in OF_TARGETS or (own == LOST and not is_lost(texts.pairs[row].source)):
                 self.drops.pop(row)
@@ -77,7 +78,7 @@ class Plan:
             other = row_of.get(line)
             if other is None and line in beyond:
                 self.moves[row] = (beyond[line], f"misaligned: target of line {line}")
-                self.rest.add(line)
+                self.rest[line] = row
             elif other is None:
                 self.drops[row] = f"misaligned: its target would stand in line {line}, where there is none"
             elif other not in moving:
@@ -169,7 +170,9 @@ class _Work:
         for line in (line for line, reason in self.odd.items() if reason.startswith("blank")):
             self._note(self.odd[line], line, "", "")
             self.dropped += 1
-        for line, source, target in (each for each in self.texts.rest if each[0] not in self.plan.rest):
+        for line, source, target in self.texts.rest:
+            if line in self.plan.rest and self.plan.rest[line] not in self.plan.drops:
+                continue
             self._note("no line beside it", line, source, target)
             self.dropped += 1
 

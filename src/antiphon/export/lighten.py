@@ -36,7 +36,7 @@ from antiphon.metrics import Pooled, Score
 from antiphon.training.distillation import Teachers
 from antiphon.training.identity import differences, fingerprint_bundle
 from antiphon.training.observers import Result
-from antiphon.training.sources import HELD_OUT, write_pairs
+from antiphon.training.sources import HELD_OUT, nameable, write_pairs
 from antiphon.training.start import interruptible, resume
 from antiphon.training.synthetic import Progress, beside, distill, silent
 
@@ -131,6 +131,7 @@ class _Folder:
         """The training and the validation pairs as files, each with its facts where the model wants some; refuses a
         folder that was made of something else."""
         read = bundle.config.data
+        nameable(read)
         opened = {"data": open_pairs(data, read), **({"valid": open_pairs(valid, read)} if valid is not None else {})}
         typed = override(Config(), dict(given))
         spec = {"model": fingerprint_bundle(bundle.manifest), "settings": {key: get(typed, key) for key in given},

@@ -184,7 +184,10 @@ def decided(key: str, extend: bool) -> bool:
 
 def agree(key: str, given: Config, known: Config, whose: str, where: Any, do: str) -> None:
     """Refuse a given setting that is another one in a model that decides it; an open one agrees."""
-    if get(given, key) not in (None, get(known, key)):
+    wanted, own = get(given, key), get(known, key)
+    if key.endswith(".vectors") and wanted and own:
+        wanted, own = (str(Path(path).absolute()) for path in (wanted, own))
+    if wanted not in (None, own):
         what = f"{key} is {_shown(get(known, key))} in {whose}"
         raise ConfigError(what, where=where, got=_shown(get(given, key)), do=do)
 

@@ -36,6 +36,7 @@ PLACED = ("transformer", "conformer", "conv")
 
 def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
     """The configuration of a run as far as it is known before its data is. Raises `AntiphonError`."""
+    assignments = {key: _located(key, value) for key, value in assignments.items()}
     config, kept = finetuning.settings(assignments, origin), origin.bundle.task if origin else None
     if config.training.objective == "distillation" or config.training.teachers:
         found = Teachers.open(config.training.teachers)
@@ -49,8 +50,19 @@ def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
             do = f"add training.objective={' or '.join(objectives)}, or leave it out"
             got = f"training.objective={config.training.objective}"
             raise ConfigError(f"{key} does nothing with this objective", got=got, do=do)
-    named = {key: path for key in FILES if (path := get(config, key)) and Path(path).exists()}
-    return override(config, {key: str(Path(path).absolute()) for key, path in named.items()})
+    return override(config, {key: _located(key, get(config, key)) for key in FILES})
+
+
+def _located(key: str, value: Any) -> Any:
+    """The value of a setting; a file that is there by its whole path."""
+    return str(Path(value).absolute()) if key in FILES and value and Path(value).exists() else value
+
+
+def nothing_to_mix(config: Config) -> None:
+    """Refuse settings of data that is mixed in, where there is none."""
+    for key in ("data.mix", "data.mix_tag"):
+        if get(config, key) != get(Config(), key):
+            raise ConfigError(f"{key} is for data that is mixed in, and there is none", do="give it with --mix")
 
 
 def enough_positions(config: Config) -> None:
@@ -61,7 +73,8 @@ def enough_positions(config: Config) -> None:
     }
     for name, model in models.items():
         for side, half in (("source", model.encoder), ("target", model.decoder)):
-            longest = getattr(config.data, side).max_length or 0
+            text = getattr(config.data, side).kind in (None, "text")  # positions of frames come after they are reduced
+            longest = (getattr(config.data, side).max_length or 0) if text else 0
             if model.positions == "learned" and half.kind in PLACED and longest > model.max_positions:
                 what = f"data.{side}.max_length is above {name}, and learned positions end there"
                 do = f"take data.{side}.max_length={model.max_positions}, or other positions"

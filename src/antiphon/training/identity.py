@@ -42,7 +42,7 @@ DATA |= {
 
 def claim(run: Path) -> None:
     """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
-    if abandoned(run) and not (run / "config.json").exists():
+    if not (run / "config.json").exists() and abandoned(run):
         shutil.rmtree(run)
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise TrainingError("the run folder is not empty", where=run, do=f"choose another, or: antiphon resume {run}")
@@ -57,19 +57,28 @@ def claim(run: Path) -> None:
 
 def prepare(folder: Path) -> None:
     """Say that this process is making what goes into a folder."""
-    (folder / UNBORN).write_text(f"{os.getpid()} {platform.node()}")
+    (folder / UNBORN).write_text(f"{os.getpid()} {begun(os.getpid())} {platform.node()}")
 
 
 def abandoned(folder: Path) -> bool:
     """Whether what was to be made in a folder never was. Raises `TrainingError` where somebody still makes it."""
     try:
-        number, _, node = (folder / UNBORN).read_text().partition(" ")
-    except FileNotFoundError:
+        number, since, node = (*(folder / UNBORN).read_text().split(" ", 2), "", "", "")[:3]
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    if number.isdecimal() and node == platform.node() and int(number) != os.getpid() and alive(int(number)):
-        do = "wait for it, or choose another; if it is something else, remove the folder"
+    other = number.isdecimal() and int(number) != os.getpid() and node == platform.node()
+    if other and alive(int(number)) and begun(int(number)) == since:
+        do = f"wait for it, or choose another; if it is something else, remove the file {UNBORN} there"
         raise TrainingError("another process is preparing this folder", where=folder, got=f"process {number}", do=do)
     return True
+
+
+def begun(number: int) -> str:
+    """When a process began, in ticks of the machine, since its number comes again; ? where that is not told."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return "?"
 
 
 def alive(number: int) -> bool:

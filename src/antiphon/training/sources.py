@@ -137,7 +137,7 @@ class Sources:
 
 def nameable(settings: Data) -> None:
     """Refuse context that could not be told from the pairs, where these are kept with names of columns."""
-    if taken := [name for name in settings.context if name.lower() in NAMED]:
+    if taken := [name for name in (*settings.context, settings.balance) if name in NAMED]:
         what = f"a column of context cannot be called {taken[0]} here, where pairs are copied"
         raise ConfigError(what, where="data.context", do="rename it in the data")
 
@@ -150,7 +150,7 @@ def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
             for pair in pairs:
                 signal = (kind or kind_of(pair.source)) in SIGNALS and kind not in HELD
                 source = located(pair.source, Path()) if signal else pair.source
-                beside = {name: value for name, value in pair.context.items() if name.lower() not in NAMED}
+                beside = {name: value for name, value in pair.context.items() if name not in NAMED}
                 values = {**beside, "source": source, "target": pair.target}
                 file.write(json.dumps(values) + "\n")
     except OSError as error:

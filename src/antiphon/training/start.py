@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.config import Config
-from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
-from antiphon.core.keys import get, override, read
+from antiphon.core.errors import BundleError, DataError, TrainingError
+from antiphon.core.keys import override, read
 from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
@@ -38,7 +38,7 @@ from antiphon.training.adapting import Base
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
-from antiphon.training.given import enough_positions, settings
+from antiphon.training.given import enough_positions, nothing_to_mix, settings
 from antiphon.training.identity import claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
@@ -71,9 +71,8 @@ def fit(
     origin = Start.open(start) if start is not None else None
     given = taught({**({"task": task} if task else {}), **(assignments or {})}, teachers)
     config = settings(given, origin)
-    for key in ("data.mix", "data.mix_tag"):
-        if mix is None and get(config, key) != get(Config(), key):
-            raise ConfigError(f"{key} is for data that is mixed in, and there is none", do="give it with --mix")
+    if mix is None:
+        nothing_to_mix(config)
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)

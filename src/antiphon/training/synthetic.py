@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from antiphon.inference.predictor import Predictor
 from antiphon.inference.synthesis import Made, Making, synthesize
 from antiphon.training.distillation import fingerprint, taught
 from antiphon.training.finetuning import Start
-from antiphon.training.given import settings
+from antiphon.training.given import nothing_to_mix, settings
 from antiphon.training.identity import claim
 from antiphon.training.observers import Audience, Result
 from antiphon.training.sources import HELD_OUT
@@ -71,6 +71,7 @@ def distill(
     if nearest and level == "word":
         raise ConfigError("the nearest answer is asked for, but no answers are learned from", do="leave out one")
     wanted = settings(given, None)
+    nothing_to_mix(wanted)
     if level == "word":
         return fit(data, out=out, valid=valid, assignments=given, observers=observers, command=command)
     _free(out)
@@ -102,6 +103,7 @@ def learn_from_text(
     `fit`.
     """
     given = dict(assignments or {})
+    data = list(data) if isinstance(data, Iterator) else data
     fixed = start is not None or override(Config(), given).training.teachers  # then there is no such tag
     if side == "source" and not fixed:
         given.setdefault("data.mix_tag", TAG)

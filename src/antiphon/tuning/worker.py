@@ -142,10 +142,12 @@ def _trained(job: Mapping[str, Any], reporter: Reporter) -> Result:
 def _find_pairs(run: Path, job: Mapping[str, Any]) -> None:
     """Tell a run where its pairs are now, if the study was moved since it began; that they are the same is checked."""
     from antiphon.inference import files as folders
+    from antiphon.training.start import read_run
 
-    facts = json.loads((run / "data.json").read_bytes())
+    facts = read_run(run)[1]
     here = {name: [str(Path(job[name]).absolute())] for name in ("train", "valid")}
-    if facts["files"] != (files := {**facts["files"], **here}):
+    known = facts.get("files")
+    if isinstance(known, dict) and known != (files := {**known, **here}):
         folders.write_file(run / "data.json", folders.dump_json({**facts, "files": files}))
 
 

@@ -103,13 +103,15 @@ def learned(runs: Sequence[Run], pairs: Sequence[Pair]) -> set[str]:
     def parts(run: Run) -> tuple[Any, ...]:
         return run.facts.get("train"), run.facts.get("held_out"), run.config.data.valid, run.config.training.seed
 
-    asked, known = {pair.source for pair in pairs}, list[set[str]]()
-    others = [run for run in runs[1:] if parts(run) != parts(runs[0])]
-    for run in (runs[0], *others) if others else ():
+    def of(run: Run) -> set[str]:
         with suppress(AntiphonError, OSError):
             train = Sources.recall(run.path, run.facts).open(run.config)[0]
-            known.append({pair.source for pair in train} & asked)
-    return set().union(*known[1:]) - known[0] if known else set()
+            return {pair.source for pair in train} & asked
+        return set()
+
+    asked = {pair.source for pair in pairs}
+    known = [of(run) for run in runs[1:] if parts(run) != parts(runs[0])]
+    return set().union(*known) - of(runs[0]) if any(known) else set()
 
 
 def _opened(run: Run, data: str | None, context: Sequence[str]) -> tuple[Corpus, Corpus | None]:
