@@ -43,10 +43,12 @@ def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
         config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
     if kept is not None and isinstance(kept.source, Text):
         _marks(config, kept, kept.source)
-    plain = Config()
-    for key in OBJECTIVES.keys() & dict(assignments).keys():
-        objectives = OBJECTIVES[key]
-        if config.training.objective not in objectives and get(config, key) != get(plain, key):
+    for key, objectives in OBJECTIVES.items():
+        if (
+            key in assignments
+            and config.training.objective not in objectives
+            and get(config, key) != get(Config(), key)
+        ):
             do = f"add training.objective={' or '.join(objectives)}, or leave it out"
             got = f"training.objective={config.training.objective}"
             raise ConfigError(f"{key} does nothing with this objective", got=got, do=do)
