@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas
 import pytest
 
 from antiphon.core.errors import DataError
@@ -121,5 +122,7 @@ def test_a_damaged_line_is_told_before_anything_is_answered(
     assert not (tmp_path / "out.partial").exists()
     (tmp_path / "good.txt.gz").write_bytes(gzip.compress(b"ab\n" * 600))
     assert digest([str(tmp_path / "good.txt.gz")])[1] == 600
+    pandas.DataFrame({"source": ["a"] * 7}).to_parquet(tmp_path / "seven.parquet")
+    assert digest([str(tmp_path / "seven.parquet")])[1] == 7
     monkeypatch.chdir(tmp_path)
     assert "this is no name of a file" in refused(call, "predict", model, tmp_path / "good.txt.gz", "--out", ".")

@@ -33,7 +33,7 @@ from antiphon.inference.task import ENTITIES_FILE, Task
 from antiphon.models.seq2seq import build
 from antiphon.training.reinforcement import Reward
 from antiphon.training.start import fit, resume
-from commands import Call, calling  # noqa: F401
+from commands import Call, calling, refused  # noqa: F401
 from runs import Recorder, configured, light, outcome
 
 NAMES = ("ada", "bea", "cyd", "dan", "eve")
@@ -187,6 +187,9 @@ def test_what_is_looked_up_goes_along_with_an_export(
     code, _, err = call("export", "run", "again", "--data", "pairs.tsv", "--to", "onnx", "--quantize", "none",
                         "--knowledge", "moved.tsv")  # fmt: skip
     assert code == 0, err
+    fit([("a", "b"), ("c", "d")] * 5, out="plain", assignments=settings("none", training__steps=2))
+    told = refused(call, "export", "plain", "no", "--data", "pairs.tsv", "--to", "onnx", "--knowledge", "moved.tsv")
+    assert "--knowledge: the model reads no facts (got moved.tsv)" in told
     parts = _Folder(Path("light")).begin(bundle.load(Path("run")), "pairs.tsv", "pairs.tsv", {}, "moved.tsv")
     for part in parts:
         assert json.loads(json.loads(part.read_text().splitlines()[0])["facts"]) == [["ada", "knows", "bea"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -25,23 +24,20 @@ from antiphon.cli.searching import table as shown
 from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, ConfigError, TrainingError
 from antiphon.core.keys import get, override
-from antiphon.data.corpus import Pair, open_pairs
+from antiphon.data.corpus import Pair
 from antiphon.inference import bundle, tasks
 from antiphon.training import recipes
-from antiphon.training.identity import UNBORN, begun, claim
 from antiphon.training.observers import Started, read_log
-from antiphon.training.sources import write_pairs
 from antiphon.training.spaces import SPACES, Among, Between, Choices, Factor, Grid, space
-from antiphon.training.start import fit
 from antiphon.training.statistics import Statistics
 from antiphon.tuning.crew import Job
 from antiphon.tuning.finals import Final, Gain, gain
 from antiphon.tuning.search import Trials
 from antiphon.tuning.study import Spec, Study, lock
 from antiphon.tuning.tune import Budget, Outcome, toml, tune
-from antiphon.tuning.worker import Line, Reporter, _trained
+from antiphon.tuning.worker import Reporter
 from commands import Call, calling, refused  # noqa: F401
-from runs import Recorder, words
+from runs import words
 from searches import BUDGET, FIXED, killed, program, same, study_of, table
 
 # What is searched
@@ -302,57 +298,6 @@ def test_one_search_at_a_time(found: Outcome, monkeypatch: pytest.MonkeyPatch) -
     with lock(found.out), pytest.raises(TrainingError, match="another search is at work here"):
         lock(found.out)
     lock(found.out).close()
-
-
-def test_a_folder_that_is_being_prepared_is_left_alone(data: Path, tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    for name in ("study", "run"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / UNBORN).write_text(f"{other.pid} {begun(other.pid)} {platform.node()}")
-        (tmp_path / name / "pairs").touch()
-    for make in (lambda: Study.open(str(data), tmp_path / "study", given=FIXED), lambda: claim(tmp_path / "run")):
-        with pytest.raises(TrainingError, match=f"is preparing this folder .got process {other.pid}"):
-            make()
-    (tmp_path / "run" / UNBORN).write_text(f"{other.pid} 1 {platform.node()}")  # another had this number before
-    claim(tmp_path / "run")
-    assert not (tmp_path / "run/pairs").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="the run folder is not empty"):
-        claim(tmp_path / "file")
-    other.communicate()
-    assert (tmp_path / "study/pairs").exists()
-
-
-def test_a_study_that_was_moved_goes_on_with_its_trial(data: Path, tmp_path: Path) -> None:
-    for name in ("before", "after"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "before/pairs.tsv").write_bytes(data.read_bytes())
-    (tmp_path / "before/pairs.tsv").rename(tmp_path / "after/pairs.tsv")
-    pairs = str(tmp_path / "after/pairs.tsv")
-    given = {key: value for key, value in FIXED.items() if key != "training.steps"} | {"training.steps": 6}
-    fit(pairs, valid=pairs, out=tmp_path / "run", assignments=given, observers=[Recorder(stop_at=3)])
-    facts = json.loads((tmp_path / "run/data.json").read_bytes())
-    old = {name: [str(tmp_path / "before/pairs.tsv")] for name in ("train", "valid")}
-    (tmp_path / "run/data.json").write_text(json.dumps({**facts, "files": {**facts["files"], **old}}))
-    job = {"run": str(tmp_path / "run"), "train": pairs, "valid": pairs, "judge": "", "settings": {}, "command": ""}
-    assert _trained(job, Reporter(Agreeing())).reason == "steps"
-
-
-class Agreeing(Line):
-    """A search that lets every training go on."""
-
-    def tell(self, what: str, **values: Any) -> None:
-        self.hear({"say": "go on"})
-
-
-def test_context_that_could_not_be_told_from_the_pairs_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label,refs\n" + "".join(f"a{n},b{n},c\n" for n in range(30)))
-    given = {**FIXED, "data.columns": ("text", "label"), "data.context": ("refs",)}
-    with pytest.raises(ConfigError, match=r"data\.context: a column of context cannot be called refs here"):
-        Study.open(str(tmp_path / "a.csv"), tmp_path / "study", given=given)
-    rows = [{"text": f"a{n}", "label": f"b{n}", "refs": "c", "source": "x"} for n in range(30)]
-    write_pairs(tmp_path / "copy.jsonl", open_pairs(rows, override(Config(), given).data), "text")
-    assert json.loads((tmp_path / "copy.jsonl").read_text().splitlines()[0]) == {"source": "a0", "target": "b0"}
 
 
 def test_a_study_is_of_its_pairs_and_settings(found: Outcome, data: Path, tmp_path: Path) -> None:

@@ -93,7 +93,9 @@ class Seq2Seq:
         """Refuse what was meant otherwise: sources and targets apart, settings that are no dict."""
         settings: Any = self.settings
         if settings is not None and not isinstance(settings, Mapping):
-            raise ConfigError("settings are a dict", got=repr(settings)[:60], do="write {'model.width': 64}")
+            raise ConfigError(
+                "settings are a dict", where="Seq2Seq", got=repr(settings)[:60], do="write {'model.width': 64}"
+            )
         lists = all(isinstance(each, list | tuple) and len(each) > 2 for each in (pairs, valid))
         if lists and len(pairs) == len(valid) and isinstance(pairs[0], str):
             do = "write fit(list(zip(sources, targets)))"

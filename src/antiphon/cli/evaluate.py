@@ -44,7 +44,7 @@ def evaluate(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import idle, metric_names, predictor, scored_pairs, searching
+    from antiphon.cli.models import idle, metric_names, predictor, scored_pairs, searching, words_of
     from antiphon.inference.evaluate import evaluate as score
 
     guesser = predictor(model, backward, knowledge, adapter)
@@ -53,7 +53,7 @@ def evaluate(
 
         check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
-    columns = None if by is None else [word.strip() for word in by.split(",") if word.strip()]
+    columns = None if by is None else words_of(by)
     idle(chosen, settings, backward=guesser.backward is not None)
     pairs = scored_pairs(data, guesser.config, more=columns or ())
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)

@@ -57,9 +57,7 @@ def export(
     settings
         How the export is to search, as key=value: beam=1 and so on; without, as the model does.
     """
-    from antiphon.cli.models import scored_pairs, searching, tell
-    from antiphon.data.facts import Finder
-    from antiphon.data.report import Report
+    from antiphon.cli.models import scored_pairs, searching, with_facts
     from antiphon.export import browser, executorch
     from antiphon.export.writing import Plan, export_page, export_program
     from antiphon.export.writing import export as written
@@ -82,11 +80,7 @@ def export(
         candidates = open_pairs(shortlist, bundle.config.data)
     usual: Literal["int8", "none"] = "none" if to == "browser" else "int8"
     plan = Plan(to, quantize or usual, keep, candidates, runtime or browser.RUNTIME)
-    pairs = scored_pairs(data, bundle.config)
-    if bundle.task.knowledge != "none" and (facts := knowledge or bundle.config.data.knowledge):
-        find = Finder.open(replace(bundle.config.data, knowledge=facts), report := Report())
-        pairs = list(map(find.written, pairs))
-        tell(report)
+    pairs = with_facts(scored_pairs(data, bundle.config), bundle, knowledge)
     if to == "executorch":
         found, size = export_program(bundle, out, pairs, plan)
         _show(found, data, out)

@@ -19,6 +19,7 @@ from antiphon.core.keys import override
 if TYPE_CHECKING:
     from antiphon.data.corpus import Pair
     from antiphon.data.report import Report
+    from antiphon.inference.bundle import Bundle
     from antiphon.inference.predictor import Predictor
 
 Backward = Annotated[
@@ -66,7 +67,7 @@ def reads_facts(*names: str) -> list[bool]:
 
 def model_paths(names: str) -> list[str]:
     """The model that a path names, or several with commas between."""
-    found = [names] if Path(names).exists() else [name for name in names.split(",") if name.strip()]
+    found = [names] if Path(names).exists() else words_of(names)
     if not found:
         from antiphon.core.errors import ConfigError
 
@@ -126,12 +127,38 @@ def writable(final: Path) -> None:
 
 def metric_names(words: str | None) -> list[str] | None:
     """The metrics asked for; None, which means those of the task, where none were."""
-    names = None if words is None else [word.strip() for word in words.split(",") if word.strip()]
+    names = None if words is None else words_of(words)
     if names == []:
         from antiphon.core.errors import ConfigError
 
         raise ConfigError("no metric is named", where="--metrics", got=repr(words), do="name some, or leave it out")
     return names
+
+
+def words_of(text: str) -> list[str]:
+    """What stands between commas; blanks are nothing."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def with_facts(pairs: list[Pair], bundle: Bundle, knowledge: str | None) -> list[Pair]:
+    """The pairs with what the model looks up beside them: in the file that is given, or that of its training.
+
+    Raises `ConfigError` for a file where the model reads no facts.
+    """
+    from antiphon.core.errors import ConfigError
+    from antiphon.data.facts import Finder
+    from antiphon.data.report import Report
+
+    if bundle.task.knowledge == "none":
+        if knowledge:
+            raise ConfigError("the model reads no facts", where="--knowledge", got=knowledge, do="leave it out")
+        return pairs
+    if not (file := knowledge or bundle.config.data.knowledge):
+        return pairs
+    find = Finder.open(replace(bundle.config.data, knowledge=file), report := Report())
+    found = list(map(find.written, pairs))
+    tell(report)
+    return found
 
 
 def tell(report: Report) -> None:

@@ -81,14 +81,10 @@ def predict(
     named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
-    lines: Iterator[str | Pair]
-    lines = (
-        _typed()
-        if live
-        else _named(files or ["-"], behind, guesser.config.data)
-        if named
-        else _lines(files or ["-"], guesser.config.data)
-    )
+    lines: Iterator[str | Pair] = _typed()
+    if not live:
+        read = guesser.config.data
+        lines = _named(files or ["-"], behind, read) if named else _lines(files or ["-"], read)
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
@@ -180,12 +176,12 @@ def _line(answer: Answer, confidence: bool) -> str:
 def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
     """The lines of one file of text, or the sources of a table with their context."""
     from antiphon.core.errors import ConfigError
-    from antiphon.data.corpus import kind_of_table, open_pairs, read_lines
+    from antiphon.data.corpus import TABLES, kind_of_table, open_pairs, read_lines
 
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
     kind = kind_of_table(Path(files[0]))
-    if kind in (".jsonl", ".ndjson", ".json", ".parquet") or (kind == ".csv" and _titled(files[0], settings)):
+    if kind in TABLES and (kind != ".csv" or _titled(files[0], settings)):
         strict = replace(settings, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
     return read_lines(sys.stdin if files[0] == "-" else files[0])

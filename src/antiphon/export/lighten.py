@@ -136,6 +136,8 @@ class _Folder:
         typed = override(Config(), dict(given))
         spec = {"model": fingerprint_bundle(bundle.manifest), "settings": {key: get(typed, key) for key in given},
                 **{name: each.fingerprint() for name, each in opened.items()}}  # fmt: skip
+        if knowledge and bundle.task.knowledge == "none":
+            raise ConfigError("the model reads no facts", where="knowledge", got=knowledge, do="leave it out")
         told = (knowledge or read.knowledge) if bundle.task.knowledge != "none" else ""
         spec |= {"knowledge": digest_of(told)} if told else {}
         parts = self.out / "data/train.jsonl", self.out / "data/valid.jsonl"

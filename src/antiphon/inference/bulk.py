@@ -16,6 +16,8 @@ from typing import IO, Any
 
 from antiphon.core.errors import DataError
 from antiphon.data.corpus import kind_of_table, read_lines
+from antiphon.data.formats import parquet_rows
+from antiphon.data.report import Report
 from antiphon.data.signals import kind_of
 from antiphon.inference.files import dump_json, write_file
 
@@ -111,6 +113,8 @@ def digest(files: Sequence[str]) -> tuple[str, int]:
         with open(name, "rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
-        lines = kind_of(name) == "text" and kind_of_table(Path(name)) != ".parquet"
-        inputs += sum(1 for _ in read_lines(name)) if lines else 1
+        if kind_of_table(Path(name)) == ".parquet":
+            inputs += sum(1 for _ in parquet_rows(Path(name), Report()))
+        else:
+            inputs += sum(1 for _ in read_lines(name)) if kind_of(name) == "text" else 1
     return found.hexdigest(), inputs

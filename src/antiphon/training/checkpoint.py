@@ -66,6 +66,10 @@ class State:
     done: str = ""
     """Why the run ended, once it has."""
 
+    def slowed(self, schedule: str | None) -> float:
+        """What a rate is multiplied by: plateaus lower those alone that follow them, roll-backs all."""
+        return self.scale if schedule == "plateau" else 0.5**self.rollbacks
+
     def beaten(self, value: float, loss: float, *, higher: bool) -> bool:
         """Whether this is better than the best so far, a `higher` value or a lower one; the loss decides equals."""
         if not math.isfinite(value) or not math.isfinite(loss):

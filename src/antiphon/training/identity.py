@@ -63,8 +63,8 @@ def prepare(folder: Path) -> None:
 def abandoned(folder: Path) -> bool:
     """Whether what was to be made in a folder never was. Raises `TrainingError` where somebody still makes it."""
     try:
-        number, since, node = (*(folder / UNBORN).read_text().split(" ", 2), "", "", "")[:3]
-    except (FileNotFoundError, NotADirectoryError):
+        number, since, node = (*(folder / UNBORN).read_text(errors="replace").split(" ", 2), "", "", "")[:3]
+    except OSError:  # there is none, or it is not for us to read
         return False
     other = number.isdecimal() and int(number) != os.getpid() and node == platform.node()
     if other and alive(int(number)) and begun(int(number)) == since:

@@ -257,9 +257,7 @@ class Trainer:
         return losses, norms, good
 
     def _rate(self, learner: Learner, progress: float, hurry: float) -> float:
-        """Of a player at this step: plateaus lower the rates of those alone that follow them, roll-backs all."""
-        scale = self.state.scale if learner.settings.schedule == "plateau" else 0.5**self.state.rollbacks
-        return rate_at(learner.settings, self.state.step, progress, hurry) * scale
+        return rate_at(learner.settings, self.state.step, progress, hurry) * self.state.slowed(learner.settings.schedule)
 
     def _advance(self) -> None:
         self.state.group += 1

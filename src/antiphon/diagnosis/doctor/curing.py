@@ -104,7 +104,7 @@ def _part(sources: Sources, name: str, data: Data) -> str | Corpus | None:
 
 def with_search(run: Path, finding: Finding, out: Path) -> None:
     """The best model of the run with the search of the cure, as a bundle of its own in the new folder `out`."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _taken(out):
         raise TrainingError("there is something already", where=out, do="give another --out")
     bundle = load(run / "best")
     changed = override(bundle.config, dict(finding.cure))
@@ -112,11 +112,15 @@ def with_search(run: Path, finding: Finding, out: Path) -> None:
          confidence=bundle.confidence)  # fmt: skip
 
 
+def _taken(place: Path) -> bool:
+    return place.exists() and (not place.is_dir() or any(place.iterdir()))
+
+
 def folders(out: Path, most: int = TRAININGS) -> list[Path]:
     """Where one training after the other goes. Raises `TrainingError` where one but the first is not empty."""
     places = [out, *(out.with_name(f"{out.name}-{number}") for number in range(2, most + 1))]
     for place in places[1:]:
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        if _taken(place):
             raise TrainingError("the folder of a further training is not empty", where=place, do="give another --out")
     return places
 
