@@ -191,6 +191,13 @@ def test_small_numbers_are_brought_to_scale_too() -> None:
     )
 
 
+def test_so_are_numbers_whose_squares_are_beyond_single_precision() -> None:
+    task = learned([("1 3", "2")])
+    example = task.encode(next(iter(open_pairs([("1e20 3e20", "4e20")], BOTH))))
+    np.testing.assert_allclose(example.source, [[-1], [1]], rtol=1e-4)
+    np.testing.assert_allclose(example.target, [[2]], rtol=1e-4)
+
+
 def test_the_scale_of_a_source_needs_its_features() -> None:
     with pytest.raises(ConfigError, match="whose first features are those of the target"):
         learned([("1 3", "4,5")])

@@ -66,7 +66,7 @@ class State:
     done: str = ""
     """Why the run ended, once it has."""
 
-    def slowed(self, schedule: str | None) -> float:
+    def pace(self, schedule: str | None) -> float:
         """What a rate is multiplied by: plateaus lower those alone that follow them, roll-backs all."""
         return self.scale if schedule == "plateau" else 0.5**self.rollbacks
 

@@ -257,7 +257,7 @@ class Trainer:
         return losses, norms, good
 
     def _rate(self, learner: Learner, progress: float, hurry: float) -> float:
-        return rate_at(learner.settings, self.state.step, progress, hurry) * self.state.slowed(learner.settings.schedule)
+        return rate_at(learner.settings, self.state.step, progress, hurry) * self.state.pace(learner.settings.schedule)
 
     def _advance(self) -> None:
         self.state.group += 1
