@@ -449,16 +449,19 @@ def test_context_from_memory_is_kept_for_resume(tmp_path: Path) -> None:
     assert "<form:x>" in bundle.load(tmp_path / "run").task.source.vocabulary.tokens
 
 
-def test_word_vectors_start_and_stay(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0.1, 30.0])
+def test_word_vectors_start_and_stay(tmp_path: Path, size: float) -> None:
     vectors = tmp_path / "vectors.txt"
-    vectors.write_text("".join(f"{letter} {' '.join([str(0.1 * row)] * 16)}\n" for row, letter in enumerate("abcde")))
+    vectors.write_text("".join(f"{letter} {' '.join([str(size * row)] * 16)}\n" for row, letter in enumerate("abcde")))
     more = {"data__source__vectors": str(vectors), "data__source__freeze": True, "training__steps": 3}
     watcher = Recorder()
     run(configured(**more), tmp_path / "run", observers=[watcher, Recorder(2)])
     run(configured(**more), tmp_path / "run", resume=True)
     loaded = bundle.load(tmp_path / "run")
-    row = loaded.task.source.vocabulary.ids(["c"])[0]
-    assert loaded.model.source.embedding.weight[row].tolist() == pytest.approx([0.2] * 16)
+    rows = loaded.task.source.vocabulary.ids(list("abcde"))
+    read = loaded.model.source.embedding.weight[rows].detach() * 16**0.5
+    assert read[:, 0].tolist() == pytest.approx([row / 6**0.5 for row in range(5)]), "scaled alike, whatever the size"
+    assert float(read.square().mean()) == pytest.approx(1.0)
     assert any("word vectors" in note.text for note in watcher.notes)
 
 

@@ -84,6 +84,8 @@ def _evidence(evidence: Evidence) -> Text:
 
 
 def _cure(finding: Finding) -> Text:
+    if not finding.cure and not finding.action:
+        return Text("none by settings: those that would help are as proposed already", "dim")
     text = Text(" ".join(f"{key}={shown(value)}" for key, value in finding.cure.items()), "bold cyan")
     return text.append("\n" if finding.cure and finding.action else "").append(finding.action, "default")
 

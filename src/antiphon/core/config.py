@@ -46,7 +46,7 @@ class Side:
     )
     sampling: float = setting(0.0, "subword sampling while training: BPE dropout rate, or unigram temperature")
     vectors: str = setting("", "file of word vectors (word2vec, GloVe or fastText text format) to start from")
-    freeze: bool = setting(False, "keep the word vectors as they were read")
+    freeze: bool = setting(False, "keep the word vectors as they begin")
     kind: Kind | None = setting(None, "text, numbers, or (sources) the name of an array, recording or film")
 
 

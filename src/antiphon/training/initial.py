@@ -18,6 +18,9 @@ from antiphon.models.adapters import freeze
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.seq2seq import Seq2Seq, build
 
+SCALE = {"source": 1.0, "target": 0.5}
+"""The root mean square of word vectors as the model reads them; those of the target are its output too."""
+
 
 def make_model(
     config: Config, task: Task, *, fresh: bool, start: Mapping[str, Tensor] | None = None
@@ -39,7 +42,7 @@ def make_model(
         adopt(model, start)
     for name, side, text, embedding in sides:
         if side.vectors and fresh and start is None:
-            lines.append(f"{name} word vectors: {_load(side, text, embedding)}")
+            lines.append(f"{name} word vectors: {_load(side, text, embedding, SCALE[name])}")
         if side.vectors and side.freeze:
             embedding.weight.requires_grad_(False)
     if config.model.adapter.name:
@@ -58,8 +61,13 @@ def adopt(model: Seq2Seq, start: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _load(side: Side, text: Text, embedding: nn.Embedding) -> str:
+def _load(side: Side, text: Text, embedding: nn.Embedding, wanted: float) -> str:
+    """Files have numbers of any size. Those far larger than what stands beside them drown positions and shut gates, so
+    all are scaled alike."""
     matrix, covered, line = read_vectors(Path(side.vectors), text.vocabulary, embedding.embedding_dim)
     rows = torch.as_tensor(covered)
-    embedding.weight[rows] = torch.as_tensor(matrix)[rows].to(embedding.weight.dtype)
-    return str(line)
+    values = torch.as_tensor(matrix)[rows].double()
+    size = float(values.square().mean().sqrt()) if rows.any() else 0.0
+    scale = wanted * embedding.embedding_dim**-0.5 / size if size else 1.0
+    embedding.weight[rows] = (values * scale).to(embedding.weight.dtype)
+    return f"{line}, scaled by {scale:.3g}"

@@ -16,6 +16,7 @@ from antiphon.diagnosis.doctor.optimization import NO_SYMPTOM
 from antiphon.diagnosis.doctor.patient import LIMIT, Patient
 from antiphon.diagnosis.doctor.record import FEWEST, Record
 from antiphon.diagnosis.doctor.weighing import both, sure
+from antiphon.diagnosis.findings import some
 
 SPIKE = 10.0
 """A gradient so many times the median of those around it is a spike."""
@@ -168,10 +169,11 @@ def poisonous_batch(patient: Patient) -> Iterator[Finding]:
     clipped = 0.85 if record.config.training.clip else 1.0
     yield Finding(
         "poisonous batch", both(cause, named) * clipped,
-        f"{len(spikes)} single steps had gradients of {height:,.0f} times those around them",
+        f"{some(len(spikes), 'single step', 'single steps')} had gradients of {height:,.0f} times those around them",
         (Evidence(f"a spike in step {step:,}: {height:,.0f} times the median around it", {"ratio": height}, step, pair)
          if (step := max(spikes, key=lambda place: spikes[place])) else Evidence("none"),
-         *([Evidence(f"the worst pair was there {again} times", {"times": again}, where=pair)] if pair else [])),
+         *([Evidence(f"the worst pair was there {some(again, 'time', 'times')}", {"times": again}, where=pair)]
+           if pair else [])),
         "not the rate or a missing clip: the steps before and after are as usual, and so are all other pairs",
         {"training.clip": 1.0} if not record.config.training.clip else {},
         f"look at it, and take it out: {pair}" if pair else "antiphon audit shows pairs that are far from all others",
