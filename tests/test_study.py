@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import platform
 import subprocess
@@ -19,7 +20,7 @@ from antiphon.training.identity import UNBORN, begun, claim
 from antiphon.training.sources import write_pairs
 from antiphon.training.start import fit
 from antiphon.tuning.study import Study
-from antiphon.tuning.worker import Line, Reporter, _trained
+from antiphon.tuning.worker import Line, Reporter, _trained, ended
 from runs import Recorder, words
 from searches import FIXED
 
@@ -66,6 +67,25 @@ class Agreeing(Line):
 
     def tell(self, what: str, **values: Any) -> None:
         self.hear({"say": "go on"})
+
+
+def test_settings_are_to_blame_for_a_training_that_cannot_learn_but_not_for_a_full_disk(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(name: str, **settings: Any) -> dict[str, Any]:
+        given = {**FIXED, **{key.replace("__", "."): value for key, value in settings.items()}}
+        return {"run": str(tmp_path / name), "train": str(data), "valid": str(data), "judge": "", "settings": given,
+                "command": ""}  # fmt: skip
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    found = ended(job("wild", training__optimizer="sgd", training__rate=1e30, training__clip=0.0), Agreeing())
+    assert (found["event"], found["untrainable"]) == ("failed", True)
+    assert "keeps failing" in found["text"]
+    monkeypatch.setattr("antiphon.training.checkpoint.folders.write_folder", full)
+    found = ended(job("full"), Agreeing())
+    assert (found["event"], found["untrainable"]) == ("failed", False)
 
 
 def test_context_that_could_not_be_told_from_the_pairs_is_refused(tmp_path: Path) -> None:

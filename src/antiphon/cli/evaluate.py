@@ -95,7 +95,8 @@ def _robustness(found: Robustness) -> None:
     console.print(Text("\nthe same sources, otherwise written:"))
     console.print(grid)
     for drop in found.drops:
-        console.print(Text(f"\n{drop.name}: {drop.what}; most hurt:", "bold"), soft_wrap=True)
+        hurt = "most hurt:" if drop.example else "no answer got worse"
+        console.print(Text(f"\n{drop.name}: {drop.what}; {hurt}", "bold"), soft_wrap=True)
         for key, text in drop.example.items():
             console.print(Text(f"  {key:<14}", "dim").append(text, "default"), soft_wrap=True)
     for name, why in found.left_out.items():

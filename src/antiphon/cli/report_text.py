@@ -107,7 +107,8 @@ def _bars(title: str, buckets: Sequence[Bucket], metric: str | None) -> Iterator
     for bucket in have:
         length = round(24 * max(0.0, bucket.scores[metric]) / top)
         table.add_row(Text(f"  {bucket.label}"), Text(f"{bucket.count:,}", "dim", justify="right"),
-                      Text(f"{bucket.scores[metric]:.1f}", justify="right"), Text("━" * length, "cyan"))  # fmt: skip
+                      Text(f"{bucket.scores[metric]:.{digits_of(metric)}f}", justify="right"),
+                      Text("━" * length, "cyan"))  # fmt: skip
     yield table
     yield Text()
 

@@ -35,6 +35,10 @@ class TrainingError(AntiphonError):
     """Training cannot go on: no memory, no disk, or a loss that stays non-finite."""
 
 
+class UntrainableError(TrainingError):
+    """The settings are to blame: a loss that stays non-finite, or a model or batch too large for the memory."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The advice for an unknown name: the closest known one, or the list of all."""
     known = sorted(known)

@@ -68,7 +68,7 @@ class Asked:
 @dataclass(frozen=True)
 class Drop:
     """What a perturbation did: `changed` of `pairs` sources, each metric before and after with its interval, and the
-    source that it hurt most, before and after, with both answers and a reference."""
+    source that it hurt most, before and after, with both answers and a reference; nothing where none got worse."""
 
     name: str
     what: str
@@ -222,9 +222,9 @@ def _dropped(
         before, after = (_table(metric, texts, references) for texts in (asked.before, answers))
         scores[metric.name] = paired(metric, before, after, trials=1000, seed=seed)
         hurt = _most_hurt(metric, before, after) if hurt is None else hurt
-    row = hurt or 0
-    example = {"before": asked.originals[row], "after": asked.pairs[row].source, "answer before": asked.before[row],
-               "answer after": str(answers[row]), "reference": references[row][0]}  # fmt: skip
+    example = {} if hurt is None else {
+        "before": asked.originals[hurt], "after": asked.pairs[hurt].source, "answer before": asked.before[hurt],
+        "answer after": str(answers[hurt]), "reference": references[hurt][0]}  # fmt: skip
     changed = sum(pair.source != old for pair, old in zip(asked.pairs, asked.originals, strict=True))
     return Drop(each.name, each.what, len(asked.pairs), changed, scores, example)
 
@@ -240,11 +240,12 @@ def _table(metric: Any, texts: Sequence[Any], references: Sequence[Sequence[str]
     return scoring.table(metric, texts, references)
 
 
-def _most_hurt(metric: Any, before: Stats, after: Stats) -> int:
-    """The sentence whose score fell most."""
+def _most_hurt(metric: Any, before: Stats, after: Stats) -> int | None:
+    """The sentence whose score fell most; None where that of none did."""
     sentence = getattr(metric, "sentence", metric.score)
     fall = [sentence(one) - sentence(other) for one, other in zip(before, after, strict=True)]
-    return int(np.argmax(fall if metric.higher_is_better else [-value for value in fall]))
+    falls = np.array(fall if metric.higher_is_better else [-value for value in fall])
+    return int(falls.argmax()) if falls.max() > 0 else None
 
 
 def table(found: Robustness) -> Iterator[tuple[str, ...]]:

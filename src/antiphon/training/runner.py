@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.config import Config, Training
-from antiphon.core.errors import ConfigError, TrainingError
+from antiphon.core.errors import ConfigError, UntrainableError
 from antiphon.core.machine import probe
 from antiphon.data.batching import mix
 from antiphon.models.seq2seq import Seq2Seq
@@ -333,7 +333,7 @@ def check(settings: Training) -> None:
         raise ConfigError("training would never end", do="set training.epochs, .steps, .minutes or .patience")
 
 
-def no_room(error: OutOfMemory) -> TrainingError:
+def no_room(error: OutOfMemory) -> UntrainableError:
     """The error for a batch that does not fit however it is cut."""
     what = f"not enough memory for {error}"
-    return TrainingError(what, do="lower model.width, data.batch_tokens or data.*.max_length")
+    return UntrainableError(what, do="lower model.width, data.batch_tokens or data.*.max_length")

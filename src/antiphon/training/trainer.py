@@ -16,7 +16,7 @@ import torch
 
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.config import Config
-from antiphon.core.errors import TrainingError
+from antiphon.core.errors import TrainingError, UntrainableError
 from antiphon.data.batching import Loader, epoch_plan, mix
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Store
@@ -297,7 +297,7 @@ class Trainer:
         state = self.state
         if state.rollbacks >= ROLLBACKS:
             do = "lower training.rate, set training.clip, or take training.precision=fp32"
-            raise TrainingError(f"training keeps failing after {ROLLBACKS} roll-backs: {why}", where=self.out, do=do)
+            raise UntrainableError(f"training keeps failing after {ROLLBACKS} roll-backs: {why}", where=self.out, do=do)
         found = self.keeper.rescue(state)
         self.players.restore(found.files)
         state.rollbacks, state.scale, state.in_a_row = state.rollbacks + 1, state.scale / 2, 0

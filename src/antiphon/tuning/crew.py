@@ -198,7 +198,7 @@ def _handled(crew: Crew, jobs: Jobs, worker: Worker, message: Mapping[str, Any])
     if event == "gone":
         if crew.again(job):
             return (job,)
-        message = {"event": "failed", "diverged": False, "text": f"its process died {LIVES} times; see workers.log"}
+        message = {"event": "failed", "untrainable": False, "text": f"its process died {LIVES} times; see workers.log"}
     elif event not in ("ended", "failed"):
         if (answer := jobs.heard(job, message)) and event == "validated":
             worker.tell(say=answer)

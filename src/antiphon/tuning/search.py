@@ -140,14 +140,15 @@ class Trials(Jobs):
         return poor
 
     def ended(self, job: Job, message: Mapping[str, Any]) -> None:
-        """Write down how a trial ended. One whose training diverged counts as poor, one that cannot be as none."""
+        """Write down how a trial ended. What no training can come of counts as poor, what broke
+        off as none."""
         states, row, trial = self.optuna.trial.TrialState, self.rows[job.name], self.trials.pop(job.name)
         failed = message["event"] == "failed"
         if failed and job.name == "0":
             raise never_begun(message["text"])
         best = None if failed else message["best"]
         state = "done" if best is not None and message["reason"] != "pruned" else "pruned"
-        state = "failed" if failed and not message["diverged"] else state
+        state = "failed" if failed and not message["untrainable"] else state
         trial.set_user_attr("seconds", round(message.get("seconds", 0.0), 2))
         trial.set_user_attr("note", message.get("text", ""))
         if state == "done":

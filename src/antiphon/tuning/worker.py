@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from antiphon.core.errors import AntiphonError, TrainingError
+from antiphon.core.errors import AntiphonError, UntrainableError
 from antiphon.training.observers import Answer, Observer, Result, Started, StepEvent, Stop, ValidationEvent
 
 OFTEN = 0.5
@@ -114,7 +114,7 @@ def ended(job: Mapping[str, Any], line: Line) -> dict[str, Any]:
     try:
         return {"event": "ended", **_done(job, line)}
     except AntiphonError as error:
-        return {"event": "failed", "text": str(error), "diverged": isinstance(error, TrainingError)}
+        return {"event": "failed", "text": str(error), "untrainable": isinstance(error, UntrainableError)}
 
 
 def _done(job: Mapping[str, Any], line: Line) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _judge(result: Result, judge: Path) -> None:
     from antiphon.inference.predictor import as_trained
 
     if result.bundle is None:
-        raise TrainingError("the training gave no model", where=result.out, do="give it more steps, or more minutes")
+        raise UntrainableError("the training gave no model", where=result.out, do="give it more steps, or more minutes")
     bundle, metric = load(result.bundle), result.metric
     predictor = as_trained(bundle, bundle.config, processes=1)
     pairs = group_references(open_pairs(judge, predictor.config.data))

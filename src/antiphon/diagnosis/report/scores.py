@@ -109,7 +109,7 @@ def _buckets(title: str, buckets: Sequence[Bucket], metric: str | None) -> str:
     if metric is None or not have:
         return ""
     top = max(bucket.scores[metric] for bucket in have)
-    rows = [[escape(bucket.label), f"{bucket.count:,}", f"{bucket.scores[metric]:.1f}",
+    rows = [[escape(bucket.label), f"{bucket.count:,}", f"{bucket.scores[metric]:.{digits_of(metric)}f}",
              drawing.bar(bucket.scores[metric] / top if top else 0.0)] for bucket in have]  # fmt: skip
     heads = ["", "words" if metric == "f1" else "pairs", metric, ""]
     return f"<figure><figcaption>{escape(title)}</figcaption>{table(heads, rows, (1, 2))}</figure>"
