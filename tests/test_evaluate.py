@@ -297,11 +297,11 @@ def test_likelihoods_stay_with_their_sentences() -> None:
         assert np.allclose(forward.tables[""][row], back.tables[""][mirrored], rtol=1e-4)
 
 
-def real(seed: int, head: str = "vocabulary", source_length: int | None = None) -> Predictor:
+def real(seed: int, head: str = "vocabulary", source_length: int | None = None, too_long: str = "skip") -> Predictor:
     """A predictor of the package, untrained."""
     settings = {
         "data.source.tokenizer": "char", "data.target.tokenizer": "whitespace", "model.head": head,
-        "data.source.max_length": source_length, "data.too_long": "skip", "decoding.beam": 2,
+        "data.source.max_length": source_length, "data.too_long": too_long, "decoding.beam": 2,
     }  # fmt: skip
     config = override(Config(), settings)
     task = Task.learn(PAIRS, config)
@@ -321,6 +321,13 @@ def test_with_the_predictor_of_the_package(head: str) -> None:
     assert [bucket.label for bucket in first.by_length] == ["1-2 tokens", "3-4 tokens", "5-6 tokens", "7-8 tokens"]
     assert [result.name for result in compare(first, second)] == list(first.scores)
     assert json.loads(first.to_json())["decoding"]["beam"] == 2
+
+
+def test_what_is_odd_in_a_source_is_told_once() -> None:
+    cut = sum(len(pair.source) > 5 for pair in PAIRS)
+    found = evaluate(real(1, source_length=6, too_long="truncate"), PAIRS, ["exact"], bootstrap=0)
+    [note] = [note for note in found.notes if "source cut to max_length=6" in note]
+    assert note.startswith(f"{cut} x "), "for the answers, not for the loss of each reference again"
 
 
 def test_sources_that_are_too_long_are_told() -> None:

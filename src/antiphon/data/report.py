@@ -31,6 +31,12 @@ class Report:
             kept = self.places.setdefault(reason, [])
             kept.extend(other.places.get(reason, [])[: PLACES - len(kept)])
 
+    def join(self, other: Report) -> None:
+        """Adds what another report of the same data has that this one does not know of."""
+        for reason, count in other.counts.items():
+            if reason not in self.counts:
+                self.counts[reason], self.places[reason] = count, other.places.get(reason, [])
+
     def lines(self) -> list[str]:
         """One line a reason, such as `12 x target is empty (train.tsv:3, train.tsv:8, train.tsv:9, ...)`."""
         return list(self._lines())

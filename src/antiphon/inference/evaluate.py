@@ -189,11 +189,12 @@ def evaluate(
         check_metric(metric, predictor.config)
     best = [answers[0] for answers in predictor.predict(pairs, settings=decoding)]
     answers = [answer.text for answer in best]
-    report = Report()
+    report, read = Report(), Report()
     report.merge(predictor.report)
     spoken = [said(answer) for answer in best]
     tables = {m.name: scoring.table(m, spoken, references) for m in metrics if not isinstance(m, Pooled)}
-    forced = _forced_table(predictor, pairs, report)
+    forced = _forced_table(predictor, pairs, read)
+    report.join(read)
     scores = _likelihoods(predictor, forced, bootstrap, seed)
     for metric in metrics:
         scores[metric.name] = _score(metric, tables, answers, references, bootstrap, seed)
