@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +142,6 @@ class Seq2Seq:
 
         `ConfigError` where an adapter answers: a bundle has the confidence of the model alone.
         """
-        from dataclasses import replace
-
         from antiphon.data.corpus import group_references, open_pairs
         from antiphon.inference.calibration import calibrate
 
@@ -164,7 +163,8 @@ class Seq2Seq:
         from antiphon.data.corpus import open_pairs
         from antiphon.data.formats import is_frame
 
-        asked = open_pairs(sources, self.predictor.config.data, need_target=False) if is_frame(sources) else sources
+        data = replace(self.predictor.config.data, empty="error", damaged="error")  # an answer for each row
+        asked = open_pairs(sources, data, need_target=False) if is_frame(sources) else sources
         return [answers[0].text for answers in self.predictor.predict(map(_source, asked), details=False)]
 
     def score(self, pairs: Any, metric: Any = None) -> float:

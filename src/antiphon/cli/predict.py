@@ -181,18 +181,22 @@ def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
     kind = kind_of_table(Path(files[0]))
-    if kind in TABLES and (kind != ".csv" or _titled(files[0], settings)):
+    mark = {".csv": ",", ".tsv": "\t"}.get(kind, "")
+    if _titled(files[0], settings, mark) if mark else kind in TABLES:
         strict = replace(settings, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 
-def _titled(file: str, settings: Data) -> bool:
-    """Whether the first line of a file names the column of its sources; else commas belong to the text."""
+def _titled(file: str, settings: Data, mark: str) -> bool:
+    """Whether the first line of a file names the column of its sources; else marks between belong to the text."""
     from antiphon.data.columns import SOURCES
     from antiphon.data.corpus import read_lines
 
-    first = next(csv.reader([next(read_lines(file), "")]), [])
+    try:
+        first = next(csv.reader([next(read_lines(file), "")], delimiter=mark), [])
+    except csv.Error:  # a line too long for names, or with a return in it
+        return False
     if settings.columns:
         return settings.columns[0] in map(str.strip, first)
     return any(cell.strip().lower() in SOURCES for cell in first)
@@ -208,12 +212,13 @@ def _named(files: Sequence[str], behind: Sequence[str], settings: Data) -> Itera
     from antiphon.data.corpus import TABLES, kind_of_table, open_pairs, read_lines
     from antiphon.data.signals import kind_of
 
+    strict = replace(settings, empty="error", damaged="error")  # an answer for each row
     for file in files:
         if kind_of(file) != "text":
             yield file
             continue
         if kind_of_table(Path(file)) in TABLES:
-            yield from open_pairs(file, settings, need_target=False)
+            yield from open_pairs(file, strict, need_target=False)
             continue
         folder, names = Path() if file == "-" else Path(file).parent, list[str]()
         for number, line in enumerate(read_lines(sys.stdin if file == "-" else file)):

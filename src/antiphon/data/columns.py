@@ -95,7 +95,7 @@ def pairs_of(
 def _there(pair: Pair, folder: Path) -> Pair:
     """The pair with the path of its source made absolute; `Odd` where no file is there."""
     source = located(pair.source, folder)
-    if not source.startswith(INLINE) and not path_of(source).is_file():
+    if not source.startswith(INLINE) and not os.path.isfile(path_of(source)):
         raise Odd(f"there is no file {path_of(source)}")
     return replace(pair, source=source)
 
@@ -164,7 +164,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
         taken = {source, target, more}
         asked = (*columns[2:], *settings.context)
         names = asked if columns else tuple(name for name in values if name not in taken)
-        names += (settings.balance,) if columns and settings.balance in values else ()  # of training pairs alone
+        names += tuple(name for name in (settings.balance, DIALOGUE) if columns and name in values)
         for name in asked:
             if name not in values:
                 raise Odd(f"has no column {name}")
@@ -228,16 +228,18 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
         header, chosen = True, [_place(name, names, place) for name in asked]
         beside = settings.columns[2:] if untold else ()
     elif settings.columns:
-        header, chosen = False, [int(name) - 1 for name in settings.columns]
+        header, chosen = bool(known), [int(name) - 1 for name in settings.columns]
     else:
         header, chosen = bool(known), known or [0, *([1] if need_target or len(first) > 1 else [])]
     titles = names if header else [str(number) for number in range(1, len(first) + 1)]
     rest = [place for place in range(len(first)) if place not in chosen] if not settings.columns else []
     rest += [place for place in chosen[:1] if header and titles[place].lower() in COLUMNS]
     _check_places(chosen, len(first), place, need_target)
-    wanted = [_place(name, titles, place) for name in (*beside, *settings.context)]
-    wanted += [titles.index(settings.balance)] if settings.balance in titles else []  # of training pairs alone
-    context = {titles[spot]: spot for spot in (*chosen[2:], *rest, *wanted)}
+    context = {titles[spot]: spot for spot in (*chosen[2:], *rest)}
+    context |= {name: _place(name, titles, place) for name in (*beside, *settings.context)}
+    context |= {name: titles.index(name) for name in (settings.balance, DIALOGUE) if name in titles}  # where there
+    if twice := [titles[spot] for spot in (*chosen, *context.values()) if titles.count(titles[spot]) > 1]:
+        raise DataError("two columns have the same name", where=place, got=twice[0], do="rename one")
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
 
 
@@ -252,6 +254,8 @@ def _known(names: list[str], need_target: bool) -> list[int]:
 
 
 def _place(name: str, names: list[str], place: str) -> int:
+    if name not in names and name.isdecimal() and 0 < int(name) <= len(names):
+        return int(name) - 1
     if name not in names:
         raise DataError(f"there is no column {name}", where=place, do=nearest(name, names))
     return names.index(name)
@@ -271,7 +275,7 @@ def _by_place(source: int, target: int | None, context: dict[str, int], count: i
     def read(values: list[str]) -> list[Pair]:
         if len(values) != count:
             raise Odd(f"has another number of columns than the first line ({len(values)}, not {count})")
-        if target is not None and not context:
+        if target is not None and need_target and not context:
             return [Pair(_text(values[source], "source"), _text(values[target], "target"))]
         extra = {name: values[spot] for name, spot in context.items()}
         return _expand(values[source], [] if target is None else [values[target]], extra, need_target)
@@ -303,7 +307,9 @@ def _with_facts(known: dict[str, str], name: str, source: Any, given: Any) -> An
     except DataError as error:
         raise Odd(f"{error.what} (got {error.got}; {error.do})") from None
     known[FACTS] = known.pop(name)
-    return topics(facts) if source is given or source == given else source
+    same = source is given or (isinstance(source, str | list) and isinstance(given, str | list) and source == given)
+    blank = source is None or (isinstance(source, str) and not source.strip())
+    return topics(facts) if same or blank else source
 
 
 def _inline(value: Any, side: str) -> Any:
@@ -320,7 +326,7 @@ def _texts(value: Any) -> bool:
 
 def _text(value: Any, side: str) -> str:
     if type(value) is not str:
-        if value is None or (isinstance(value, float) and value != value):
+        if value is None or (isinstance(value, float | np.floating) and value != value):
             raise Odd(f"{side} is empty", empty=True)
         if not isinstance(value, str | int | float | np.number) or isinstance(value, bool):
             raise Odd(f"{side} must be text (got {value!r:.80})")
@@ -336,7 +342,9 @@ def _text(value: Any, side: str) -> str:
 def _context(value: Any, name: str) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    value = value.item() if isinstance(value, np.generic) else value
+    spelled = isinstance(value, dict | list | tuple | bool | int | float)
+    text = json.dumps(value, ensure_ascii=False, default=str) if spelled else str(value)
     problem = fault(text) or fault(name)
     if problem:
         raise Odd(f"column {_names([name])} {problem}")

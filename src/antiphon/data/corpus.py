@@ -151,7 +151,7 @@ def named_files(data: Any, parallel: Any = None, *, need_target: bool = True) ->
     """The paths that `data` names, or None where it is the pairs themselves."""
     if parallel is not None:
         return [Path(data), Path(parallel)]
-    if isinstance(data, str) and "," in data and not Path(data).exists():
+    if isinstance(data, str) and "," in data and not os.path.exists(data):
         data = [part.strip() for part in data.split(",")]
         if len(data) != 2:
             raise DataError("parallel files are two: source,target", got=",".join(data))
@@ -211,7 +211,7 @@ def _checked(pairs: Iterator[Pair], name: str, report: Report) -> Iterator[Pair]
     """The same pairs; afterwards duplicates are counted, and no pair at all is an error."""
     seen = array("q")
     for pair in pairs:
-        seen.append(hash((pair.source, pair.target, *pair.context.items())))
+        seen.append(hash((pair.source, pair.target, *sorted(pair.context.items()))))
         yield pair
     if not seen:
         raise DataError("there is no pair in it", where=name, do="check that this is the right file")
@@ -250,7 +250,7 @@ def group_references(pairs: Iterable[Pair]) -> list[Pair]:
     groups: dict[tuple[str, ...], dict[str, None]] = {}
     first: dict[tuple[str, ...], Pair] = {}
     for pair in pairs:
-        columns = pair.context.items()
+        columns = sorted(pair.context.items())
         key = (pair.source, *(f"{name}\0{value}" for name, value in columns if name != DIALOGUE))
         first.setdefault(key, pair)
         groups.setdefault(key, {}).update(dict.fromkeys((pair.target, *pair.references)))
@@ -275,7 +275,7 @@ def split(corpus: Corpus, share: float, seed: int, *, most: int | None = None) -
 
 def _group(pair: Pair) -> str:
     """What keeps pairs together: a history holds the answers of the pairs before."""
-    return pair.context.get(DIALOGUE, pair.source)
+    return pair.context.get(DIALOGUE) or pair.source
 
 
 def _hash(text: str, seed: int) -> int:

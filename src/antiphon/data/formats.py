@@ -13,9 +13,12 @@ import io
 import json
 import lzma
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from antiphon.core.errors import DataError, require
 from antiphon.data.report import Report
@@ -214,7 +217,7 @@ def _first_line(error: BaseException) -> str:
 def _arrow_rows(batches: Iterable[Any]) -> Iterator[Row]:
     number = 0
     for batch in batches:
-        names = batch.schema.names
+        names = _distinct(batch.schema.names)
         for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             number += 1
             yield Row(number, dict(zip(names, values, strict=True)))
@@ -230,10 +233,24 @@ def frame_rows(frame: Any) -> Iterator[Row]:
     if hasattr(frame, "to_batches"):
         yield from _arrow_rows(frame.to_batches())
         return
-    names = [str(name) for name in frame.columns]
+    names = _distinct([str(name) for name in frame.columns])
     rows = frame.itertuples(index=False, name=None) if hasattr(frame, "itertuples") else frame.iter_rows()
     for number, values in enumerate(rows, start=1):
-        yield Row(number, dict(zip(names, (None if _missing(value) else value for value in values), strict=True)))
+        yield Row(number, dict(zip(names, map(_plain, values), strict=True)))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names of columns; `DataError` where one stands twice."""
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError("two columns have the same name", got=twice[0], do="rename one, or leave it out")
+    return names
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON would have it: None where it is missing, a list for an array of objects."""
+    if _missing(value):
+        return None
+    return value.tolist() if isinstance(value, np.ndarray) and value.dtype.kind == "O" else value
 
 
 def _missing(value: object) -> bool:

@@ -24,6 +24,8 @@ COLUMNS = (FACTS, "triples")
 PART, NEXT = " | ", " && "
 """What stands between the parts of a fact, and between facts, where they are written as text."""
 
+HEADERS = (("subject", "relation", "object"), ("subject", "predicate", "object"))
+"""First lines that name the parts of facts, and are none."""
 _DO = f"write subject{PART}relation{PART}object, with{NEXT}between facts, or a JSON list of lists of three texts"
 _UNITS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 _ASIDE = re.compile(r"^(.+?)\s*(?:\([^()]*\)|（[^（）]*）)$")
@@ -224,7 +226,9 @@ def _tsv(path: Path, report: Report) -> Iterator[Fact]:
         if not row.values.strip():
             report.add("blank line skipped", place)
             continue
-        yield _placed(row.values.split("\t"), row.number, place)
+        parts = row.values.split("\t")
+        if row.number > 1 or tuple(map(str.lower, parts)) not in HEADERS:
+            yield _placed(parts, row.number, place)
 
 
 def _jsonl(path: Path, report: Report) -> Iterator[Fact]:
@@ -264,9 +268,10 @@ def _turtle(path: Path, report: Report) -> Iterator[Fact]:
     """RDF: names by `rdfs:label` where there is one, else by the end of their address."""
     try:
         import rdflib
+        import rdflib.compare
     except ImportError:
         raise require("knowledge", "rdflib") from None
-    graph = rdflib.Graph()
+    graph: Any = rdflib.Graph()
     kind = "nt" if ".nt" in path.suffixes else "turtle"
     try:
         with open_bytes(path) as stream:
@@ -276,7 +281,12 @@ def _turtle(path: Path, report: Report) -> Iterator[Fact]:
     except Exception as error:  # rdflib has no common base of its errors
         reason = " ".join(str(error).split()).partition(" at ^ in: ")[0].replace(" of <>", "")[:200]
         raise DataError(f"is not readable {kind}: {reason}", where=path, do="repair it") from None
-    called = {subject: str(text) for subject, text in sorted(graph.subject_objects(rdflib.RDFS.label))}
+    if any(isinstance(part, rdflib.BNode) for triple in graph for part in triple):  # else they are named at random
+        graph = rdflib.compare.to_canonical_graph(graph)
+    labels = sorted(
+        graph.subject_objects(rdflib.RDFS.label), key=lambda pair: (pair[1].language in (None, "en"), *pair)
+    )
+    called = {subject: str(text) for subject, text in labels}
     for subject, relation, thing in sorted(graph):
         if relation == rdflib.RDFS.label:
             continue

@@ -167,6 +167,8 @@ LONGER, WORDS = 0.05, 0.05
 """For each training pair so many that are two; and at most so many that are a word."""
 OFTEN, SURE, LOOKED_AT = 5, 0.5, 20_000
 """Least pairs that have a word, least Dice coefficient of a word and its translation, and pairs that are looked at."""
+CLOSE = 2500
+"""Most pairs of words, one of each side: in long texts too many keep each other company, and fill the memory."""
 MARKS = ".,;:!?\"'()[]«»“”„…"
 """What a word alone does not keep at its ends."""
 
@@ -211,7 +213,8 @@ def dictionary(pairs: Iterable[Pair]) -> list[Pair]:
         source, target = set(bare(pair.source)), set(bare(pair.target))
         mine.update(source)
         theirs.update(target)
-        both.update(product(sorted(source), sorted(target)))
+        if len(source) * len(target) <= CLOSE:
+            both.update(product(sorted(source), sorted(target)))
     scores = {(one, other): 2 * many / (mine[one] + theirs[other]) for (one, other), many in both.items()
               if many >= OFTEN}  # fmt: skip
     ranked = sorted(scores, key=lambda entry: (-scores[entry], entry))

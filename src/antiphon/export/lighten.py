@@ -150,7 +150,7 @@ class _Folder:
             split(opened["data"], read.valid, bundle.config.training.seed, most=HELD_OUT)  # fmt: skip
         find = Finder.open(replace(read, knowledge=told), Report())
         for path, part in zip(parts, halves, strict=True):
-            write_pairs(path, map(find.written, part) if told else part, read.source.kind)
+            write_pairs(path, map(find.written, part) if told else part, read.source.kind or "text")
         folders.write_file(self.out / SPEC, folders.dump_json(spec))
         return parts
 

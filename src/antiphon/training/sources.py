@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,7 +19,7 @@ from antiphon.data.batching import mixed_in
 from antiphon.data.columns import REFERENCES, SOURCES, TARGETS
 from antiphon.data.corpus import Corpus, Pair, named_files, open_pairs, split
 from antiphon.data.facts import Finder
-from antiphon.data.signals import kind_of, kinds_of
+from antiphon.data.signals import kinds_of
 from antiphon.inference import tasks
 from antiphon.training import distillation
 from antiphon.training.statistics import Statistics
@@ -51,15 +52,19 @@ class Sources:
     def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data, mix: Any = None) -> Sources:
         """Note the files; write what is in memory to `data/` of the run."""
         found: dict[str, tuple[str, ...]] = {"train": (), "valid": (), "mix": ()}
-        copied, lost = [], list[str]()
+        copied, lost, kind = [], list[str](), settings.source.kind
         for name, value, other in (("train", data, parallel), ("valid", valid, None), ("mix", mix, None)):
             if value is None:
                 continue
-            files = named_files(value, other)
+            files, corpus = named_files(value, other), open_pairs(value, settings, parallel=other)
+            if name == "train" and files and len(files) == 2 and settings.columns:
+                do = "leave data.columns out; the first file is the source"
+                raise ConfigError("a source and a target file have no columns to choose", where="data.columns", do=do)
+            kind = kind or kinds_of([(pair.source, pair.target) for pair in islice(corpus, SNIFFED)], settings)[0]
             if files is None:
                 copied.append(name)
                 nameable(settings)
-                write_pairs(run / f"data/{name}.jsonl", corpus := open_pairs(value, settings), settings.source.kind)
+                write_pairs(run / f"data/{name}.jsonl", corpus, kind)
                 lost += [f"{name} data: {line}" for line in corpus.report.lines() if "skipped" in line]
             found[name] = tuple(str(path.absolute()) for path in files) if files else (f"data/{name}.jsonl",)
         return cls(run, found["train"], found["valid"], tuple(copied), tuple(lost), found["mix"])
@@ -77,7 +82,8 @@ class Sources:
     def names(self) -> str:
         """The training files by name alone: a model card goes to other people."""
         new, old = (", ".join(Path(path).name for path in paths) for paths in (self.train, self.mix))
-        return f"{new}; mixed in: {old}" if old else new
+        told = f"{new}; mixed in: {old}" if old else new
+        return os.fsencode(told).decode("utf-8", "backslashreplace")
 
     def facts(self, config: Config) -> dict[str, Any]:
         """For `data.json`: the files and their hashes."""
@@ -142,13 +148,13 @@ def nameable(settings: Data) -> None:
         raise ConfigError(what, where="data.context", do="rename it in the data")
 
 
-def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind | None) -> None:
-    """Keep pairs as JSONL; sources that name files of signals become absolute."""
+def write_pairs(path: Path, pairs: Iterable[Pair], kind: Kind) -> None:
+    """Keep pairs as JSONL; sources become absolute where they are names of files."""
+    signal = kind in SIGNALS and kind not in HELD
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             for pair in pairs:
-                signal = (kind or kind_of(pair.source)) in SIGNALS and kind not in HELD
                 source = located(pair.source, Path()) if signal else pair.source
                 beside = {name: value for name, value in pair.context.items() if name not in NAMED}
                 values = {**beside, "source": source, "target": pair.target}

@@ -161,7 +161,7 @@ def _prepared(
     nameable(wanted.data)
     sources = Sources.keep(out / "given", data, valid, None, wanted.data)
     wanted = sources.kind(wanted)
-    notes, counts, kind = [*sources.lost], {}, wanted.data.source.kind
+    notes, counts, kind = [*sources.lost], {}, wanted.data.source.kind or "text"
     for name, part in zip(PARTS, _parts(sources, wanted, test), strict=True):
         write_pairs(path := out / "data" / f"{name}.jsonl", part, kind)
         counts[name] = path.read_bytes().count(b"\n")
