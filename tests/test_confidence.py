@@ -28,6 +28,7 @@ from antiphon.inference.confidence import (
     probability,
     quality,
     trust,
+    unsure,
 )  # fmt: skip
 from antiphon.inference.evaluate import evaluate
 from antiphon.inference.predictor import Predictor
@@ -202,6 +203,7 @@ def test_without_calibration_there_is_nothing_to_go_by(run: Path) -> None:
     made = calibrate(loaded, unseen(30, 11), processes=1).calibration
     with pytest.raises(ConfigError, match="an ensemble has no confidence"):
         list(Predictor([replace(loaded, confidence=made)] * 2).predict(["abc"], settings=Decoding(abstain=0.5)))
+    assert "the adapter law has no confidence; leave it out" in str(unsure("--confidence", 1, "law"))
 
 
 def test_the_commands(run: Path, tmp_path: Path, call: Call) -> None:

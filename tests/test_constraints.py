@@ -46,6 +46,18 @@ def test_required_is_always_there(beam: int) -> None:
                 assert len(answer.tokens) <= max(limit, constraint.needed)
 
 
+@pytest.mark.parametrize("beam", [1, 5])
+def test_required_words_of_one_sentence_are_nothing_to_the_others(beam: int) -> None:
+    source, model = sources(20), Table(3, size=9)
+    asked = [Constraint(required=((4, 5),)) if row % 2 else Constraint() for row in range(20)]
+    for limit in (1, 2, 4, 9):
+        together = run(model, source, asked, limit, beam=beam)
+        for row in range(0, 20, 2):
+            [alone] = run(model, one(source, row), [Constraint()], limit, beam=beam)
+            told = [[(answer.tokens, answer.finished) for answer in mine] for mine in (together[row], alone)]
+            assert told[0] == told[1], (limit, row)
+
+
 def test_required_by_a_wide_beam_is_the_exact_argmax() -> None:
     """Against enumeration of all answers of up to five tokens that hold the phrases."""
     source, settings = sources(3), Decoding()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import lzma
@@ -143,6 +144,56 @@ def test_further_columns_are_context(tmp_path: Path) -> None:
     lines = write(tmp_path / "a.jsonl", '{"source": "x", "target": "y", "n": 3, "list": ["ä"], "none": null}\n')
     assert next(iter(open_pairs(lines, Data()))).context == {"n": "3", "list": '["ä"]', "none": ""}
     assert next(iter(open_pairs([("x", "y", {"n": 3})], Data()))).context == {"n": "3"}
+
+
+def test_numbered_columns_of_a_table_with_names(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "source,target,domain\na,b,c\n")
+    assert list(open_pairs(table, Data(columns=("2", "1")))) == [Pair("b", "a")]
+    for name in ("domain", "3"):
+        [pair] = open_pairs(table, Data(columns=("2", "1"), context=(name,)))
+        assert pair.context == {name: "c"}
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    twice = pandas.DataFrame([["a", "b", "c"]], columns=["source", "target", "target"])
+    for data in (twice, write(tmp_path / "a.csv", "source,target,target\na,b,c\n")):
+        with pytest.raises(DataError, match=r"two columns have the same name .got target"):
+            list(open_pairs(data, Data()))
+
+
+def test_a_dialogue_stays_together_whatever_its_columns_are_called(tmp_path: Path) -> None:
+    rows = "".join(f"q{talk} {turn},a{turn},{talk}\n" for talk in range(20) for turn in range(5))
+    corpus = open_pairs(write(tmp_path / "a.csv", "q,a,dialogue\n" + rows), Data(columns=("q", "a")))
+    train, valid = ({pair.context["dialogue"] for pair in part} for part in split(corpus, 0.2, 1))
+    assert not train & valid
+    nameless = [(f"source {number}", "x", {"dialogue": ""}) for number in range(9)]
+    assert len(list(split(open_pairs(nameless, Data()), 0.3, 1)[1])) == 3
+
+
+def test_columns_in_another_order_are_the_same_columns() -> None:
+    pairs = [Pair("a", "b", (), {"x": "1", "y": "2"}), Pair("a", "c", (), {"y": "2", "x": "1"})]
+    assert [pair.references for pair in group_references(pairs)] == [("b", "c")]
+
+
+def test_cells_of_tables_are_as_they_would_be_in_a_file() -> None:
+    frame = pandas.DataFrame({"source": ["a"], "target": [np.array(["b", "c"], dtype=object)], "n": np.array([3])})
+    assert [(pair.target, pair.context["n"]) for pair in open_pairs(frame, Data())] == [("b", "3"), ("c", "3")]
+    when = {"source": "a", "target": "b", "day": datetime.date(2020, 1, 2), "n": np.int64(3)}
+    assert next(iter(open_pairs([when], Data()))).context == {"day": "2020-01-02", "n": "3"}
+    with pytest.raises(DataError, match="target is empty"):
+        list(open_pairs([("a", np.float32("nan"))], Data()))
+
+
+def test_a_source_may_be_empty_where_there_are_facts(tmp_path: Path) -> None:
+    told = write(tmp_path / "a.csv", "source,facts,target\n,Aarhus | leader | Jacob,x\n")
+    assert next(iter(open_pairs(told, Data()))).source == "Aarhus"
+    bare = write(tmp_path / "b.csv", "source,target\nhello,\n")
+    assert [pair.source for pair in open_pairs(bare, Data(), need_target=False)] == ["hello"]
+
+
+def test_a_text_is_no_path_however_long_it_is() -> None:
+    with pytest.raises(DataError):
+        list(open_pairs("a source, another one " * 200, Data()))
 
 
 def test_several_references() -> None:

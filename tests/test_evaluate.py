@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from antiphon import metrics
 from antiphon.cli.models import scored_pairs
 from antiphon.core.batch import EOS, Batch
 from antiphon.core.config import Config, Decoder, Decoding, Encoder, Model
@@ -22,7 +23,7 @@ from antiphon.data.batching import Example, collate
 from antiphon.data.corpus import Pair, Report
 from antiphon.data.facts import Finder
 from antiphon.data.modalities import TooLong
-from antiphon.inference.breakdown import by_frequency, by_length
+from antiphon.inference.breakdown import best_answers, by_frequency, by_length, worst_answers
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.evaluate import Evaluation, compare, evaluate, suitable
 from antiphon.inference.forced import teacher_forced
@@ -210,6 +211,24 @@ def test_what_was_odd_is_told() -> None:
     assert found.notes[1].startswith("1 x left out of the loss: target is longer than max_length=20")
     assert found.scores["loss"] == evaluate(predictor, PAIRS, ["exact"], bootstrap=0).scores["loss"]
     assert found.notes[0] in found.lines()
+
+
+def test_where_all_is_too_long_there_is_no_loss() -> None:
+    long = [Pair(f"{'i' * count}", "I " * 15) for count in (9, 10, 11)]
+    for pairs in (long[:1], [*long, PAIRS[0]]):  # a resample of few may have nothing but these
+        predictor = FakePredictor({pair.source: "I" for pair in pairs}, [model()])
+        found = evaluate(predictor, pairs, ["exact"], bootstrap=200)
+        assert ("loss" in found.scores) == (len(pairs) > 1)
+        assert all(math.isfinite(end) for score in found.scores.values() for end in score.interval or ())
+        assert {each.name for each in compare(found, found)} == set(found.scores)
+
+
+def test_what_has_no_score_is_neither_the_worst_nor_the_best() -> None:
+    tables = {"exact": np.array([[1.0, 1.0], [math.nan, 1.0], [0.0, 1.0]])}
+    pairs = [Pair(text, text) for text in "abc"]
+    told = worst_answers([metrics.get("exact")], tables, pairs, list("abx"), [("a",), ("b",), ("c",)])
+    assert [each.number for each in told] == [3, 1]
+    assert [each.number for each in best_answers([metrics.get("exact")], tables, pairs, list("abx"))] == [1, 3]
 
 
 def test_metrics_that_suit_the_task() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,14 @@ def test_json_has_all_numbers() -> None:
     assert values["new"]["difference"]["exact"]["difference"] == pytest.approx(80)
     assert values["old"]["before"]["exact"]["value"] == pytest.approx(90)
     assert values["old"]["sentences"] == 60
+
+
+def test_json_has_no_number_that_is_none() -> None:
+    new = sides()[0]
+    strange = replace(new.before.scores["exact"], value=math.nan)
+    odd = Side("new.tsv", replace(new.before, scores={"exact": strange}), new.after)
+    told = to_json({}, odd, odd)
+    assert json.loads(told, parse_constant=pytest.fail)["new"]["before"]["exact"]["value"] is None
 
 
 def test_each_value_of_a_column_has_its_score_and_interval() -> None:

@@ -138,6 +138,19 @@ def test_a_knowledge_base_is_read_from_any_format(name: str, content: str, tmp_p
     assert not report.counts
 
 
+def test_nameless_nodes_are_called_the_same_each_time(tmp_path: Path) -> None:
+    text = '@prefix : <http://x/> .\n:Aarhus :address [ :city "Ville" ] . :Aarhus :mayor _:m . _:m :name "Jacob" .\n'
+    path = write(tmp_path, "a.ttl", text)
+    first, second = (knowledge.read(path, Report()).facts for _ in range(2))
+    assert first == second
+    assert len(first) == 4
+
+
+def test_a_first_line_may_name_the_parts_of_facts(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.tsv", "subject\trelation\tobject\nAarhus\tleader\tJacob\n")
+    assert len(knowledge.read(path, Report()).facts) == 1
+
+
 def test_turtle_without_rdflib_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rdflib", None)
     with pytest.raises(AntiphonError, match=r"pip install 'antiphon\[knowledge\]'"):

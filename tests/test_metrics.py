@@ -210,6 +210,7 @@ def test_token_accuracy_counts_positions() -> None:
     assert metric.stats("N V N X", ["N V N"]).tolist() == [3, 4]
     assert metric.stats("N V", ["V N", "N X"]).tolist() == [1, 2]
     assert alone(metric, "", [""]) == 100.0
+    assert alone(metric, "", ["a b", ""]) == alone(metric, "", ["", "a b"]) == 100.0
 
 
 @pytest.mark.parametrize("stem", [False, True])

@@ -215,6 +215,11 @@ def test_ensembles() -> None:
         Predictor([])
 
 
+def test_the_fewest_tokens_are_more_than_answers_of_training_had() -> None:
+    for [answer] in Predictor(make(seed=1)).predict(texts(5), settings=Decoding(min_length=60)):
+        assert len(answer.tokens) >= 60
+
+
 def test_context_and_copying() -> None:
     predictor = Predictor(make(head="copy", context=["to"], target={"tokenizer": "whitespace", "min_count": 1000}))
     inputs = [Pair(text, "", context={"to": "x"}) for text in ["qq ww", "ba", "zz"]]

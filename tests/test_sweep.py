@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon import metrics
+from antiphon.core.config import Data, Decoding
 from antiphon.data.corpus import Pair, group_references, open_pairs
 from antiphon.inference import bundle
 from antiphon.inference.evaluate import evaluate
@@ -137,6 +138,12 @@ MISTAKES: list[tuple[list[Any], str]] = [
 def test_mistakes_are_named(words_: list[Any], message: str, call: Call, model: Path, data: Path) -> None:
     real = {"MODEL": model, "DATA": data}
     assert message in refused(call, "sweep", *[real.get(word, word) for word in words_])
+
+
+def test_what_cannot_be_sampled_with_is_left_out_where_it_is_drawn(model: Path, data: Path) -> None:
+    pairs = group_references(open_pairs(data, Data()))
+    points = sweep("m", Predictor(bundle.load(model)), pairs, Decoding(beam=4, groups=2), temperatures=[1.0])
+    assert [point.how for point in points] == ["T 1", "beam 4"]
 
 
 def test_what_is_missing_is_said_before_anything_is_drawn(

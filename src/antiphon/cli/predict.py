@@ -105,9 +105,9 @@ def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jso
     chosen = searching(guesser.config, settings)
     idle(chosen, settings, backward=guesser.backward is not None)
     if confidence and guesser.calibration is None:
-        raise ConfigError(
-            "this model has no confidence yet", where="predict", do="type: antiphon calibrate MODEL VALID"
-        )
+        from antiphon.inference.confidence import unsure
+
+        raise unsure("--confidence", len(guesser.bundles), guesser.adapter)
     if chosen.n_best > 1 and not jsonl:
         raise ConfigError("n_best needs --jsonl", where="predict", got=chosen.n_best, do="add --jsonl")
     return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,8 @@ def worst_answers(
     scores = [first.sentence(row) for row in tables[first.name]]
     badness = [-score if first.higher_is_better else score for score in scores]
     errors = [letters.sentence(letters.stats(*each)) for each in zip(answers, references, strict=True)]
-    order = sorted(range(len(pairs)), key=lambda row: (-badness[row], -errors[row], row))[:WORST]
+    rows = (row for row, score in enumerate(scores) if not math.isnan(score))
+    order = sorted(rows, key=lambda row: (-badness[row], -errors[row], row))[:WORST]
     return [Worst(row + 1, shown(pairs[row].source), answers[row], references[row], scores[row]) for row in order]
 
 
@@ -170,6 +172,7 @@ def best_answers(
     first = metrics[0]
     scores = [first.sentence(row) for row in tables[first.name]]
     goodness = [score if first.higher_is_better else -score for score in scores]
-    order = sorted(range(len(pairs)), key=lambda row: (-goodness[row], -len(pairs[row].source), row))[:WORST]
+    rows = (row for row, score in enumerate(scores) if not math.isnan(score))
+    order = sorted(rows, key=lambda row: (-goodness[row], -len(pairs[row].source), row))[:WORST]
     references = [pair.references or (pair.target,) for pair in pairs]
     return [Worst(row + 1, shown(pairs[row].source), answers[row], references[row], scores[row]) for row in order]

@@ -32,6 +32,15 @@ FEWEST, FOLDS, BINS = 20, 5, 10
 Numbers = NDArray[np.float64]
 
 
+def unsure(where: str, models: int, adapter: str) -> ConfigError:
+    """The error where confidence is asked for and there is none: an ensemble and an adapter never have any."""
+    if models > 1 or adapter:
+        who = f"the adapter {adapter}" if adapter else "an ensemble"
+        return ConfigError(f"{who} has no confidence", where=where, do="leave it out")
+    do = "type: antiphon calibrate MODEL VALID, or leave it out"
+    return ConfigError("this model has no confidence yet", where=where, do=do)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """The logistic model: `means` and `scales` make features comparable, `weights` and `bias` make a chance of them.

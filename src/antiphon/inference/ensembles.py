@@ -13,6 +13,7 @@ from antiphon.inference.bundle import Bundle
 READ = (
     *(f"data.{side}.{name}" for side in ("source", "target") for name in ("normalize", "lowercase", "spaces")),
     *(f"data.frames.{field.name}" for field in fields(Frames)),
+    "model.frontend.reduce",
 )
 """Settings by which text and frames are read, beside vocabularies."""
 

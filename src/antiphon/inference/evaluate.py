@@ -139,7 +139,7 @@ class Evaluation:
         kept = ["scores", "by_length", "by_frequency", "counted", "by_entities", "by_group", "worst", "data"]
         kept += ["decoding", "notes", "confidence"]
         values = {**(about or {}), "sentences": len(self.answers)} | {name: asdict(self)[name] for name in kept}
-        return json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False)
+        return json.dumps(finite(values), ensure_ascii=False, indent=2, allow_nan=False)
 
     def lines(self) -> list[str]:
         """The same for a terminal."""
@@ -297,7 +297,10 @@ def compare(first: Evaluation, second: Evaluation, *, seed: int = 1) -> list[Com
             continue
         key = "" if isinstance(metric, Likelihood) else name
         one, other = first.tables[key], second.tables[key]
-        if key or np.array_equal(one[:, 1], other[:, 1]):
+        if not key:
+            read = (one[:, 1] > 0) & (other[:, 1] > 0)
+            one, other = one[read], other[read]
+        if key or (len(one) and np.array_equal(one[:, 1], other[:, 1])):
             results.append(paired(metric, one, other, seed=seed))
     return results
 
@@ -341,10 +344,11 @@ def forced_scores(
 
 
 def _likelihoods(predictor: Answering, table: Stats | None, rounds: int, seed: int) -> dict[str, Score]:
-    if table is None:
+    read = None if table is None else table[table[:, 1] > 0]  # without pairs that are too long
+    if read is None or not len(read):
         return {}
     known = likelihoods(predictor.models[0])
-    return {each.name: scoring.summed(each, table, rounds=rounds, seed=seed) for each in known}
+    return {each.name: scoring.summed(each, read, rounds=rounds, seed=seed) for each in known}
 
 
 def _score(
@@ -374,10 +378,10 @@ def _fingerprint(pairs: Sequence[Pair], references: Sequence[Sequence[str]]) -> 
     return digest.hexdigest()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same with null for infinite numbers."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -52,6 +52,8 @@ def explore(
     Probabilities are those of the model (of an ensemble, their mean), without the rules of a search. Raises `DataError`
     for a blank source and `ConfigError` for a beginning that the model cannot write, and where targets are numbers.
     """
+    if width < 1:
+        raise ConfigError("width must be at least 1", where="explore", got=width)
     item = predictor.task.completed(item)
     words, source = predictor.task.words, predictor.task.read(item)
     if not (item if isinstance(item, str) else item.source).strip():

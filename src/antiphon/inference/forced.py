@@ -51,6 +51,8 @@ class Likelihood:
     def score(self, stats: Stats) -> float:
         """Loss, perplexity or accuracy of summed statistics."""
         nats, tokens, right = stats.tolist()
+        if not tokens:
+            return math.nan
         if self.name == "forced_accuracy":
             return 100.0 * right / tokens
         loss = nats / tokens

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from antiphon.inference.evaluate import Evaluation, compare
+from antiphon.inference.evaluate import Evaluation, compare, finite
 from antiphon.metrics.base import digits_of
 from antiphon.metrics.significance import Comparison
 
@@ -65,4 +65,4 @@ def to_json(about: Mapping[str, Any], new: Side, old: Side) -> str:
         "after": {name: asdict(score) for name, score in side.after.scores.items()},
         "difference": {name: asdict(each) for name, each in side.comparisons().items()},
     } for which, side in (("new", new), ("old", old))}  # fmt: skip
-    return json.dumps({**about, **values}, ensure_ascii=False, indent=2)
+    return json.dumps(finite({**about, **values}), ensure_ascii=False, indent=2, allow_nan=False)

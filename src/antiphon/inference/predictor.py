@@ -18,11 +18,12 @@ from antiphon.core.marks import UNK
 from antiphon.data.arrays import as_text
 from antiphon.data.corpus import Pair
 from antiphon.data.facts import Finder
-from antiphon.data.modalities import TooLong
+from antiphon.data.modalities import Text, TooLong
 from antiphon.data.numbers import Numbers
 from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
+from antiphon.inference.confidence import unsure
 from antiphon.inference.engines import Asked, Engine, divided, open_engine
 from antiphon.inference.ensembles import check_together
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
@@ -80,6 +81,7 @@ class Predictor:
         if processes is not None and processes < 1:
             raise ConfigError("processes must be at least 1", got=processes)
         self.bundles, self.processes, self.backward = bundles, processes or cores(os.environ), backward
+        self.adapter = adapter or ""
         self.task: Task = bundles[0].task
         self.config = bundles[0].config
         exported = open_engine(bundles[0], self.processes) if len(bundles) == 1 else None
@@ -89,6 +91,8 @@ class Predictor:
         check_together(bundles)
         if knowledge is not None:
             self.task = replace(self.task, find=self._found(knowledge))
+        if backward and not isinstance(self.task.source, Text):
+            raise ConfigError("a backward model scores texts", got=f"sources of {self.config.data.source.kind}")
         if backward and (missing := sorted(set(backward.task.context) - set(self.task.context))):
             raise ConfigError("the backward model wants context that the model does not", got=", ".join(missing))
 
@@ -154,9 +158,7 @@ class Predictor:
         if batch_size < 1 or (window is not None and window < 1):
             raise ConfigError("batch_size and window must be at least 1", got=f"{batch_size} and {window}")
         if settings.abstain and self.calibration is None:
-            what = "an ensemble has no confidence" if len(self.bundles) > 1 else "this model has no confidence yet"
-            do = "type: antiphon calibrate MODEL VALID, or leave out decoding.abstain"
-            raise ConfigError(what, where="decoding.abstain", got=settings.abstain, do=do)
+            raise unsure("decoding.abstain", len(self.bundles), self.adapter)
         window, chooser = window or batch_size * WINDOW, self._ranker(settings)
         if chooser is not None:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
@@ -346,7 +348,7 @@ class Predictor:
 
     def _asked(self, job: Job, settings: Decoding) -> Asked:
         assert job.source is not None
-        limit = settings.max_length or self.task.limit(job.source.length)
+        limit = settings.max_length or max(self.task.limit(job.source.length), settings.min_length or 0)
         limit = min(limit, job.source.ahead or limit)
         return Asked(job.source, job.constraint, max(1, limit, job.constraint.needed), job.number)
 

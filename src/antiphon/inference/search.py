@@ -64,7 +64,7 @@ def search(
     _check_constraints(settings, asked, models[0].target_size, context)
     limits = [max(1, limit, item.needed) for limit, item in zip(max_lengths, asked, strict=True)]
     numbers = list(sample_ids) if sample_ids is not None else list(range(rows))
-    if settings.refill and any(item.required for item in asked) and not all(item.required for item in asked):
+    if any(item.required for item in asked) and not all(item.required for item in asked):
         return _apart(models, source, settings, limits, context, asked, numbers, look, tell)
     with searching(models):
         models = joint(models, settings.ctc or 0.0)

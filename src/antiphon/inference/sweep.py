@@ -50,7 +50,7 @@ def sweep(
     check(temperatures, quality)
     plain = replace(settings, sample=False, risk="", n_best=1)
     for temperature in sorted(temperatures):
-        drawn = replace(plain, sample=True, temperature=temperature)
+        drawn = replace(plain, sample=True, temperature=temperature, groups=1, ctc=None)
         yield _point(name, f"T {temperature:g}", predictor, pairs, drawn, quality)
     beam = plain.beam or 5
     yield _point(name, f"beam {beam}" if beam > 1 else "greedy", predictor, pairs, plain, quality)
@@ -66,7 +66,7 @@ def check(temperatures: Sequence[float], quality: str) -> None:
         raise ConfigError("there is no temperature to draw at", where="--temperatures", do="give one or more: 0.5,1")
     for temperature in temperatures:
         if not 0 < temperature < 100:
-            raise ConfigError("a temperature must be above 0", got=temperature)
+            raise ConfigError("a temperature must be above 0 and below 100", got=temperature)
 
 
 def people(pairs: Sequence[Pair], quality: str = "bleu:2") -> Point:

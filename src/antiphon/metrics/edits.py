@@ -165,7 +165,7 @@ class TokenAccuracy:
         """`[equal positions, positions of the longer of both]` of the best reference."""
         found = hypothesis.split()
         counts = [_positions(found, reference.split()) for reference in references]
-        return np.array(max(counts, key=lambda count: count[0] / max(count[1], 1.0)))
+        return np.array(max(counts, key=lambda count: count[0] / count[1] if count[1] else 1.0))
 
     def score(self, stats: Stats) -> float:
         """The share, 0 to 100; nothing expected and nothing written is 100."""
