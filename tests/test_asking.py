@@ -104,11 +104,17 @@ def test_a_table_gives_its_sources(folder: Path, call: Call, tmp_path: Path) -> 
         "".join(json.dumps({"word": source, "form": ["x", "y"], "way": "a"}) + "\n" for source, _ in PAIRS[:3])
     )
     (tmp_path / "a.csv").write_text("id,word\n" + "".join(f'1,"{source}"\n' for source, _ in PAIRS[:3]))
-    for name in ("a.jsonl", "a.csv"):
+    (tmp_path / "a.tsv").write_text("word\tform\n" + "".join(f"{source}\tx\n" for source, _ in PAIRS[:3]))
+    for name in ("a.jsonl", "a.csv", "a.tsv"):
         code, out, err = call("predict", folder / "plain", tmp_path / name)
         assert (code, out) == (0, wanted), err
     (tmp_path / "plain.csv").write_text("ab,cd\nba\n")
     verbatim = call("predict", folder / "plain", text="ab,cd\nba\n")[1]
     assert call("predict", folder / "plain", tmp_path / "plain.csv")[1] == verbatim
+    (tmp_path / "old.csv").write_bytes(b"a b\rc d\r")
+    (tmp_path / "long.csv").write_text("ab " * 50_000 + "\n")
+    for name in ("old.csv", "long.csv"):
+        code, out, err = call("predict", folder / "plain", tmp_path / name)
+        assert (code, out.count("\n")) == (0, 1), err
     assert "no model is named" in refused(call, "predict", ",", text="a\n")
     assert "no metric is named" in refused(call, "evaluate", folder / "plain", folder / "table.tsv", "--metrics", "")

@@ -243,10 +243,11 @@ def bundle_files(
     weights, several = tensors(model), list((adapters or {}).values())
     if broken := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         raise BundleError("the weights are not finite", got=broken[0], do="lower training.rate")
+    about = model_card(config, card, sum(tensor.numel() for tensor in weights.values()), several)
     files = {
         CONFIG_FILE: dump_json(to_dict(config)),
         WEIGHTS_FILE: safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in weights.items()}),
-        CARD: model_card(config, card, sum(tensor.numel() for tensor in weights.values()), several).encode(),
+        CARD: about.encode(errors="backslashreplace"),
         **task.files(),
     }
     for adapter in several:

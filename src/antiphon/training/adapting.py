@@ -105,7 +105,7 @@ class AdapterLearner(Learner):
         earlier = restore_adapters(self.base.files, self.base.config, dict(self.model.named_parameters()))
         several = [*earlier.values(), adapter]
         size = sum(weight.numel() for weight in self.model.parameters())
-        about = model_card(self.base.config, self.base.card, size, several).encode()
+        about = model_card(self.base.config, self.base.card, size, several).encode(errors="backslashreplace")
         return {**self.base.files, **adapter.files(), CARD: about}, dict(self.base.card)
 
     def _keep(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -82,8 +81,7 @@ class Sources:
     def names(self) -> str:
         """The training files by name alone: a model card goes to other people."""
         new, old = (", ".join(Path(path).name for path in paths) for paths in (self.train, self.mix))
-        told = f"{new}; mixed in: {old}" if old else new
-        return os.fsencode(told).decode("utf-8", "backslashreplace")
+        return f"{new}; mixed in: {old}" if old else new
 
     def facts(self, config: Config) -> dict[str, Any]:
         """For `data.json`: the files and their hashes."""
