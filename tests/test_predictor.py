@@ -199,6 +199,13 @@ def test_a_banned_word_is_banned_however_it_is_spelled() -> None:
     assert not any(word in text.split() for text in found)
 
 
+def test_words_are_lists() -> None:
+    predictor = Predictor(make(seed=1))
+    for given in ({"required": ["ab"]}, {"banned": "ab"}):
+        with pytest.raises(ConfigError, match=r"words are a list .*got 'ab'"):
+            list(predictor.predict(["abc"], **given))
+
+
 def test_ensembles() -> None:
     inputs = texts(10)
     first, second = make(seed=1), make(seed=2)

@@ -140,6 +140,8 @@ class Predictor:
         `watcher` sees answers of text grow, may give some up, and is told early of others.
         """
         given = prefixes, required, banned
+        if isinstance(banned, str):
+            raise ConfigError("banned words are a list", got=repr(banned), do="write banned=[...]")
         if isinstance(self.task.target, Numbers) and not (prefixes is None and required is None and not banned):
             raise ConfigError("prefixes, required and banned words are for answers of text", where="predict")
         pieces = Pieces.wanted(self.task) if prefixes is None and required is None else None
@@ -223,9 +225,14 @@ class Predictor:
         words: Iterator[Sequence[str]] = itertools.repeat(()) if required is None else iter(required)
         for item in inputs:
             try:
-                yield item, next(begin), next(words)
+                made = item, next(begin), next(words)
             except StopIteration:
                 raise DataError("there are fewer prefixes or required words than inputs") from None
+            if isinstance(made[2], str):
+                raise ConfigError(
+                    "required words are a list for each input", got=repr(made[2]), do="write [[...], ...]"
+                )
+            yield made
 
     def _job(
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
