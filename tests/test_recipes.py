@@ -67,7 +67,24 @@ def test_words_are_spelled_and_closed_sets_are_whole() -> None:
 def test_text_in_one_script_shares_subwords() -> None:
     config, _ = propose(Config(task="translation"), Statistics.of(TEXT))
     assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "bpe")
-    assert (config.data.shared, config.model.tie, config.model.encoder.kind) == (True, "all", "transformer")
+    assert (config.data.shared, config.model.tie, config.training.metric) == (True, "all", "chrf")
+
+
+def test_short_texts_get_an_lstm_until_there_are_many_and_long_ones_a_transformer() -> None:
+    few = Statistics.of(TEXT)
+    many = dataclasses.replace(few, pairs=500_000)
+    longer = Statistics.of([Pair(pair.source * 9, pair.target * 9) for pair in TEXT])
+    for statistics, family in ((few, "lstm"), (many, "transformer"), (longer, "transformer")):
+        model = propose(Config(task="translation"), statistics)[0].model
+        assert (model.encoder.kind, model.decoder.kind) == (family, family)
+
+
+def test_where_characters_are_many_and_texts_few_each_is_a_token() -> None:
+    config, _ = propose(Config(task="translation"), Statistics.of(CHINESE))
+    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "char")
+    assert (config.data.target.max_length, config.training.metric) == (400, "chrf")
+    many = dataclasses.replace(Statistics.of(CHINESE), pairs=1_000_000)
+    assert propose(Config(task="translation"), many)[0].data.target.tokenizer == "bpe"
 
 
 def test_text_in_two_scripts_does_not() -> None:
@@ -147,9 +164,11 @@ def test_what_copies_nothing_gets_no_made_up_names(task: str, mine: dict[str, ob
     assert "word" not in (config.data.source.tokenizer, config.data.target.tokenizer)
 
 
-def test_copying_in_a_script_without_spaces_takes_subwords() -> None:
-    config, _ = propose(Config(task="summarization"), Statistics.of(CHINESE))
-    assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "bpe")
+def test_copying_in_a_script_without_spaces_takes_subwords_or_characters() -> None:
+    known = Statistics.of([Pair(pair.target * 5, pair.target) for pair in CHINESE])
+    for pairs, kind in ((3000, "char"), (1_000_000, "bpe")):
+        config, _ = propose(Config(task="summarization"), dataclasses.replace(known, pairs=pairs))
+        assert (config.data.source.tokenizer, config.data.target.tokenizer) == (kind, kind)
 
 
 ARTICLES = [Pair(" ".join(f"word{(n * k) % 4999}" for k in range(600 + n % 900)), f"line {n}") for n in range(200)]
@@ -284,7 +303,8 @@ def test_going_on_with_recordings_is_planned_as_recordings_are(kind: str, task: 
 def test_subwords_have_room_for_every_character_and_are_not_those_of_repeated_facts() -> None:
     letters = [Pair(f"word{n} of line {n}", "".join(chr(0x4E00 + (7 * n + k) % 2000) for k in range(6)) * 2)
                for n in range(400)]  # fmt: skip
-    assert propose(Config(task="translation"), Statistics.of(letters))[0].data.target.vocabulary == 4000
+    subwords = override(Config(task="translation"), {"data.target.tokenizer": "bpe"})
+    assert propose(subwords, Statistics.of(letters))[0].data.target.vocabulary == 4000
     tales = ("".join(chr(97 + (n * n + 5 * n * k + k * k) % 26) for k in range(30)) for n in range(8))
     facts = " && ".join(f"thing {n} | is | {tale}" for n, tale in enumerate(tales))
     told = [Pair(pair.source, pair.target, (), {"facts": facts}) for pair in TEXT]

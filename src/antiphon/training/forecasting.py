@@ -153,7 +153,7 @@ class Forecasting(Hearing):
             self._frames()
 
     def _source_of_text(self) -> None:
-        kind, reason = self._tokenizer(self.statistics.source)
+        kind, reason = self._tokenizer("source")
         self.propose("data.source.tokenizer", kind, reason)
         self.propose("data.source.vocabulary", *self._size("source"))
         self.propose("data.source.min_count", 1, "every token counts")

@@ -21,6 +21,10 @@ DRAWN = {"self-critical", "minimum-risk", "adversarial", "sequence-unlikelihood"
 """Objectives that learn from answers which the model draws."""
 SUBWORDS = (1000, 2000, 4000, 8000, 16000, 32000)
 """Sizes of vocabularies of subwords."""
+ROOM = 1.25
+"""Subwords to each kind of character: every character is one, and there is to be room for more."""
+FEW, BRIEF = 1_500_000, 60
+"""Tokens of an epoch, and of a pair, up to which an LSTM learns running text faster than a Transformer on a CPU."""
 LONG, READ, WINDOW = 512, 8192, 128
 """Tokens: sources beyond this are long, what is read of them, and how far a position then looks to either side."""
 
@@ -85,7 +89,7 @@ class Plan:
 
     def tokenizers(self) -> None:
         """How each side is cut, and whether both share one vocabulary."""
-        found = {side: self._tokenizer(getattr(self.statistics, side)) for side in ("source", "target")}
+        found = {side: self._tokenizer(side) for side in ("source", "target")}
         copying = self.config.model.head == "copy"
         kinds = {getattr(self.config.data, side).tokenizer or kind for side, (kind, _) in found.items()}
         if copying and len(kinds) > 1 and kinds & {"bpe", "unigram", "word", "byte"}:
@@ -113,7 +117,8 @@ class Plan:
         how = ("single", "how many are typed says nothing") if prose else ("keep", "each may say something")
         self.propose("data.source.spaces", *how)
 
-    def _tokenizer(self, side: SideStatistics) -> tuple[str, str]:
+    def _tokenizer(self, name: str) -> tuple[str, str]:
+        side: SideStatistics = getattr(self.statistics, name)
         if side.words >= 1.5 and side.word_kinds <= 1000 and side.new_words < 0.005:
             return "whitespace", f"a closed set of {side.word_kinds} symbols"
         if self.preset.spelled and side.words < 1.5:
@@ -122,22 +127,30 @@ class Plan:
             return "char", "short strings, spelled out"
         if self.preset.copy and self.config.model.head == "copy" and side.chinese < 0.1:
             return "word", "whole words can be copied, those too that nobody knows"
+        if step_down(self._words(name) / 60, SUBWORDS) < ROOM * side.character_kinds:
+            return "char", f"{side.character_kinds:,} characters, and too few texts to learn pieces of several from"
         return "bpe", f"running text with {side.new_words:.1%} unseen words"
+
+    def _words(self, side: str) -> float:
+        """Words of one side, each Chinese character counted as one."""
+        found: SideStatistics = getattr(self.statistics, side)
+        words = self.statistics.pairs * (found.words + found.chinese * found.characters)
+        return words * (self.statistics.own if side == "source" else 1.0)  # many pairs share a fact, read from once
 
     def _size(self, side: str) -> tuple[int, str]:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
         if kind not in ("bpe", "unigram"):
             return 50_000, "more than a closed set needs"
-        words = self.statistics.pairs * (statistics.words + statistics.chinese * statistics.characters)
-        words *= self.statistics.own if side == "source" else 1.0  # many pairs share a fact, which is learned from once
-        size, letters = step_down(words / 60, SUBWORDS), 1.25 * statistics.character_kinds
+        words = self._words(side)
+        size, letters = step_down(words / 60, SUBWORDS), ROOM * statistics.character_kinds
         if size < letters:  # every character is a piece, and there is to be room for more
             return next((each for each in SUBWORDS if each >= letters), SUBWORDS[-1]), "each character, and more"
         return size, f"about {words:,.0f} words to learn them from"
 
     def _longest(self, side: str) -> None:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
-        longest = {"char": 200, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
+        letters = 200 if self.preset.spelled else 400
+        longest = {"char": letters, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
         if side == "source":
             longest = max(longest, self.preset.longest_source, 512 if self.statistics.facts else 0)
         reason = "longer ones are cut, and counted"
@@ -156,8 +169,9 @@ class Plan:
     def network(self) -> None:
         """Families, sizes and the wiring."""
         text = self._tokens() / max(1, self.statistics.pairs) > 30 or self.config.data.target.tokenizer == "bpe"
-        family = "transformer" if text else "lstm"
-        reason = "strongest on running text" if text else "fastest to learn short strings on a CPU"
+        long = text and not self._brief()
+        family = "transformer" if long else "lstm"
+        reason = "strongest on running text" if long else f"fastest to learn short {'texts' if text else 'strings'}"
         facts = self.statistics.facts
         self.propose("model.knowledge.kind", "linear" if facts else "none", "pairs have facts" if facts else "no facts")
         self.propose("model.encoder.kind", family, reason)
@@ -183,6 +197,12 @@ class Plan:
         tie = "all" if self.config.data.shared else "target"
         self.propose("model.tie", tie, "fewer weights, better estimates")
 
+    def _brief(self) -> bool:
+        """Whether texts are short and few, and nothing is copied or looked up."""
+        tokens, facts = self._tokens(), self.statistics.facts
+        short = tokens <= FEW and tokens <= BRIEF * self.statistics.pairs and not self._long()
+        return short and self.config.model.head != "copy" and not facts
+
     def _network_for_long_sources(self) -> None:
         """Attention to neighbours, and positions that are good for more than was seen."""
         if self.config.model.encoder.kind in ("transformer", "conformer"):
@@ -206,7 +226,7 @@ class Plan:
 
     def batches(self) -> None:
         """How much goes into a step."""
-        size = min(4096, max(1024, 256 * round(self._tokens() / 200 / 256)))
+        size = min(2048, max(1024, 256 * round(self._tokens() / 400 / 256)))
         if self._long() and (several := 256 * round(self._tokens() / max(1, self.statistics.pairs) / 64)) > size:
             self.propose("data.batch_tokens", min(16_384, several), "four pairs a step: sources are long")
         self.propose("data.batch_tokens", size, "many steps an epoch, and full ones")
@@ -247,7 +267,8 @@ class Plan:
 
     def judging(self) -> None:
         """What validation looks at, and the search."""
-        subwords = self.config.data.target.tokenizer in ("bpe", "unigram", "word", "chinese")
+        kind = self.config.data.target.tokenizer
+        subwords = kind in ("bpe", "unigram", "word", "chinese") or (kind == "char" and not self.preset.spelled)
         self.propose("training.metric", "chrf" if subwords else "error", "judged on real answers")
         self.propose("decoding.beam", 5, "a little better than greedy")
         self.propose("decoding.length_penalty", 1.0, "by what a token of it is worth")
@@ -276,7 +297,9 @@ class Plan:
         model = self.config.model
         width, inner = model.width or 0, model.feedforward or 0
         layers = (model.encoder.layers or 0) + (model.decoder.layers or 0)
-        output = width * min(self.config.data.target.vocabulary or 0, 50 * self.statistics.target.character_kinds)
+        target = self.config.data.target
+        kinds = self.statistics.target.character_kinds * (1 if target.tokenizer == "char" else 50)
+        output = width * min(target.vocabulary or 0, kinds)
         weights = layers * (8 * width**2 + 2 * width * inner) / 2 + output / 2
         if model.encoder.kind == "conformer":
             weights += (model.encoder.layers or 0) * (3 * width**2 + 2 * width * inner) / 2

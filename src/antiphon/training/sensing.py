@@ -28,7 +28,7 @@ class Hearing(Plan):
     def tokenizers(self) -> None:
         """How targets are cut, and sources become frames."""
         self.propose("data.shared", False, "sources are no text")
-        kind, reason = self._tokenizer(self.statistics.target)
+        kind, reason = self._tokenizer("target")
         if kind == "bpe" and self.statistics.pairs < SPOKEN:
             kind, reason = "char", f"spelled out: {self.statistics.pairs:,} pairs are few to know words by their sound"
         self.propose("data.target.tokenizer", kind, reason)
