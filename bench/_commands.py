@@ -12,6 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+TRANSFORMER = (
+    "model.encoder.kind=transformer", "model.decoder.kind=transformer", "data.source.tokenizer=bpe",
+    "data.target.tokenizer=bpe",
+)  # fmt: skip
+"""What the recipe proposes for much text, for benches that take little of it."""
+
 
 class Done(NamedTuple):
     """A command that has ended: its output, and the seconds that it took."""

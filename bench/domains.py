@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from _commands import antiphon, data_sets, kept
+from _commands import TRANSFORMER, antiphon, data_sets, kept
 
 OLD, NEW = "tatoeba_cmn_eng", "xdailydialog_zh_en"
 METRICS = "chrf,bleu"
@@ -92,7 +92,7 @@ def main() -> None:
         files = prepared(root, out)
         if not (out / "base/best").exists():
             antiphon("train", files["old-train"], "--valid", files["old-dev"], "--task", "translation", "--out",
-                     str(out / "base"), f"training.minutes={options.base}")  # fmt: skip
+                     str(out / "base"), *TRANSFORMER, f"training.minutes={options.base}")  # fmt: skip
         ways = {way: measure(way, files, out, options.each) for way in options.ways.split(",")}
         card = json.loads((out / "base/best/manifest.json").read_bytes())["card"]
     about = {"base": {name: card[name] for name in ("steps", "minutes", "pairs")}, "each_minutes": options.each}

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _commands import antiphon, data_sets, kept
+from _commands import TRANSFORMER, antiphon, data_sets, kept
 
 SETS = {
     "multi30k": ("train.en,train.de", "val.en,val.de", "test_2016_flickr.en,test_2016_flickr.de"),
@@ -46,7 +46,11 @@ def measured(name: str, way: str, root: Path, out: Path, given: argparse.Namespa
     if not told.exists():
         common = ["training.metric=loss", "training.threads=1", "training.processes=1", f"training.steps={given.steps}"]
         words = ["train", train, "--valid", valid, "--task", "translation", "--out", str(run)]
-        seconds = 0.0 if run.exists() else antiphon(*words, *common, *WAYS[way], *given.settings, threads=1).cpu_seconds
+        seconds = (
+            0.0
+            if run.exists()
+            else antiphon(*words, *TRANSFORMER, *common, *WAYS[way], *given.settings, threads=1).cpu_seconds
+        )
         found = antiphon("evaluate", str(run), test, "--robust", "--json", f"beam={given.beam}", threads=1)
         told.write_text(json.dumps({"training_cpu_seconds": round(seconds), **json.loads(found.output)}))
         print(f"{run.name}: {seconds:.0f} CPU s of training", file=sys.stderr, flush=True)

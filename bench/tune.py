@@ -22,13 +22,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _commands import data_sets
+from _commands import TRANSFORMER, data_sets
 
 SETS: dict[str, dict[str, Any]] = {
     "icelandic": {"train": "sigmorphon2020_g2p/ice_train.tsv", "valid": "sigmorphon2020_g2p/ice_dev.tsv",
                   "test": "sigmorphon2020_g2p/ice_test.tsv", "task": "transduction"},
     "multi30k": {"train": "multi30k/train.en,multi30k/train.de", "valid": "multi30k/val.en,multi30k/val.de",
-                 "test": "multi30k/test_2016_flickr.en,multi30k/test_2016_flickr.de", "task": "translation"},
+                 "test": "multi30k/test_2016_flickr.en,multi30k/test_2016_flickr.de", "task": "translation",
+                 "settings": TRANSFORMER},
 }  # fmt: skip
 
 
@@ -51,7 +52,8 @@ def searched(root: Path, files: dict[str, Any], options: argparse.Namespace) -> 
         out, parts = Path(folder) / "study", {name: where(root, files[name]) for name in ("train", "valid", "test")}
         words = ["tune", parts["train"], "--valid", parts["valid"], "--test", parts["test"], "--task", files["task"]]
         words += ["--out", str(out), "--trials", str(options.trials), "--seeds", str(options.seeds)]
-        command = [sys.executable, "-m", "antiphon", *words, "--workers", str(options.workers), *options.settings]
+        command = [sys.executable, "-m", "antiphon", *words, "--workers", str(options.workers)]
+        command += [*files.get("settings", ()), *options.settings]
         begun, halves = time.monotonic(), list[str]()
         for number in range(options.kills):
             halves += killed(command, out, (number + 1) * options.trials // (options.kills + 1))
