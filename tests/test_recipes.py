@@ -79,6 +79,14 @@ def test_short_texts_get_an_lstm_until_there_are_many_and_long_ones_a_transforme
         assert (model.encoder.kind, model.decoder.kind) == (family, family)
 
 
+def test_self_attention_is_warmed_up_for_longer() -> None:
+    kinds = {"model.encoder.kind": "transformer", "training.steps": 4000}
+    warm = [propose(override(Config(task="translation"), more), Statistics.of(TEXT))[0].training.warmup
+            for more in ({"training.steps": 4000}, kinds, kinds | {"training.steps": 1000},
+                         kinds | {"training.steps": 16_000})]  # fmt: skip
+    assert warm == [200, 500, 200, 800]
+
+
 def test_where_characters_are_many_and_texts_few_each_is_a_token() -> None:
     config, _ = propose(Config(task="translation"), Statistics.of(CHINESE))
     assert (config.data.source.tokenizer, config.data.target.tokenizer) == ("bpe", "char")

@@ -234,9 +234,8 @@ class Plan:
     def schedule(self) -> None:
         """Rate, warm-up and how long to train."""
         model, training = self.config.model, self.config.training
-        recurrent = not {"transformer", "conformer"} & {model.encoder.kind, model.decoder.kind}
         rates = {"sgd": 0.5, "rmsprop": 1e-3, "adafactor": 1e-2}
-        rate = rates.get(training.optimizer, 2e-3 if recurrent else 3e-3 * (128 / (model.width or 128)) ** 0.5)
+        rate = rates.get(training.optimizer, 2e-3 if self._recurrent() else 3e-3 * (128 / (model.width or 128)) ** 0.5)
         self._rate(rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
         steps = max(1, math.ceil(self._tokens() / (self._batch() * training.accumulate) * 1.05))
@@ -263,7 +262,15 @@ class Plan:
         self.propose("training.rate", rate, reason)
 
     def _warmup(self, steps: int) -> None:
-        self.propose("training.warmup", max(1, min(1000, steps // 20)), "a twentieth of the run, at most 1,000 steps")
+        wanted, reason = steps // 20, "a twentieth of the run, at most 1,000 steps"
+        if (often := min(500, steps // 5)) > wanted and not self._recurrent():
+            wanted, reason = often, "a fifth of the run, or 500 steps, which self-attention needs"
+        self.propose("training.warmup", max(1, min(1000, wanted)), reason)
+
+    def _recurrent(self) -> bool:
+        """Whether there is no self-attention on either side."""
+        model = self.config.model
+        return not {"transformer", "conformer"} & {model.encoder.kind, model.decoder.kind}
 
     def judging(self) -> None:
         """What validation looks at, and the search."""
