@@ -130,6 +130,7 @@ MISTAKES: list[tuple[list[Any], str]] = [
     (["MODEL", "nowhere", "DATA"], "there is no model here"),
     (["MODEL", "DATA", "--quality", "distinct1"], "quality needs a metric with references"),
     (["MODEL", "DATA", "beem=2"], "unknown setting beem; did you mean beam?"),
+    (["MODEL", "DATA", "abstain=0.5"], "this model has no confidence yet"),
     (["nowhere", "DATA"], "there is no model here"),
 ]
 

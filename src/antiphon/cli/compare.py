@@ -47,7 +47,7 @@ def compare(
     settings
         How to search, as key=value: beam=5 and so on.
     """
-    from antiphon.cli.models import metric_names, predictor, reads_facts, scored_pairs
+    from antiphon.cli.models import idle, metric_names, predictor, reads_facts, scored_pairs, searching
 
     if json and old is None:
         raise ConfigError("there is JSON of gain and forgetting alone", where="--json", do="give --old PAIRS as well")
@@ -57,6 +57,7 @@ def compare(
         predictor(b, knowledge=knowledge if second else None, adapter=adapter),
     )
     names = a, f"{b} --adapter {adapter}" if adapter else b
+    idle(searching(models[0].config, settings), settings)
     wanted = metric_names(metrics)
     pairs, former = (scored_pairs(each, *(model.config for model in models)) if each else [] for each in (data, old))
     found = _evaluated(models, pairs, wanted, settings)

@@ -83,7 +83,9 @@ def _points(
     knowledge: str | None,
 ) -> Iterable[Point]:
     from antiphon.cli.models import predictor, reads_facts, scored_pairs, searching
+    from antiphon.inference import hypothesis
     from antiphon.inference import sweep as sweeping
+    from antiphon.inference.confidence import unsure
 
     sweeping.check(temperatures, quality)
     # All of them first: a sweep takes long, and a mistake ends it.
@@ -92,6 +94,10 @@ def _points(
     ranking = [predictor(model, backward, each) if backward else None
                for model, each in zip(models, facts, strict=True)]  # fmt: skip
     searches: list[Decoding] = [searching(plain.config, settings) for plain in opened]
+    for plain, chosen in zip(opened, searches, strict=True):
+        hypothesis.check(chosen)
+        if chosen.abstain and plain.calibration is None:
+            raise unsure("decoding.abstain", len(plain.bundles), plain.adapter)
     pairs: list[Pair] = scored_pairs(data, *(each.config for each in opened))
     yield sweeping.people(pairs)
     for name, plain, ranked, chosen in zip(_names(models), opened, ranking, searches, strict=True):
