@@ -24,8 +24,9 @@ STEPS, EPOCH = 400, 40
 
 
 def advice(**settings: Any) -> Advice:
-    """What the recipe says of made-up text, and a configuration with its values but for those given."""
-    given = {name.replace("__", "."): value for name, value in settings.items()}
+    """What the recipe says of made-up text for a Transformer, and its configuration but for what is given."""
+    given = {f"model.{side}.kind": "transformer" for side in ("encoder", "decoder")}
+    given |= {name.replace("__", "."): value for name, value in settings.items()}
     return Advice(propose(override(Config(), given), statistics())[0], statistics())
 
 
