@@ -45,12 +45,8 @@ def measured(name: str, way: str, root: Path, out: Path, given: argparse.Namespa
     train, valid, test = files(name, root)
     if not told.exists():
         common = ["training.metric=loss", "training.threads=1", "training.processes=1", f"training.steps={given.steps}"]
-        words = ["train", train, "--valid", valid, "--task", "translation", "--out", str(run)]
-        seconds = (
-            0.0
-            if run.exists()
-            else antiphon(*words, *TRANSFORMER, *common, *WAYS[way], *given.settings, threads=1).cpu_seconds
-        )
+        words = ["train", train, "--valid", valid, "--task", "translation", "--out", str(run), *TRANSFORMER]
+        seconds = 0.0 if run.exists() else antiphon(*words, *common, *WAYS[way], *given.settings, threads=1).cpu_seconds
         found = antiphon("evaluate", str(run), test, "--robust", "--json", f"beam={given.beam}", threads=1)
         told.write_text(json.dumps({"training_cpu_seconds": round(seconds), **json.loads(found.output)}))
         print(f"{run.name}: {seconds:.0f} CPU s of training", file=sys.stderr, flush=True)

@@ -41,8 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="keep the runs there")
     options = parser.parse_args()
-    root = data_sets()
-    if root is None:
+    if (root := data_sets()) is None:
         return
     with kept(options.out) as folder:
         lines = {f"{part}.{side}": (root / f"multi30k/{part}.{side}").read_text(encoding="utf-8").splitlines()

@@ -218,6 +218,9 @@ def test_ensembles() -> None:
     loud = replace(second, config=override(second.config, {"data.source.lowercase": True}))
     with pytest.raises(ConfigError, match=r"need to read alike .*data.source.lowercase=False and True"):
         Predictor([first, loud])
+    coarse = replace(second, config=override(second.config, {"model.frontend.reduce": 2}))
+    with pytest.raises(ConfigError, match=r"need to read alike .*model.frontend.reduce=None and 2"):
+        Predictor([first, coarse])
     with pytest.raises(ConfigError, match="no model"):
         Predictor([])
 

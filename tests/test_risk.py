@@ -214,6 +214,13 @@ def ordered(found: list[list[Answer]], key: Any) -> bool:
     return all(mine == sorted(mine, key=key) for mine in found)
 
 
+def test_what_is_no_text_has_no_backward_model() -> None:
+    forward = make("gru")
+    heard = replace(forward, task=replace(forward.task, source=object()))
+    with pytest.raises(ConfigError, match="a backward model scores texts"):
+        Predictor(heard, backward=backward_model())
+
+
 @pytest.mark.parametrize("decoder", FAMILIES)
 def test_the_weight_goes_from_the_beam_to_the_backward_model(decoder: str) -> None:
     inputs, settings = texts(10), Decoding(beam=5, n_best=5, min_length=2)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.numbers import spell
 from antiphon.data.corpus import Pair
 from antiphon.inference.answer import Answer
@@ -119,3 +121,21 @@ def _of_numbers(job: Job, found: Rolled, weights: np.ndarray, real: np.ndarray) 
     looks = real.argmax(1).tolist() if weights.any() else []
     return Answer(spell(forecast.values_TF), 0.0, [], [], looks, weights, places, 1.0, finished=found.finished,
                   reason="; ".join(filter(None, reasons)), forecast=forecast)  # fmt: skip
+
+
+def constrained(
+    inputs: Iterable[str | Pair], prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None
+) -> Iterator[tuple[str | Pair, str, Sequence[str]]]:
+    """Each input with what its answer must begin with and the words that this must hold. Raises `DataError` where there
+    are fewer of these than inputs, `ConfigError` where the words of one are no list."""
+    begin = itertools.repeat("") if prefixes is None else iter(prefixes)
+    words: Iterator[Sequence[str]] = itertools.repeat(()) if required is None else iter(required)
+    for item in inputs:
+        try:
+            made = item, next(begin), next(words)
+        except StopIteration:
+            raise DataError("there are fewer prefixes or required words than inputs") from None
+        if isinstance(made[2], str):
+            got = repr(made[2])
+            raise ConfigError("required words are a list for each input", got=got, do="write [[...], ...]")
+        yield made

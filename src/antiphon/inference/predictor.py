@@ -27,7 +27,7 @@ from antiphon.inference.confidence import unsure
 from antiphon.inference.engines import Asked, Engine, divided, open_engine
 from antiphon.inference.ensembles import check_together
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
-from antiphon.inference.jobs import Job, Watcher, answered, batched, place_of
+from antiphon.inference.jobs import Job, Watcher, answered, batched, constrained, place_of
 from antiphon.inference.recordings import Pieces, Whole
 from antiphon.inference.task import Source, Task
 
@@ -171,7 +171,7 @@ class Predictor:
             self._find, settings=settings, chooser=chooser, batch_size=batch_size, details=details, seen=seen
         )
         report = self.report = Report()
-        asked = self._with_constraints(inputs, prefixes, required)
+        asked = constrained(inputs, prefixes, required)
         jobs = (self._job(number, *each, banned, report) for each, number in zip(asked, numbers, strict=False))
         jobs = (self._able(job, settings, report) for job in jobs)
         helpers: Helpers[list[Job], list[list[Hypothesis]]] | None = None
@@ -216,23 +216,6 @@ class Predictor:
         models = [*self.models, *([self.backward.model] if self.backward else [])]
         on_cpu = all(next(model.parameters()).device.type == "cpu" for model in models)
         return min(self.processes, sentences // SHARE) if on_cpu and possible() else 1
-
-    @staticmethod
-    def _with_constraints(
-        inputs: Iterable[str | Pair], prefixes: Iterable[str] | None, required: Iterable[Sequence[str]] | None
-    ) -> Iterator[tuple[str | Pair, str, Sequence[str]]]:
-        begin = itertools.repeat("") if prefixes is None else iter(prefixes)
-        words: Iterator[Sequence[str]] = itertools.repeat(()) if required is None else iter(required)
-        for item in inputs:
-            try:
-                made = item, next(begin), next(words)
-            except StopIteration:
-                raise DataError("there are fewer prefixes or required words than inputs") from None
-            if isinstance(made[2], str):
-                raise ConfigError(
-                    "required words are a list for each input", got=repr(made[2]), do="write [[...], ...]"
-                )
-            yield made
 
     def _job(
         self, number: int, item: str | Pair, prefix: str, required: Sequence[str], banned: Sequence[str], report: Report
