@@ -4,22 +4,26 @@
 
 An LSTM with additive attention and copying learns by likelihood with the coverage loss; from there trainings of the
 same length go on: by likelihood, self-critical on ROUGE-L and on a constant, and by minimum risk. `--minutes` and
-`--more` are those of the first training and of each further one; settings go to all. ROUGE-1, -2 and -L on the 819
-test dialogues with intervals, and ROUGE-L paired with the controls. JSON on standard output. What is in the folder
-already is not trained again.
+`--more` are those of the first training and of each further one; settings go to all. ROUGE on the 819 test dialogues
+with intervals, and ROUGE-L paired with the controls; `:stem` and Lsum are how published figures are counted. The first
+and the longest three turns of each dialogue are scored too. JSON on standard output. What is in the folder already is
+not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from _commands import antiphon, data_sets, kept
 from _judging import above, answers, scored
 
-METRICS = ("rouge1", "rouge2", "rougeL")
+METRICS = ("rouge1", "rouge2", "rougeL", "rouge1:stem", "rouge2:stem", "rougeLsum:stem")
+COMPARED = ("rougeL", "rougeLsum:stem")
+TURN = re.compile(r"(?:(?<=\s)|^)(?=[A-Z][\w.'-]*(?: [A-Z][\w.'-]*)?: )")
 NETWORK = ["model.encoder.kind=lstm", "model.decoder.kind=lstm", "model.attention=additive", "training.coverage=0.2"]
 JUDGED = "training.metric=rougeL"
 DRAWN = [JUDGED, "training.likelihood=0.02", "training.rate=0.0003"]
@@ -42,6 +46,12 @@ def train(name: str, data: Path, out: Path, words: list[str]) -> float:
     return antiphon("train", *files, "--out", str(out / name), *words).cpu_seconds
 
 
+def extracts(source: str) -> dict[str, str]:
+    """Three turns of a dialogue, `Name: what is said`: the first ones, and the longest."""
+    turns = [turn.strip() for turn in TURN.split(source) if turn.strip()]
+    return {"first turns": "\n".join(turns[:3]), "longest turns": "\n".join(sorted(turns, key=len)[:-4:-1])}
+
+
 def main() -> None:
     """Train, answer, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -57,6 +67,9 @@ def main() -> None:
     lines = (data / "test.tsv").read_text(encoding="utf-8").split("\n")[:-1]
     sources, targets = zip(*(line.split("\t") for line in lines), strict=True)
     references, said, result = [[target] for target in targets], dict[str, list[str]](), dict[str, Any]()
+    for name in ("first turns", "longest turns"):
+        taken = [extracts(source)[name] for source in sources]
+        result[name] = {metric: scored(metric, taken, references) for metric in METRICS}
     with kept(options.out) as out:
         trainings = {"likelihood": [*NETWORK, f"training.minutes={options.minutes}"]}
         for way in options.ways.split(","):
@@ -67,7 +80,9 @@ def main() -> None:
             result[name] = {metric: scored(metric, said[name], references) for metric in METRICS}
             result[name]["training_cpu_seconds"] = round(seconds)
             for other in said.keys() - {name}:
-                result[name][f"above {other}"] = above("rougeL", said[other], said[name], references)
+                result[name][f"above {other}"] = [
+                    above(metric, said[other], said[name], references) for metric in COMPARED
+                ]
     print(json.dumps(result, indent=1))
 
 

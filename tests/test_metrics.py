@@ -17,7 +17,7 @@ from sacrebleu.metrics.ter import TER
 from antiphon import metrics
 from antiphon.core.errors import AntiphonError, ConfigError, DataError
 from antiphon.metrics.base import Metric, Pooled
-from antiphon.metrics.words import units, words
+from antiphon.metrics.words import sentences, units, words
 
 DATA = os.environ.get("ANTIPHON_DATA", "")
 needs_data = pytest.mark.skipif(not DATA, reason="set ANTIPHON_DATA to the folder of test corpora")
@@ -216,7 +216,7 @@ def test_token_accuracy_counts_positions() -> None:
 @pytest.mark.parametrize("stem", [False, True])
 def test_rouge_score_gives_the_same_on_english(stem: bool) -> None:
     rouge = pytest.importorskip("rouge_score.rouge_scorer")
-    kinds = ["rouge1", "rouge2", "rougeL"]
+    kinds = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
     peer = rouge.RougeScorer(kinds, use_stemmer=stem)
     draw = random.Random(5)
     vocabulary = [
@@ -229,10 +229,10 @@ def test_rouge_score_gives_the_same_on_english(stem: bool) -> None:
         "the",
         "nations;",
         "(cats)",
-        "U.S.",
+        "U.S.A",
     ]
     for _ in range(30):
-        texts = [" ".join(draw.choices(vocabulary, k=draw.randint(0, 15))) for _ in range(3)]
+        texts = ["\n".join(" ".join(draw.choices(vocabulary, k=draw.randint(0, 9))) for _ in "ab") for _ in range(3)]
         expected = peer.score_multi(texts[1:], texts[0])
         for kind in kinds:
             metric = additive(kind + ":stem" if stem else kind)
@@ -244,6 +244,22 @@ def test_rouge_reads_every_script() -> None:
     assert alone(additive("rouge1"), "我喜欢学习", ["我喜欢睡觉"]) == pytest.approx(60.0)
     assert alone(additive("rougeL"), "привет мир", ["привет, мир!"]) == 100.0
     assert alone(additive("rouge1"), "naïve café", ["naive cafe"]) == 0.0
+
+
+def test_rouge_of_whole_summaries_lets_sentences_change_places() -> None:
+    pytest.importorskip("rouge_score")
+    one, other = "Amy is ill. Bob buys bread!", "Bob buys bread. Amy is ill."
+    assert alone(additive("rougeLsum"), one, [other]) == 100.0
+    assert alone(additive("rougeL"), one, [other]) == pytest.approx(50.0)
+    assert alone(additive("rougeLsum"), "她病了。他买面包！", ["他买面包。她病了。"]) == 100.0
+    assert alone(additive("rougeLsum:stem"), "bread bakers", ["baker\nbread"]) == 100.0
+    assert alone(additive("rougeLsum"), "", ["a"]) == 0.0
+
+
+def test_sentences_end_with_marks_and_lines() -> None:
+    assert sentences('"No." Then 3.5 more... "Oh!"\nend') == ['"No."', "Then 3.5 more...", '"Oh!"', "end"]
+    assert sentences("你好。走吗？“好！”\n\n") == ["你好。", "走吗？", "“好！", "”"]
+    assert sentences(" \n") == []
 
 
 def test_words_of_many_scripts() -> None:

@@ -13,7 +13,7 @@ from sacrebleu.metrics.ter import TER
 
 from antiphon.core.errors import require
 from antiphon.metrics.base import Stats
-from antiphon.metrics.words import words
+from antiphon.metrics.words import sentences, words
 
 BLEU_TOKENIZERS = ("13a", "char", "zh", "none", "intl")
 
@@ -92,7 +92,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Rouge:
-    """ROUGE-1, ROUGE-2 or ROUGE-L (Lin 2004): the mean over sentences of F1 against the best reference, 0 to 100."""
+    """ROUGE-1, -2, -L or -Lsum (Lin 2004): the mean over answers of F1 against the best reference, 0 to 100.
+
+    ROUGE-L wants the words in the order of the whole reference; ROUGE-Lsum compares sentence with sentence, in any
+    order of these. Papers on summaries mean the latter as a rule, with stems.
+    """
 
     name: str
     kind: str
@@ -107,7 +111,10 @@ class Rouge:
 
     def stats(self, hypothesis: str, references: Sequence[str]) -> Stats:
         """`[F1, precision, recall, 1]` against the reference of the highest F1."""
-        best = self.scorer.score_multi(list(references), hypothesis)[self.kind]
+        texts = [hypothesis, *references]
+        if self.kind == "rougeLsum":
+            texts = ["\n".join(sentences(text)) for text in texts]
+        best = self.scorer.score_multi(texts[1:], texts[0])[self.kind]
         return np.array([best.fmeasure, best.precision, best.recall, 1.0])
 
     def score(self, stats: Stats) -> float:
@@ -120,7 +127,7 @@ class Rouge:
 
 
 def rouge(name: str, kind: str, *, stem: bool = False) -> Rouge:
-    """ROUGE of a kind, `rouge1`, `rouge2` or `rougeL`; needs the extra `rouge`."""
+    """ROUGE of a kind, `rouge1`, `rouge2`, `rougeL` or `rougeLsum`; needs the extra `rouge`."""
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:

@@ -23,6 +23,7 @@ _OPTIONS: dict[str, frozenset[str]] = {
     "rouge1": frozenset({"stem"}),
     "rouge2": frozenset({"stem"}),
     "rougeL": frozenset({"stem"}),
+    "rougeLsum": frozenset({"stem"}),
     "self_bleu": _TOKENIZERS,
 }
 _MAKERS: dict[str, Callable[[str, frozenset[str]], Metric | Pooled]] = {
@@ -34,6 +35,7 @@ _MAKERS: dict[str, Callable[[str, frozenset[str]], Metric | Pooled]] = {
     "rouge1": lambda name, on: overlap.rouge(name, "rouge1", stem="stem" in on),
     "rouge2": lambda name, on: overlap.rouge(name, "rouge2", stem="stem" in on),
     "rougeL": lambda name, on: overlap.rouge(name, "rougeL", stem="stem" in on),
+    "rougeLsum": lambda name, on: overlap.rouge(name, "rougeLsum", stem="stem" in on),
     "distinct1": lambda name, on: diversity.Distinct(name, 1),
     "distinct2": lambda name, on: diversity.Distinct(name, 2),
     "self_bleu": lambda name, on: diversity.self_bleu(name, tokenize=_tokenizer(name, on)),
@@ -58,8 +60,8 @@ def get(name: str) -> Metric | Pooled:
     """A metric by its name, with options after colons: `bleu`, `bleu:zh:lowercase`, `chrf:words`, `rougeL:stem`.
 
     Options: bleu takes a tokenizer (13a, char, zh, none, intl), lowercase and 2 (BLEU-2); chrf lowercase and words
-    (chrF++); ter cased; rouge1, rouge2, rougeL stem; self_bleu a tokenizer; mase a season in steps, `mase:12`. What is
-    unknown is a `ConfigError`.
+    (chrF++); ter cased; ROUGE stem; self_bleu a tokenizer; mase a season in steps, `mase:12`. What is unknown is a
+    `ConfigError`.
     """
     kind, *options = name.split(":")
     if kind not in _MAKERS:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
+
+_ENDED = re.compile(r"\n|(?<=[.!?…])\s+|(?<=[.!?…][^\w\s])\s+|(?<=[。！？])")
 
 _UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -33,6 +36,11 @@ def words(text: str) -> list[str]:
 def units(text: str) -> list[str]:
     """Whatever white space separates, case and punctuation kept; letters of unspaced scripts stand alone."""
     return _cut(text, keep_symbols=True)
+
+
+def sentences(text: str) -> list[str]:
+    """Lines, and in them what ends with a full stop, an exclamation or a question mark; so does an abbreviation."""
+    return [each for each in _ENDED.split(text) if each.strip()]
 
 
 def _cut(text: str, keep_symbols: bool) -> list[str]:
