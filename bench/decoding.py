@@ -4,8 +4,9 @@
 
 Antiphon trains a Transformer of 4+4 layers of width 128 on Multi30k once (kept in `bench/.work`); Marian's classes
 and CTranslate2 get its weights. Beam 5 on the pieces of test_2016_flickr, each engine at the batch size that suits it
-best: to each answer's own end, and at a forced length of 15. Interleaved, each run a process of its own that
-decodes some sentences before it measures. A table on standard error, JSON on standard output (or `--json FILE`).
+best: to each answer's own end, and at a forced length of 15. `ours-student`, of four layers and one SSRU layer, has
+learned from that model and searches greedily. Interleaved, each run a process of its own that decodes some sentences
+before it measures. A table on standard error, JSON on standard output (or `--json FILE`).
 """
 
 from __future__ import annotations
@@ -26,11 +27,16 @@ from training import MODELS
 ENGINES: dict[str, tuple[str, int]] = {
     "ours": ("ours", 128), "ours-thorough": ("ours", 128), "generate": ("transformers", 32),
     "ct2-fp32": ("transformers", 32), "ct2-int8": ("transformers", 32),
+    "ours-student": ("ours", 128),
     **{f"{who}-{kind}": ("ours", 128 if who == "ours" else 32) for kind in ("fp32", "int8", "shortlist")
        for who in ("ours", "bare")},
 }  # fmt: skip
 """Each engine's environment, and its best batch size here; `ours-thorough` with `decoding.thorough=true`, `ours-fp32`,
-`ours-int8` and `ours-shortlist` (int8 too) with the model exported, and `bare-` what these are called bare."""
+`ours-int8` and `ours-shortlist` (int8 too) with the model exported, and `bare-` what these are called bare;
+`ours-student` for onnxruntime in int8."""
+STUDENT = ["model.encoder.layers=4", "model.width=128", "model.feedforward=256", "data.batch_tokens=4096",
+           "training.patience=0", "training.metric=chrf", "training.epochs=8"]  # fmt: skip
+"""What `bench/distillation.py` trains its students with."""
 LENGTHS = {"own length": None, "forced length 15": 15}
 
 
@@ -46,13 +52,23 @@ def trained(steps: int) -> Path:
     return run
 
 
+def taught(steps: int, pairs: str, valid: str) -> Path:
+    """The run folder of the student, trained the first time."""
+    run = WORK / f"decoder-{steps}-taught"
+    if not (run / "best").exists():
+        words = [str(trained(steps)), pairs, "--valid", valid, "--out", str(run), "--level", "both", *STUDENT]
+        subprocess.run([sys.executable, "-m", "antiphon", "distill", *words], check=True, stdout=sys.stderr)
+    return run
+
+
 def exported(steps: int, kind: str) -> Path:
-    """The model for CTranslate2, exported the first time."""
+    """The model for CTranslate2, or its student for onnxruntime, exported the first time."""
     out, data = WORK / f"decoder-{steps}-{kind}", prepare()
     if not out.exists():
-        more = ["--quantize", "none"] if kind == "fp32" else []
-        more += ["--shortlist", f"{data / 'train.en'},{data / 'train.de'}"] if kind == "shortlist" else []
-        words = [str(trained(steps)), str(out), "--data", f"{data / 'valid.en'},{data / 'valid.de'}", *more]
+        pairs, valid = (f"{data / part}.en,{data / part}.de" for part in ("train", "valid"))
+        more = {"fp32": ["--quantize", "none"], "shortlist": ["--shortlist", pairs], "student": ["--to", "onnx"]}
+        model = taught(steps, pairs, valid) if kind == "student" else trained(steps)
+        words = [str(model), str(out), "--data", valid, *more.get(kind, [])]
         subprocess.run([sys.executable, "-m", "antiphon", "export", *words], check=True, stdout=sys.stderr)
     return out
 
@@ -69,6 +85,7 @@ def run(engine: str, length: int | None, threads: int, given: argparse.Namespace
         task = {
             "engine": engine, "run": str(model), "folder": folder, "source": str(source),
             "threads": threads, "batch": given.batch or batch, "length": length,
+            "beam": 1 if kind == "student" else 5,
         }  # fmt: skip
         found = drive(place, "bare.py" if who == "bare" else "decode.py", task)
     if "error" in found:

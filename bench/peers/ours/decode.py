@@ -27,7 +27,9 @@ def main() -> None:
     length = task.get("length")
     limits = {"decoding.min_length": length, "decoding.max_length": length} if length else {}
     thorough = task["engine"] == "ours-thorough"
-    settings = override(predictor.config, {"decoding.beam": 5, "decoding.thorough": thorough, **limits}).decoding
+    settings = override(
+        predictor.config, {"decoding.beam": task.get("beam", 5), "decoding.thorough": thorough, **limits}
+    ).decoding
     lines = Path(task["source"]).read_text(encoding="utf-8").split("\n")[:-1]
     list(predictor.predict(lines[:: len(lines) // 64], settings=settings, batch_size=task["batch"]))
 
