@@ -51,7 +51,21 @@ def test_none_opens_a_setting_again() -> None:
         ({"model.encoder.global_tokens": "1", "model.encoder.window": "0"}, "global_tokens needs model.encoder.window"),
         ({"model.head": "copy", "model.attention": "none"}, "model.head=copy needs attention"),
         ({"model.attention": "location", "model.knowledge.kind": "graph"}, "location needs a source in order"),
-        ({"decoding.beam": "5", "decoding.groups": "2"}, "decoding.beam must be a multiple of decoding.groups"),
+        ({"decoding.beam": "5", "decoding.groups": "2"}, "must be a multiple of decoding.groups.*decoding.beam=6"),
+        ({"model.encoder.global_tokens": "1", "model.encoder.kind": "lstm"}, "global_tokens needs model.encoder.kind"),
+        ({"model.width": "2", "model.heads": "2", "model.positions": "rotary"}, "two features a head.*model.width=4"),
+        ({"model.width": "1", "model.heads": "1", "model.encoder.kind": "lstm"}, "bidirectional.*needs a width of 2"),
+        ({"model.decoder.kernel": "10000000000"}, "model.decoder.kernel must be at most 1,000,000"),
+        ({"model.encoder.layers": "1" + 30 * "0"}, "model.encoder.layers must be at most 1,000"),
+        ({"data.frames.season": "-5"}, "data.frames.season must not be negative"),
+        ({"data.source.sampling": "-3"}, "data.source.sampling must be from 0 to 1"),
+        ({"decoding.length_reward": "nan"}, "decoding.length_reward must be a finite number"),
+        ({"decoding.coverage_penalty": "0.2", "model.attention": "none"}, "coverage_penalty does nothing without att"),
+        ({"data.source.freeze": "true"}, "data.source.freeze keeps word vectors.*there are none; set data.source.vec"),
+        ({"data.source.kind": "text", "model.frontend.reduce": "4"}, "model.frontend.reduce is for frames"),
+        ({"data.source.kind": "text", "model.frontend.time_masks": "3"}, "model.frontend.time_masks is for frames"),
+        ({"data.source.kind": "frames", "data.target.kind": "numbers", "model.dropout_word": "0.1"}, "dropout_word is"),
+        ({"model.ctc": "true", "training.ctc": "0", "decoding.ctc": "0.3"}, "decoding.ctc asks a CTC head that is not"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(assignments: dict[str, str], message: str) -> None:
@@ -59,10 +73,30 @@ def test_a_wrong_setting_is_named(assignments: dict[str, str], message: str) -> 
         override(Config(), assignments)
 
 
-@pytest.mark.parametrize("values", [{"modle": {}}, {"model": 3}, {"model": {"encoder": {"kindd": "gru"}}}, [1]])
-def test_a_wrong_file_is_refused(values: object) -> None:
-    with pytest.raises(ConfigError):
+def test_heads_are_counted_where_there_are_some() -> None:
+    plain = {"model.encoder.kind": "lstm", "model.decoder.kind": "lstm", "model.attention": "additive"}
+    assert override(Config(), {**plain, "model.width": "6"}).model.width == 6
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ({"modle": {}}, "unknown setting modle; did you mean model"),
+    ({"model": 3}, "model must be a table .got 3"),
+    ({"model": {"encoder": {"kindd": "gru"}}}, "unknown setting model.encoder.kindd"),
+    ([1], "the whole must be a table"),
+    ({"model": {"heads": True}}, "model.heads: .*valid integer .got True"),
+    ({"model": {"heads": "4"}}, "model.heads: .*valid integer .got '4'"),
+    ({"model": {"residual": "yes"}}, "model.residual: .*valid boolean .got 'yes'"),
+    ({"model": {"dropout": 10**400}}, "model.dropout"),
+    ({"data": {"columns": "ab"}}, "data.columns: .*got 'ab'"),
+])  # fmt: skip
+def test_a_wrong_file_is_refused(values: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"config.json: {said}"):
         read(values, where="config.json")  # type: ignore[arg-type]
+
+
+def test_a_file_may_have_lists_and_whole_numbers() -> None:
+    config = read({"data": {"columns": ["a", "b"]}, "model": {"dropout": 0}})
+    assert (config.data.columns, config.model.dropout) == (("a", "b"), 0.0)
 
 
 def test_every_setting_is_documented() -> None:

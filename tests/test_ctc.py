@@ -101,6 +101,18 @@ def test_what_is_heard_of_long_sources_is_a_number() -> None:
     assert float(state["ctc.prefix"] + found[0, EOS]) == pytest.approx(-float(nats), rel=1e-5)
 
 
+def test_targets_are_too_short_by_their_length_and_not_by_their_loss() -> None:
+    head = CTCHead(2, V)
+    torch.nn.init.zeros_(head.output.weight)
+    torch.nn.init.zeros_(head.output.bias)
+    with torch.no_grad():
+        head.output.bias[A] = 200.0
+    heard = Memory(torch.zeros(3, 2, 2), torch.tensor([[True, False], [True, True], [True, True]]), torch.zeros(3, 2))
+    nats, short = head.loss(heard, pad([[A, EOS], [A, A, EOS], [A, B, EOS]]))
+    assert short == 1, "A A has no room for the blank between"
+    assert nats.isfinite()
+
+
 def test_a_state_that_is_all_but_sure_leaves_room_for_another_opinion() -> None:
     log_probs = torch.full((1, 2, V), -300.0)
     log_probs[:, :, A] = 0.0

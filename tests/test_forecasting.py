@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from antiphon.core.batch import Batch, Padded, Steps
+from antiphon.core.batch import Batch, Padded, Steps, of_sentence
 from antiphon.core.config import Decoding, Training
 from antiphon.core.errors import ConfigError
 from antiphon.core.numbers import LEVELS
@@ -107,6 +107,18 @@ def test_any_decoder_is_told_what_is_known(decoder: str) -> None:
     assert torch.equal(before[1:], after[1:])
     torch.testing.assert_close(before[0, :2], after[0, :2])
     assert (before[0, 2] - after[0, 2]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_what_is_known_is_told_to_every_hypothesis(decoder: str) -> None:
+    made, given = network(decoder, "gaussian", model__covariates=COVARIATES).eval(), told(batch())
+    with torch.no_grad():
+        memory = made.encode(given.source, given.context)
+        one, _ = made.decode(given.inputs_BT[:, :1], memory, made.start(memory))
+        state = {name: value if of_sentence(name) else value.repeat_interleave(3, 0)
+                 for name, value in made.start(memory).items()}  # fmt: skip
+        several, _ = made.decode(given.inputs_BT[:, :1].repeat_interleave(3, 0), memory, state)
+    torch.testing.assert_close(several.hidden_BTD, one.hidden_BTD.repeat_interleave(3, 0))
 
 
 @pytest.mark.parametrize("attention", ["none", "coverage"])

@@ -67,6 +67,10 @@ def test_learned_positions_are_enough_for_what_is_kept(tmp_path: Path, monkeypat
     with pytest.raises(ConfigError, match=rf"above model\.max_positions of {tmp_path}"):
         enough_positions(taught)
     enough_positions(override(config, {"model.encoder.kind": "gru"}))
+    frames = {"data.source.kind": "frames", "model.frontend.reduce": 2}
+    enough_positions(override(config, {**frames, "data.source.max_length": 16}))
+    with pytest.raises(ConfigError, match=r"got 17 and 8 of 2 frames\); take data\.source\.max_length=16"):
+        enough_positions(override(config, {**frames, "data.source.max_length": 17}))
 
 
 def test_mixing_is_for_what_is_mixed_in(tmp_path: Path) -> None:

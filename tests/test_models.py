@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from antiphon.core.batch import EOS, Batch, Memory, pad
+from antiphon.core.batch import EOS, Batch, Memory, of_sentence, pad
 from antiphon.core.config import Encoder
 from antiphon.core.errors import ConfigError
 from antiphon.models.attention import (
@@ -22,11 +23,12 @@ from antiphon.models.attention import (
     SelfAttention,
     masked_softmax,
 )
+from antiphon.models.frontends import _runs
 from antiphon.models.heads import coverage_loss
 from antiphon.models.positions import AlibiBias, T5Bias, rotate, sinusoids
 from antiphon.models.recurrent import Recurrent
 from antiphon.models.seq2seq import build
-from conformance import ENCODERS, SIZE, model
+from conformance import DECODERS, ENCODERS, SIZE, model
 
 BATCH = Batch(pad([[5, 6, 7, EOS], [8, EOS]]), pad([[4, 5, EOS], [6, 7, EOS]]))
 
@@ -223,6 +225,26 @@ def test_word_dropout_reads_unknown_and_spares_the_marks() -> None:
     unknown, end = frontend.embedding.weight[1] * frontend.scale, frontend.embedding.weight[EOS] * frontend.scale
     assert torch.allclose(vectors[0, :3], unknown.expand(3, -1))
     assert torch.allclose(vectors[0, 3], end)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_search_may_begin_with_several_hypotheses(decoder: str, mode: Any) -> None:
+    made = build(model("lstm", decoder), SIZE, SIZE).eval()
+    with mode():
+        memory = made.encode(BATCH.source)
+        one, _ = made.decode(BATCH.inputs_BT[:, :1], memory, made.start(memory))
+        wide = {name: value if of_sentence(name) else value.repeat_interleave(3, 0)
+                for name, value in made.start(memory).items()}  # fmt: skip
+        several, _ = made.decode(BATCH.inputs_BT[:, :1].repeat_interleave(3, 0), memory, wide)
+    torch.testing.assert_close(several.hidden_BTD, one.hidden_BTD.repeat_interleave(3, 0))
+
+
+def test_no_hidden_stretch_is_longer_than_its_share() -> None:
+    torch.manual_seed(1)
+    hidden_BL = _runs(torch.full((2000,), 10), 10, 1, 0.25)
+    assert set(hidden_BL.sum(1).tolist()) == {0, 1, 2}
+    assert not _runs(torch.full((2000,), 1), 1, 2, 0.3).any()
 
 
 def test_memories_join_side_by_side() -> None:

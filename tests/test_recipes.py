@@ -44,6 +44,19 @@ def test_nothing_is_left_open_and_the_model_builds(task: str, pairs: list[Pair])
     build(config.model, 50, 50)
 
 
+@pytest.mark.parametrize(("given", "key", "value"), [
+    ({"model.heads": 3}, "model.width", 129),
+    ({"decoding.groups": 3}, "decoding.beam", 6),
+    ({"model.encoder.window": 4}, "model.encoder.kind", "transformer"),
+    ({"model.encoder.global_tokens": 2}, "model.encoder.window", 128),
+    ({"model.ctc": True}, "training.ctc", 0.3),
+])  # fmt: skip
+def test_what_is_proposed_goes_with_what_is_set(given: dict[str, object], key: str, value: object) -> None:
+    config, choices = propose(override(Config(), given), Statistics.of(PHONES))
+    assert get(config, key) == value
+    assert key in [choice.key for choice in choices]
+
+
 def test_what_is_set_stays_and_is_not_claimed() -> None:
     mine = {"model.width": 64, "model.decoder.kind": "ssru", "training.rate": 0.01, "data.source.tokenizer": "byte"}
     config, choices = propose(override(Config(), mine), Statistics.of(PHONES))

@@ -114,3 +114,19 @@ def test_a_copying_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     found = mixed_cross_entropy(student, [student], torch.full((2, 9), 5))
     [gradient] = torch.autograd.grad(found, [student.head.weight])
     assert gradient.abs().max() < 1e-5
+
+
+def test_a_pair_does_not_hear_of_the_words_of_others_at_a_temperature() -> None:
+    """Other sources of the batch have words that this one lacks, whose chances are 0 to whatever power."""
+    student, teacher, labels = said(CopyHead, 1), said(CopyHead, 2), torch.full((2, 9), 5)
+    each = [
+        mixed_cross_entropy(_row(student, row), [_row(teacher, row)], labels[:1], temperature=8.0) for row in range(2)
+    ]
+    together = mixed_cross_entropy(student, [teacher], labels, temperature=8.0)
+    torch.testing.assert_close(together, each[0] + each[1], rtol=1e-6, atol=0)
+
+
+def _row(one: Said, row: int) -> Said:
+    index = torch.tensor([row])
+    steps = Steps(one.steps.hidden_BTD[index], one.steps.weights_BTS[index])
+    return Said(one.head, steps, one.memory.rows(index))

@@ -16,10 +16,12 @@ import torch
 from safetensors.torch import load
 
 from antiphon.core.batch import Batch, Loss
-from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.core.errors import ConfigError, DataError, TrainingError, UntrainableError
+from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
 from antiphon.inference.predictor import Predictor
-from antiphon.training import runner, trainer
+from antiphon.inference.task import Task
+from antiphon.training import initial, runner, trainer
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.learner import Learner
 from antiphon.training.objectives import Likelihood
@@ -300,6 +302,16 @@ def test_one_pair_too_large_for_memory_is_a_clear_error(error: Exception, tmp_pa
     monkeypatch.setattr(runner.Local, "_one", never)
     with pytest.raises(TrainingError, match="not enough memory for"):
         run(configured(training__steps=6), tmp_path)
+
+
+def test_a_model_too_large_for_memory_is_a_clear_error(monkeypatch: Any) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(initial, "build", never)
+    config = configured(model__width=8)
+    with pytest.raises(UntrainableError, match=r"model is too large for the memory \(got model.width=8.*smaller"):
+        initial.make_model(config, Task.learn([Pair("a", "b")], config), fresh=True)
 
 
 def test_other_runtime_errors_are_not_taken_for_memory() -> None:

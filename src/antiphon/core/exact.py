@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -47,7 +48,8 @@ def _value(kind: Any, value: Any) -> Any:
         if type(value) in (list, tuple) and all(type(item) is str for item in value):
             return tuple(value)
     elif kind is float and type(value) in (int, float):
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     elif type(value) is kind and kind in (bool, int, str):
         return value
     raise Inexact

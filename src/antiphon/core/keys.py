@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from functools import cache
@@ -25,7 +26,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def read(values: dict[str, Any], *, where: str = "configuration") -> Config:
     """A configuration from nested dictionaries; unknown keys and wrong types are errors that name the key."""
     _check_keys(Config, values, "", where)
-    return _validated(values, where)
+    return _validated(values, where, strict=True)
 
 
 def override(config: Config, assignments: dict[str, Any], *, where: str = "command line") -> Config:
@@ -80,7 +81,7 @@ def _parse(value: Any, item: dataclasses.Field[Any]) -> Any:
 
 def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
     if not isinstance(values, dict):
-        raise ConfigError(f"{prefix or 'the whole'} must be a table", where=where, got=repr(values))
+        raise ConfigError(f"{prefix.rstrip('.') or 'the whole'} must be a table", where=where, got=repr(values))
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
         if name not in hints:
@@ -89,19 +90,22 @@ def _check_keys(kind: type, values: Any, prefix: str, where: str) -> None:
             _check_keys(hints[name], value, f"{prefix}{name}.", where)
 
 
-def _validated(values: dict[str, Any], where: str) -> Config:
+def _validated(values: dict[str, Any], where: str, *, strict: bool = False) -> Config:
     try:
         config = exactly(Config, values)
     except Inexact:  # what explains this takes longer to import than all else that an answer needs
-        config = _explained(values, where)
+        config = _explained(values, where, strict)
     limits.check(config, where)
     return config
 
 
-def _explained(values: dict[str, Any], where: str) -> Config:
+def _explained(values: dict[str, Any], where: str, strict: bool) -> Config:
+    """Where it is not `strict`, strings may be numbers and truths, as they are where somebody types them."""
     import pydantic
 
     try:
+        if strict:  # of JSON, which has no tuples either
+            return _adapter().validate_json(json.dumps(values, default=str), strict=True)
         return _adapter().validate_python(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from antiphon.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from antiphon.core.config import Config, Decoding
+    from antiphon.core.config import Config, Decoding, Model
 
 
 def _in(part: str, names: str) -> list[str]:
@@ -27,6 +28,7 @@ _RATES = [
     *_in("data.augment", "share names stems drop swap replace mask insert typos casing punctuation"),
     *_in("data.augment", "synonym_rate reverse_rate"),
     *_in("model.frontend", "time_share feature_share"),
+    *_in("data", "source.sampling target.sampling"),
     *_in("training", "ctc"),
     *_in("decoding", "abstain ctc"),
 ]
@@ -40,6 +42,7 @@ _POSITIVE = [
 ]
 _NATURAL = [
     *_in("data.augment", "switchout"),
+    *_in("data.frames", "season"),
     *_in("model.frontend", "time_masks feature_masks"),
     *_in("model", "feedforward covariates"),
     *_in("model.encoder", "window global_tokens"),
@@ -62,28 +65,27 @@ _COUNTS = [
 ]
 
 
+_ROOM = [*_in("model", "width max_positions"), *_in("model.encoder", "kernel"), *_in("model.decoder", "kernel")]
+_DEPTHS = _in("model", "encoder.layers decoder.layers knowledge.layers")
+_RANGES: list[tuple[list[str], Callable[[float], bool], str, str]] = [
+    (_SHARES, lambda value: 0 <= value < 1, "be at least 0 and below 1", "set it to 0 or 0.1"),
+    (_RATES, lambda value: 0 <= value <= 1, "be from 0 to 1", "set it to 0 or 0.1"),
+    (_COUNTS, lambda value: value >= 1, "be at least 1", "take a whole number above 0"),
+    (_POSITIVE, lambda value: 0 < value < math.inf, "be above 0", "take a number above 0"),
+    (_NATURAL, lambda value: 0 <= value < math.inf, "not be negative", "take 0 or more"),
+    (["decoding.length_reward"], math.isfinite, "be a finite number", "take 0 for none"),
+    (_ROOM, lambda value: value <= 10**6, "be at most 1,000,000", "take a smaller number"),
+    (_DEPTHS, lambda value: value <= 1000, "be at most 1,000", "take fewer layers"),
+]
+
+
 def check(config: Config, where: str) -> None:
     """Ranges and contradictions that types cannot say."""
-    for key in _SHARES:
-        value = attrgetter(key)(config)
-        if value is not None and not 0 <= value < 1:
-            raise ConfigError(f"{key} must be at least 0 and below 1", where=where, got=value)
-    for key in _RATES:
-        value = attrgetter(key)(config)
-        if value is not None and not 0 <= value <= 1:
-            raise ConfigError(f"{key} must be from 0 to 1", where=where, got=value, do="set it to 0 or 0.1")
-    for key in _COUNTS:
-        value = attrgetter(key)(config)
-        if value is not None and value < 1:
-            raise ConfigError(f"{key} must be at least 1", where=where, got=value)
-    for key in _POSITIVE:
-        value = attrgetter(key)(config)
-        if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"{key} must be above 0", where=where, got=value)
-    for key in _NATURAL:
-        value = attrgetter(key)(config)
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigError(f"{key} must not be negative", where=where, got=value)
+    for keys, fits, what, do in _RANGES:
+        for key in keys:
+            value = attrgetter(key)(config)
+            if value is not None and not fits(value):
+                raise ConfigError(f"{key} must {what}", where=where, got=value, do=do)
     for key in ("training.seed", "decoding.seed"):
         value = attrgetter(key)(config)
         if not -(1 << 63) <= value < 1 << 63:
@@ -91,7 +93,8 @@ def check(config: Config, where: str) -> None:
     for key in ("data.source.vocabulary", "data.target.vocabulary"):
         value = attrgetter(key)(config)
         if value is not None and value < 5:
-            raise ConfigError(f"{key} must be at least 5: four special tokens and one more", where=where, got=value)
+            what, do = f"{key} must be at least 5: four special tokens and one more", "take 1000 or more"
+            raise ConfigError(what, where=where, got=value, do=do)
     model = config.model
     if model.tie == "all" and config.data.shared is False:
         do = "set data.shared=true or model.tie=target"
@@ -103,21 +106,48 @@ def check(config: Config, where: str) -> None:
         raise ConfigError("training.coverage needs attention", where=where, do=do)
     _check_order(config, where)
     _check_ctc(config, where)
-    if model.width is not None and model.width % model.heads:
-        raise ConfigError(
-            "model.width must be a multiple of model.heads", where=where, got=f"{model.width} and {model.heads}"
-        )
-    if model.encoder.kernel % 2 == 0:
-        raise ConfigError("model.encoder.kernel must be odd", where=where, got=model.encoder.kernel)
-    if model.encoder.global_tokens and model.encoder.window == 0:
-        got = model.encoder.global_tokens
-        raise ConfigError("model.encoder.global_tokens needs model.encoder.window", where=where, got=got)
-    if model.encoder.window and model.encoder.kind not in (None, "transformer", "conformer"):
-        do = "leave it out: the memory of the others grows with the length alone"
-        raise ConfigError("model.encoder.window needs model.encoder.kind=transformer or conformer", where=where,
-                          got=model.encoder.kind, do=do)  # fmt: skip
+    if config.decoding.coverage_penalty and model.attention == "none":
+        what = "decoding.coverage_penalty does nothing without attention"
+        raise ConfigError(what, where=where, got=config.decoding.coverage_penalty, do="leave it out")
+    for side in ("source", "target"):
+        if attrgetter(f"data.{side}.freeze")(config) and not attrgetter(f"data.{side}.vectors")(config):
+            do = f"set data.{side}.vectors, or leave it out"
+            raise ConfigError(
+                f"data.{side}.freeze keeps word vectors as they are, and there are none", where=where, do=do
+            )
+    _check_network(model, where)
     _check_signals(config, where)
     _check_search(config.decoding, where)
+
+
+def _check_network(model: Model, where: str) -> None:
+    """What layers cannot be built of."""
+    width, encoder = model.width, model.encoder
+    attends = {encoder.kind, model.decoder.kind} & {None, "transformer", "conformer"}
+    if width is not None and width % model.heads and (attends or model.attention in (None, "multihead")):
+        what, got = "model.width must be a multiple of model.heads", f"{width} and {model.heads}"
+        do = f"take model.width={-(-width // model.heads) * model.heads}, or model.heads=1"
+        raise ConfigError(what, where=where, got=got, do=do)
+    if width is not None and attends and model.positions == "rotary" and width < 2 * model.heads:
+        what, got = (
+            "model.positions=rotary needs two features a head",
+            f"model.width={width}, model.heads={model.heads}",
+        )
+        raise ConfigError(what, where=where, got=got, do=f"take model.width={2 * model.heads} or more")
+    if width == 1 and encoder.kind in ("rnn", "lstm", "gru") and encoder.bidirectional:
+        what, do = "a bidirectional encoder needs a width of 2", "take model.width=2 or more"
+        raise ConfigError(what, where=where, got="model.width=1", do=do)
+    if encoder.kernel % 2 == 0:
+        do = f"take {encoder.kernel + 1}"
+        raise ConfigError("model.encoder.kernel must be odd", where=where, got=encoder.kernel, do=do)
+    if encoder.global_tokens and encoder.window == 0:
+        what, do = "model.encoder.global_tokens needs model.encoder.window", "set model.encoder.window=128 too"
+        raise ConfigError(what, where=where, got=encoder.global_tokens, do=do)
+    for name in ("window", "global_tokens"):
+        if getattr(encoder, name) and encoder.kind not in (None, "transformer", "conformer"):
+            what = f"model.encoder.{name} needs model.encoder.kind=transformer or conformer"
+            do = "leave it out: the memory of the others grows with the length alone"
+            raise ConfigError(what, where=where, got=encoder.kind, do=do)
 
 
 def _check_search(search: Decoding, where: str) -> None:
@@ -130,8 +160,11 @@ def _check_search(search: Decoding, where: str) -> None:
         what, do = "decoding.top_p must be above 0, and 1 at most", "take 1 for all tokens, or 0.9"
         raise ConfigError(what, where=where, got=search.top_p, do=do)
     if beam is not None and beam % groups:
-        what = "decoding.beam must be a multiple of decoding.groups"
-        raise ConfigError(what, where=where, got=f"{beam} and {groups}")
+        what, do = (
+            "decoding.beam must be a multiple of decoding.groups",
+            f"take decoding.beam={-(-beam // groups) * groups}",
+        )
+        raise ConfigError(what, where=where, got=f"{beam} and {groups}", do=do)
 
 
 def _check_signals(config: Config, where: str) -> None:
@@ -151,9 +184,10 @@ def _check_signals(config: Config, where: str) -> None:
         raise ConfigError(what, where=where, got=data.source.kind, do="take each")
     if model.frontend.reduce not in (None, 1, 2, 4, 8):
         raise ConfigError("model.frontend.reduce must be 1, 2, 4 or 8", where=where, got=model.frontend.reduce)
-    if data.source.kind == "text" and model.frontend.kind:
-        do = "leave it out, or set data.source.kind"
-        raise ConfigError("model.frontend is for frames, and sources are text", where=where, do=do)
+    for name in ("kind", "reduce", "time_masks", "feature_masks"):
+        if data.source.kind == "text" and getattr(model.frontend, name):
+            do = "leave it out, or set data.source.kind"
+            raise ConfigError(f"model.frontend.{name} is for frames, and sources are text", where=where, do=do)
     texts = {
         "data.shared": data.shared, "model.head=copy": model.head == "copy", "model.tie=all": model.tie == "all",
         "data.context": bool(data.context) and data.target.kind != "numbers", "data.knowledge": bool(data.knowledge),
@@ -179,6 +213,9 @@ def _check_ctc(config: Config, where: str) -> None:
         if share and not model.ctc and not open_yet:
             do = "train with model.ctc=true and training.ctc=0.3, or leave it out"
             raise ConfigError(f"{name}.ctc needs model.ctc=true", where=where, got=share, do=do)
+    if model.ctc and config.training.ctc == 0 and config.decoding.ctc:
+        what, do = "decoding.ctc asks a CTC head that is not trained", "set training.ctc=0.3, or decoding.ctc=0"
+        raise ConfigError(what, where=where, got="training.ctc=0", do=do)
 
 
 def _check_order(config: Config, where: str) -> None:
@@ -204,6 +241,7 @@ def _check_numbers(config: Config, where: str) -> None:
         **{f"data.augment.{name}": True for name in augmented},
         f"training.objective={training.objective}": training.objective != "likelihood",
         "training.teachers": bool(training.teachers), "training.label_smoothing": bool(training.label_smoothing),
+        "model.dropout_word": bool(model.dropout_word) and data.source.kind not in (None, "text"),
         "model.ctc": bool(model.ctc), "training.ctc": bool(training.ctc), "decoding.ctc": bool(decoding.ctc),
         "training.r_drop": bool(training.r_drop), "training.coverage": bool(training.coverage),
         "model.adapter.name": bool(model.adapter.name), "decoding.n_best": decoding.n_best > 1,

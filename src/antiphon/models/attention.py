@@ -297,7 +297,7 @@ def with_room(state: State, steps: int) -> State:
     (rows, known), columns = places_NS.shape, places_NS.shape[0] // sentences * steps
     if not torch.is_inference_mode_enabled() or known + columns <= size:
         return state
-    needed_BS = (places_NS >= 0).view(sentences, -1, known).any(1)
+    needed_BS = (places_NS >= 0).view(sentences, rows // sentences, known).any(1)
     known = int(needed_BS.sum(1).max())
     index_BS = needed_BS.byte().argsort(dim=1, descending=True, stable=True)[:, :known]
     result = {**state, "places": places_NS.gather(1, index_BS.repeat_interleave(rows // sentences, 0))}

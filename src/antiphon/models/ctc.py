@@ -27,9 +27,10 @@ class CTCHead(nn.Module):
     def loss(self, memory: Memory, target: Padded) -> tuple[Tensor, int]:
         """The negative log likelihood of the targets in nats, summed, and how many of them have more tokens than their
         source has room for: these add nothing."""
-        lengths_B = target.lengths_B - 1
+        lengths_B, states_B = target.lengths_B - 1, memory.mask_BS.sum(1)
         nats_B = F.ctc_loss(
-            self.log_probs(memory).transpose(0, 1), target.values, memory.mask_BS.sum(1), lengths_B,
+            self.log_probs(memory).transpose(0, 1), target.values, states_B, lengths_B,
             blank=PAD, reduction="none", zero_infinity=True,
         )  # fmt: skip
-        return nats_B.sum(), int(((nats_B == 0) & (lengths_B > 0)).sum())
+        again_BT = (target.values[:, 1:] == target.values[:, :-1]) & target.mask_BL[:, 1:]
+        return nats_B.sum(), int((lengths_B + again_BT.sum(1) > states_B).sum())

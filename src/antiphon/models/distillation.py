@@ -17,6 +17,8 @@ from antiphon.models.linear import blocks, chunks, whole
 
 ROWS = 512
 """Rows whose probabilities are held at once."""
+NEVER = -1e4
+"""The log probability of what a model cannot say: finite, so that none of it is nothing."""
 
 
 class Projection(NamedTuple):
@@ -139,10 +141,12 @@ def mixed_cross_entropy(
 
     def piece(hidden_BTD: Tensor, weights_BTS: Tensor, part: slice) -> Tensor:
         with torch.no_grad():
-            wanted_BTV = torch.stack(_together([_tempered(each.log_probs(part), temperature) for each in teachers]))
+            wanted_BTV = torch.stack(
+                _together([_tempered(each.log_probs(part), each, temperature) for each in teachers])
+            )
             wanted_BTV = wanted_BTV.exp().mean(0)
         said = student.head.log_probs(Steps(hidden_BTD, weights_BTS), student.memory)
-        logs_BTV, wanted_BTV = _together([_tempered(said, temperature), wanted_BTV], 0.0)
+        logs_BTV, wanted_BTV = _together([_tempered(said, student, temperature), wanted_BTV], 0.0)
         return -(wanted_BTV * logs_BTV).sum(2)[labels_BT[:, part] != PAD].sum()
 
     total = labels_BT.new_zeros((), dtype=torch.float32)
@@ -153,8 +157,16 @@ def mixed_cross_entropy(
     return total
 
 
-def _tempered(log_probs_BTV: Tensor, temperature: float) -> Tensor:
-    return log_probs_BTV if temperature == 1 else (log_probs_BTV / temperature).log_softmax(2)
+def _tempered(log_probs_BTV: Tensor, said: Said, temperature: float) -> Tensor:
+    """At a temperature the words that other sources of a batch have would be likely too, tiny as their chances are."""
+    if temperature == 1:
+        return log_probs_BTV
+    size, copy_BS = len(said.head.weight), said.memory.copy_BS
+    absent_BV = torch.arange(log_probs_BTV.shape[2], device=log_probs_BTV.device).repeat(len(log_probs_BTV), 1) >= size
+    if copy_BS is not None and absent_BV.shape[1] > size:
+        absent_BV.scatter_(1, copy_BS, False)
+    tempered = (log_probs_BTV / temperature).masked_fill(absent_BV[:, None], -torch.inf).log_softmax(2)
+    return tempered.masked_fill(absent_BV[:, None], NEVER)
 
 
 def _together(parts: Sequence[Tensor], empty: float = -torch.inf) -> list[Tensor]:

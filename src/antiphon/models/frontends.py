@@ -91,8 +91,11 @@ class NumbersFrontend(nn.Module):
             x_BLD = x_BLD + self.positions(place).to(x_BLD.dtype)
         if self.covariates is not None:
             assert ahead is not None, "this model needs Batch.context['ahead']"
-            known_BL = torch.minimum(place.expand(len(values_BLF), -1), ahead.lengths_B[:, None] - 1)
-            known_BLC = ahead.values.gather(1, known_BL[..., None].expand(-1, -1, ahead.values.shape[2]))
+            times = len(values_BLF) // len(ahead.lengths_B)  # rows are hypotheses, several a source
+            last_B = (ahead.lengths_B - 1).repeat_interleave(times)
+            known_BL = torch.minimum(place.expand(len(values_BLF), -1), last_B[:, None])
+            index_BLC = known_BL[..., None].expand(-1, -1, ahead.values.shape[2])
+            known_BLC = ahead.values.repeat_interleave(times, 0).gather(1, index_BLC)
             x_BLD = x_BLD + self.covariates(known_BLC.to(x_BLD.dtype))
         return dropout(x_BLD, self.share, self.training)
 
@@ -271,7 +274,7 @@ class FramesFrontend(nn.Module):
 def _runs(lengths_B: Tensor, longest: int, count: int, share: float) -> Tensor:
     """True in so many runs a row, `[B, longest]`: each starts anywhere and takes up to that share of the row."""
     draws_2BN = torch.rand(2, len(lengths_B), count, device=lengths_B.device)
-    width_BN = (draws_2BN[0] * (share * lengths_B[:, None] + 1)).floor()
+    width_BN = (draws_2BN[0] * ((share * lengths_B[:, None]).floor() + 1)).floor()
     start_BN = (draws_2BN[1] * (lengths_B[:, None] - width_BN + 1)).floor()
     place = torch.arange(longest, device=lengths_B.device)
     return ((place >= start_BN[..., None]) & (place < (start_BN + width_BN)[..., None])).any(1)

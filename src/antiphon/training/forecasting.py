@@ -11,7 +11,7 @@ from antiphon.core.config import Data
 from antiphon.data.arrays import read_numbers
 from antiphon.data.corpus import Pair
 from antiphon.data.numbers import Scale, Season
-from antiphon.training.recipes import step_down
+from antiphon.training.recipes import step_down, up
 from antiphon.training.sensing import Hearing
 
 HOW = {
@@ -145,10 +145,10 @@ class Forecasting(Hearing):
             self.propose("data.frames.normalize", self.numbers.scale, HOW[self.numbers.scale])
             if self.config.data.frames.normalize == "season" and not self.config.data.frames.season:
                 self.replace("data.frames.season", self.numbers.season, "so a series is most like itself")
-            self.propose("data.source.max_length", max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
             self.propose("model.frontend.kind", "stack", "a matrix: each step may count")
             reduce = step_down(self.signal.frames / 200, (1, 2, 4, 8))
             self.propose("model.frontend.reduce", reduce, f"about {self.signal.frames:,.0f} steps to read")
+            self._longest_source(max(500, 10 * round(self.signal.frames / 5)), "the newest are read")
         else:
             self._frames()
 
@@ -165,7 +165,9 @@ class Forecasting(Hearing):
         self.propose("model.encoder.kind", "lstm", "order matters, and series are few")
         self.propose("model.decoder.kind", "lstm", "each step follows from the last")
         width = step_down(self._tokens() / 1000, (32, 64, 128))
-        self.propose("model.width", width, f"about {self._tokens():,.0f} steps to learn from")
+        self.propose(
+            "model.width", up(width, self.config.model.heads), f"about {self._tokens():,.0f} steps to learn from"
+        )
         for side in ("encoder", "decoder"):
             self.propose(f"model.{side}.layers", 1, "enough for a series")
         self.propose("model.tie", "none", "numbers have no embeddings")

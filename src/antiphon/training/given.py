@@ -75,12 +75,14 @@ def enough_positions(config: Config) -> None:
     }
     for name, model in models.items():
         for side, half in (("source", model.encoder), ("target", model.decoder)):
-            text = getattr(config.data, side).kind in (None, "text")  # positions of frames come after they are reduced
-            longest = (getattr(config.data, side).max_length or 0) if text else 0
-            if model.positions == "learned" and half.kind in PLACED and longest > model.max_positions:
+            text = getattr(config.data, side).kind in (None, "text")
+            reduce = 1 if text else model.frontend.reduce or 1  # frames are placed after they are reduced
+            longest = (getattr(config.data, side).max_length or 0) if text or side == "source" else 0
+            if model.positions == "learned" and half.kind in PLACED and longest > reduce * model.max_positions:
                 what = f"data.{side}.max_length is above {name}, and learned positions end there"
-                do = f"take data.{side}.max_length={model.max_positions}, or other positions"
-                raise ConfigError(what, got=f"{longest} and {model.max_positions}", do=do)
+                do = f"take data.{side}.max_length={reduce * model.max_positions}, or other positions"
+                got = f"{longest} and {model.max_positions}" + (f" of {reduce} frames" if reduce > 1 else "")
+                raise ConfigError(what, got=got, do=do)
 
 
 def _marks(config: Config, kept: Task, source: Text) -> None:

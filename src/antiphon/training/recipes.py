@@ -47,8 +47,16 @@ def propose(config: Config, statistics: Statistics, *, trained: bool = False) ->
     if trained:
         kind = type("Tuned", (FineTuning, kind), {})
     plan = kind(config, statistics)
-    plan.task()
-    for step in (plan.tokenizers, plan.network, plan.regularization, plan.batches, plan.schedule, plan.judging):
+    for step in (
+        plan.task,
+        plan.asked,
+        plan.tokenizers,
+        plan.network,
+        plan.regularization,
+        plan.batches,
+        plan.schedule,
+        plan.judging,
+    ):
         step()
     return plan.config, plan.choices
 
@@ -79,6 +87,16 @@ class Plan:
             self.propose(choice.key, choice.value, choice.reason)
         reason = "names and rare words can be taken from the source" if self._copies() else "answers are of known words"
         self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
+
+    def asked(self) -> None:
+        """What settings that are given cannot do without."""
+        encoder = self.config.model.encoder
+        if encoder.window or encoder.global_tokens:
+            self.propose("model.encoder.kind", "transformer", "it is self-attention that has a window")
+        if encoder.global_tokens:
+            self.propose("model.encoder.window", WINDOW, "global tokens are for a window")
+        if self.config.model.ctc:
+            self.propose("training.ctc", 0.3, "what the CTC head learns from")
 
     def _copies(self) -> bool:
         """Whether to copy: it needs attention, tokens alike, and neither CTC nor a teacher, which cannot copy."""
@@ -180,7 +198,7 @@ class Plan:
         modern = bool(kinds & {"transformer", "conformer", "ssru", "conv"})
         tokens = self._learned_from()
         width = step_down(tokens / (4000 if modern else 1500), (128, 256) if modern else (128, 192, 256))
-        self.propose("model.width", width, f"about {tokens:,.0f} tokens to learn from")
+        self.propose("model.width", up(width, self.config.model.heads), f"about {tokens:,.0f} tokens to learn from")
         layers = (4 if tokens > 300_000 else 3) if modern else 2
         self.propose("model.encoder.layers", layers, "deep enough for this much data")
         self.propose("model.decoder.layers", (min(layers, 3) if modern else 2), "decoding is paid a layer at a time")
@@ -277,7 +295,7 @@ class Plan:
         kind = self.config.data.target.tokenizer
         subwords = kind in ("bpe", "unigram", "word", "chinese") or (kind == "char" and not self.preset.spelled)
         self.propose("training.metric", "chrf" if subwords else "error", "judged on real answers")
-        self.propose("decoding.beam", 5, "a little better than greedy")
+        self.propose("decoding.beam", up(5, self.config.decoding.groups), "a little better than greedy")
         self.propose("decoding.length_penalty", 1.0, "by what a token of it is worth")
         self.propose("decoding.min_length", 0, "the model says where an answer ends")
         length = 0 if self.config.data.target.tokenizer in ("char", "byte") else self.preset.no_repeat
@@ -339,7 +357,11 @@ class Student(Plan):
 
     def judging(self) -> None:
         """A greedy search."""
-        self.propose("decoding.beam", 1, "after a teacher's answers greedy loses little (Kim and Rush 2016)")
+        self.propose(
+            "decoding.beam",
+            self.config.decoding.groups,
+            "after a teacher's answers greedy loses little (Kim and Rush 2016)",
+        )
         super().judging()
 
 
@@ -355,3 +377,8 @@ def mean_length(side: SideStatistics, kind: str | None) -> float:
 def step_down(wanted: float, sizes: tuple[int, ...]) -> int:
     """The largest of the sizes that is not above what is wanted, or the smallest."""
     return max((size for size in sizes if size <= wanted), default=sizes[0])
+
+
+def up(number: int, part: int) -> int:
+    """The next multiple of the part."""
+    return -(-number // part) * part

@@ -49,17 +49,22 @@ class Hearing(Plan):
         if speech and signal.short < BRIEF:
             how = ("all", f"a tenth last no longer than {signal.short:.1f} s, too short for a level of their own")
         self.propose("data.frames.normalize", *how)
-        longest = max(3000, 100 * round(signal.frames / 10))
-        self.propose("data.source.max_length", longest, "longer ones are cut, and counted")
         self.propose("model.frontend.kind", "conv2d" if speech else "conv", "neighbours say much the same")
         room = signal.frames / (1 + mean_length(self.statistics.target, self.config.data.target.tokenizer))
         reduce = step_down(room / 2, (1, 2, 4))
         self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
+        self._longest_source(max(3000, 100 * round(signal.frames / 10)))
         heard = speech or self.preset.name == "speech"
         self.propose("model.ctc", heard, "words are heard in their order" if heard else "an order is not known")
         share = 0.3 if self.config.model.ctc else 0.0
         self.propose("training.ctc", share, "attention finds its way sooner" if share else "there is no CTC head")
         self.propose("decoding.ctc", share, "attention alone may skip or repeat" if share else "there is no CTC head")
+
+    def _longest_source(self, frames: int, reason: str = "longer ones are cut, and counted") -> None:
+        model = self.config.model
+        if model.positions == "learned":
+            frames = min(frames, (model.frontend.reduce or 1) * model.max_positions)
+        self.propose("data.source.max_length", frames, reason)
 
     @property
     def signal(self) -> Overview:
@@ -134,11 +139,11 @@ class Watching(Hearing):
         self.propose("data.frames.size", side, f"{4 * channels * side**2 / 1000:.0f} KB and little work for a picture")
         self.propose("data.frames.normalize", "none", "pixels have one scale, and need no other")
         count = film.seconds * (self.config.data.frames.per_second or wanted)
-        self.propose("data.source.max_length", max(200, 10 * round(count)), "longer ones are cut, and counted")
         self.propose("model.frontend.kind", "pictures", "the same shape may be seen anywhere, and at any time")
         room = count / (1 + mean_length(self.statistics.target, self.config.data.target.tokenizer))
         reason = f"about {room:,.1f} pictures a token of the target"
         self.propose("model.frontend.reduce", step_down(room / 2, (1, 2, 4)), reason)
+        self._longest_source(max(200, 10 * round(count)))
 
     @property
     def signal(self) -> Overview:

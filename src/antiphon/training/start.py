@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.core.config import Config
-from antiphon.core.errors import BundleError, DataError, TrainingError
+from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.core.keys import override, read
 from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table
@@ -193,6 +193,9 @@ def _task(
             more.append(noise.Recased(turns.Spoken(pairs)))
         learned = Task.learn(Chain((pairs, *more)) if more else pairs, config, find)
         told = learned.covariates.size if learned.covariates else 0
+        if config.model.covariates not in (0, told):
+            what, do = "model.covariates is what data.context comes to", "leave it out"
+            raise ConfigError(what, got=f"{config.model.covariates}, and data.context has {told}", do=do)
         return learned, override(config, {"model.covariates": told}) if told else config
     task, config, lines = origin.task(config, pairs, find)
     for line in lines:
