@@ -72,7 +72,7 @@ def main() -> None:
         result[name] = {metric: scored(metric, taken, references) for metric in METRICS}
     with kept(options.out) as out:
         trainings = {"likelihood": [*NETWORK, f"training.minutes={options.minutes}"]}
-        for way in options.ways.split(","):
+        for way in filter(None, options.ways.split(",")):
             trainings[way] = ["--from", str(out / "likelihood"), *MORE[way], f"training.minutes={options.more}"]
         for name, words in trainings.items():
             seconds = train(name, data, out, [*words, *settings])
