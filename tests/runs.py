@@ -98,7 +98,7 @@ class Recorder(Observer):
         self.notes.append(event)
 
 
-TIMED = {"seconds", "log"}
+TIMED = {"seconds", "validation_seconds", "log"}
 
 
 def outcome(out: Path) -> dict[str, Any]:

@@ -57,6 +57,47 @@ def test_what_is_proposed_goes_with_what_is_set(given: dict[str, object], key: s
     assert key in [choice.key for choice in choices]
 
 
+def test_one_text_that_is_far_too_long_changes_nothing() -> None:
+    """It will be cut, whatever its length."""
+    usual, _ = propose(Config(), Statistics.of(TEXT))
+    longest, _ = propose(Config(), Statistics.of([*TEXT, Pair("word " * 400_000, "Wort " * 400_000)]))
+    for key in ("model.encoder.kind", "model.width", "training.epochs", "data.source.max_length"):
+        assert get(longest, key) == get(usual, key), key
+    symbols = [Pair(" ".join("abcdefgh" * 10), "x")] * 300 + [Pair(" ".join("ab" * 15_000), "y")]
+    read = propose(Config(task="classification"), Statistics.of(symbols))[0].data.source
+    assert (read.tokenizer, read.max_length) == ("whitespace", 800)
+
+
+@pytest.mark.parametrize(("given", "every"), [
+    ({"training.steps": 400}, 10), ({"training.epochs": 120}, 3), ({"training.steps": 3}, 1),
+])  # fmt: skip
+def test_few_pairs_are_not_validated_after_each_step(given: dict[str, int], every: int) -> None:
+    few = propose(override(Config(), given), Statistics.of(PHONES[:40]))[0]
+    assert few.training.validate_every == every
+    assert few.training.warmup == max(1, (given.get("training.steps") or 120) // 20)
+
+
+def test_minutes_are_epochs_by_what_a_token_costs() -> None:
+    one, ten = (
+        propose(override(Config(), {"training.minutes": n}), Statistics.of(PHONES))[0].training for n in (1, 10)
+    )
+    assert (one.warmup or 0) * 5 < (ten.warmup or 0) <= 1000
+    assert (one.validate_every or 0) > 1
+
+
+def test_the_name_of_a_class_is_one_token_where_it_is_a_label() -> None:
+    pairs = Statistics.of([Pair("good", "yes"), Pair("bad", "no")])
+    spelled = override(Config(task="classification"), {"data.target.tokenizer": "char"})
+    assert propose(spelled, pairs)[0].decoding.max_length is None
+    assert propose(Config(task="classification"), pairs)[0].decoding.max_length == 1
+
+
+def test_a_shared_vocabulary_has_the_size_that_is_given() -> None:
+    given = {"data.shared": True, "data.source.vocabulary": 100, "data.source.tokenizer": "bpe",
+             "data.target.tokenizer": "bpe"}  # fmt: skip
+    assert propose(override(Config(), given), Statistics.of(TEXT))[0].data.target.vocabulary == 100
+
+
 def test_what_is_set_stays_and_is_not_claimed() -> None:
     mine = {"model.width": 64, "model.decoder.kind": "ssru", "training.rate": 0.01, "data.source.tokenizer": "byte"}
     config, choices = propose(override(Config(), mine), Statistics.of(PHONES))

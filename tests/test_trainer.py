@@ -17,11 +17,10 @@ from safetensors.torch import load
 
 from antiphon.core.batch import Batch, Loss
 from antiphon.core.errors import ConfigError, DataError, TrainingError, UntrainableError
-from antiphon.data.corpus import Pair
 from antiphon.inference import bundle
+from antiphon.inference.hypothesis import NoNumbers
 from antiphon.inference.predictor import Predictor
-from antiphon.inference.task import Task
-from antiphon.training import initial, runner, trainer
+from antiphon.training import runner, trainer
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.learner import Learner
 from antiphon.training.objectives import Likelihood
@@ -248,6 +247,26 @@ def test_rolling_back_resumes_exactly(tmp_path: Path, poison: Any) -> None:
         assert outcome(folder) == outcome(tmp_path / "whole")
 
 
+def test_a_model_that_gives_no_numbers_is_rolled_back_at_its_validation(tmp_path: Path, monkeypatch: Any) -> None:
+    """Its weights are finite, and it fell between a step that was skipped and the one that would have rolled back."""
+    judge, looks = Validator.__call__, list[int]()
+
+    def astray(self: Any, *given: Any) -> Any:
+        looks.append(len(looks))
+        if len(looks) == 3:
+            raise NoNumbers
+        return judge(self, *given)
+
+    monkeypatch.setattr(Validator, "__call__", astray)
+    watcher = Recorder()
+    result = run(configured(training__steps=12, training__validate_every=3), tmp_path, observers=[watcher])
+    (note,) = [note for note in watcher.notes if note.kind == "rollback"]
+    assert "step 6" in note.text
+    assert result.reason == "steps"
+    assert [event.step for event in watcher.validations] == [3, 6, 9, 12]
+    assert watcher.validations[2].loss == watcher.validations[1].loss
+
+
 def test_training_that_keeps_failing_ends_with_the_reason(tmp_path: Path, poison: Any) -> None:
     poison(*range(3, 100))
     with pytest.raises(TrainingError, match=r"keeps failing after 3 roll-backs: step 14 .* the loss"):
@@ -304,14 +323,14 @@ def test_one_pair_too_large_for_memory_is_a_clear_error(error: Exception, tmp_pa
         run(configured(training__steps=6), tmp_path)
 
 
-def test_a_model_too_large_for_memory_is_a_clear_error(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("place", ["make_model", "Validator.__call__"])
+def test_no_memory_outside_a_step_is_a_clear_error(place: str, tmp_path: Path, monkeypatch: Any) -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(initial, "build", never)
-    config = configured(model__width=8)
-    with pytest.raises(UntrainableError, match=r"model is too large for the memory \(got model.width=8.*smaller"):
-        initial.make_model(config, Task.learn([Pair("a", "b")], config), fresh=True)
+    monkeypatch.setattr(f"antiphon.training.trainer.{place}", never)
+    with pytest.raises(UntrainableError, match=r"not enough memory; lower model\.width"):
+        run(configured(training__steps=6), tmp_path)
 
 
 def test_other_runtime_errors_are_not_taken_for_memory() -> None:

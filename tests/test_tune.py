@@ -294,7 +294,7 @@ def test_settings_as_toml_are_what_they_were() -> None:
 
 
 def test_one_search_at_a_time(found: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.tuning.study.ATTEMPTS", 2)
+    monkeypatch.setattr("antiphon.tuning.study.PATIENCE", 0.1)
     with lock(found.out), pytest.raises(TrainingError, match="another search is at work here"):
         lock(found.out)
     lock(found.out).close()

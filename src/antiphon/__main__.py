@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from antiphon.core.errors import AntiphonError
 
 USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+NO_MEMORY = "not enough memory; lower data.*.max_length, data.batch_tokens or decoding.max_length"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -49,7 +50,11 @@ def _run(words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except MemoryError:
-        return _fail("not enough memory; lower data.*.max_length, data.batch_tokens or decoding.max_length")
+        return _fail(NO_MEMORY)
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # PyTorch's way to say that there is no memory
+            raise
+        return _fail(NO_MEMORY)
     except OSError as error:
         text = ": ".join(str(part) for part in (error.filename, error.strerror or error) if part)
         return _fail(text + ("; make room, or choose another place" if error.errno in NO_ROOM else ""))

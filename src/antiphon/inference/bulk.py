@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from antiphon.core.alone import hold
 from antiphon.core.errors import DataError
 from antiphon.data.corpus import kind_of_table, read_lines
 from antiphon.data.formats import parquet_rows
@@ -42,7 +43,7 @@ def bulk(
     try:
         _begin(out, partial, about, json.loads(dump_json(dict(facts))))
         with partial.open("r+b") as file:
-            _hold(file, out)
+            hold(file, DataError("another process is writing these answers", where=out, do="wait for it"))
             before = done = _whole(file)
             synced = time.monotonic()
             for line in answers(before):
@@ -78,18 +79,6 @@ def _begin(out: Path, partial: Path, about: Path, facts: dict[str, Any]) -> None
         changed = sorted(key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key])
         what = "answers of another model, or to other inputs, are there already"
         raise DataError(what, where=partial, got=", ".join(changed), do="remove it, or choose another name")
-
-
-def _hold(file: IO[bytes], out: Path) -> None:
-    """One process writes."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DataError("another process is writing these answers", where=out, do="wait for it") from None
 
 
 def _whole(file: IO[bytes]) -> int:

@@ -22,10 +22,12 @@ MARGIN = 4e-5
 Phrase = tuple[int, ...]
 
 
-def no_numbers() -> TrainingError:
-    """What a model is that gives no probabilities, such as one whose training went astray."""
-    do = "train anew with a lower training.rate"
-    return TrainingError("the model gives probabilities that are not numbers", do=do)
+class NoNumbers(TrainingError):
+    """A model gives no probabilities, as one does whose training went astray."""
+
+    def __init__(self) -> None:
+        what, do = "the model gives probabilities that are not numbers", "train anew with a lower training.rate"
+        super().__init__(what, do=do)
 
 
 def pool(settings: Decoding) -> int:

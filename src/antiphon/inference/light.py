@@ -15,7 +15,7 @@ import numpy as np
 from antiphon.core.config import Decoding
 from antiphon.core.marks import BOS, EOS, PAD
 from antiphon.inference.endings import INF, Step, collected
-from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, no_numbers
+from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, NoNumbers
 
 
 class Walk(Protocol):
@@ -263,7 +263,7 @@ def best(
     sentences, _, size = values_ARC.shape
     ranks_AX = (totals_AR[:, :, None] + values_ARC).reshape(sentences, -1)
     if np.isnan(ranks_AX).any():
-        raise no_numbers()
+        raise NoNumbers()
     order_AX = np.argsort(-ranks_AX, axis=1, kind="stable")[:, : slots + 1]
     ranks_AX = np.take_along_axis(ranks_AX, order_AX, 1)
     if (missing := slots + 1 - order_AX.shape[1]) > 0:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from antiphon.inference.hypothesis import MARGIN, no_numbers
+from antiphon.inference.hypothesis import MARGIN, NoNumbers
 
 INF = float("inf")
 BLOCK = 64
@@ -180,7 +180,7 @@ def _padded_top(values_AC: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def gap(ranks_AC: Tensor, room_A: Tensor) -> Tensor:
     """Between the last kept and the first dropped of sorted candidates; inf where nothing real was dropped."""
     if ranks_AC.isnan().any():
-        raise no_numbers()
+        raise NoNumbers()
     last = ranks_AC.gather(1, (room_A - 1).clamp_min(0)[:, None]).squeeze(1)
     dropped = ranks_AC.gather(1, room_A[:, None]).squeeze(1)
     return torch.where((room_A > 0) & (last > -INF), last - dropped, INF)
@@ -216,7 +216,7 @@ def sampled(
     chosen = log_probs.gather(2, tokens[..., None]).squeeze(2)
     totals = totals + chosen.double()
     if totals.isnan().any():
-        raise no_numbers()
+        raise NoNumbers()
     return Choice(parents, tokens, chosen, totals, gaps.masked_fill(totals == -INF, INF).amin(1))
 
 

@@ -15,11 +15,12 @@ from antiphon.core.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Choice:
-    """One proposed setting and why."""
+    """One proposed setting and why; `needs` is another, and the value that it must have."""
 
     key: str
     value: Any
     reason: str
+    needs: tuple[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ CLASSIFICATION = Preset(
         Choice("training.label_smoothing", 0.0, "probabilities of few classes say how sure it is"),
         Choice("training.metric", "accuracy", _ANSWERS),
         Choice("decoding.min_length", 1, "the name of a class is one token"),
-        Choice("decoding.max_length", 1, "the name of a class is one token"),
+        Choice("decoding.max_length", 1, "the name of a class is one token", ("data.target.tokenizer", "label")),
         Choice("decoding.beam", 1, "the likeliest class"),
     ),
     noise=_WRITTEN,

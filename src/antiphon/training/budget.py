@@ -16,13 +16,12 @@ class Budget:
 
     def __init__(self, settings: Training) -> None:
         self.settings = settings
-        self.validation_seconds = 0.0
         self.epoch_steps = 1
         self.start(0.0)
 
-    def start(self, before: float) -> None:
+    def start(self, before: float, validation_seconds: float = 0.0) -> None:
         """The clock runs, from so many seconds on."""
-        self.before, self.began = before, time.monotonic()
+        self.before, self.began, self.validation_seconds = before, time.monotonic(), validation_seconds
 
     def elapsed(self) -> float:
         """Seconds so far, over all sessions."""

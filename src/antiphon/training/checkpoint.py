@@ -9,10 +9,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from antiphon.core.config import Training
 from antiphon.core.errors import BundleError
 from antiphon.inference import files as folders
 
@@ -35,6 +37,8 @@ class State:
     """Steps of this epoch that are done: the place in the data."""
     seconds: float = 0.0
     """Wall-clock seconds spent so far, over all sessions."""
+    validation_seconds: float = 0.0
+    """What the latest validation took."""
     skipped: int = 0
     in_a_row: int = 0
     rollbacks: int = 0
@@ -77,6 +81,12 @@ class State:
         sign = -1 if higher else 1
         return self.best is None or (sign * value, loss) < (sign * self.best, self.best_loss)
 
+    def judged(self, settings: Training, *, best: bool) -> None:
+        """Count towards stopping, and towards lowering the rate where the schedule is `plateau`."""
+        self.stale, self.flat = (0, 0) if best else (self.stale + 1, self.flat + 1)
+        if settings.schedule == "plateau" and self.flat >= max(1, (settings.patience or 10) // 2):
+            self.flat, self.scale = 0, self.scale / 2
+
     def to_bytes(self) -> bytes:
         """As a file of a checkpoint."""
         return folders.dump_json(asdict(self))
@@ -86,7 +96,7 @@ class State:
         """What `to_bytes` gave; anything else is a `BundleError`."""
         values = folders.load_json(content, where=where)
         known = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or set(values) != known:
+        if not isinstance(values, dict) or not {"step", "done"} <= set(values) <= known:
             raise BundleError("is not the state of a training of this version", where=where)
         return cls(**values)
 
@@ -132,10 +142,11 @@ class Checkpoints:
         except BundleError as error:
             shutil.rmtree(path, ignore_errors=True)
             raise OSError(errno.EIO, f"what was written reads back damaged: {error}") from None
-        self._rotate()
+        self._rotate(path)
 
-    def _rotate(self) -> None:
-        kept = self.all()[:GENERATIONS]
+    def _rotate(self, written: Path) -> None:
+        """Keep the newest generations; what is of later steps was damaged when the run went on from before it."""
+        kept = [path for path in self.all() if path <= written][:GENERATIONS]
         anchors = {self.path(anchor) for path in kept if (anchor := _anchor(path)) is not None}
         for path in set(self.all()) - set(kept) - anchors:
             aside = path.with_name(f"{path.name}.old-{os.getpid()}")  # a half-removed folder is no damaged checkpoint
@@ -158,8 +169,14 @@ class Checkpoints:
         raise BundleError(what, where=self.folder, got=problems[0] if problems else "", do="train anew")
 
     def sweep(self) -> None:
-        """Remove what a crash has left half-written; only the one process that trains in this run may do so."""
+        """Remove what a crash has left half-written, and bring back what it has left whole while the same step was
+        written again; only the one process that trains in this run may do so."""
         for path in [*self.folder.glob("step-*.tmp-*"), *self.folder.glob("step-*.old-*")]:
+            final = path.with_name(path.name.split(".")[0])
+            if not final.exists():
+                with suppress(BundleError):
+                    folders.verify(path, training=True)
+                    os.rename(path, final)
             shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.parent.glob("best.tmp-*"):
             shutil.rmtree(path, ignore_errors=True)

@@ -22,6 +22,9 @@ HOW = {
 }
 """Ways to scale, and what speaks for each."""
 
+STILL = 0.1
+"""The share of sources that may never change where errors are told in the changes of others."""
+
 WATCHED = 200
 """Pairs among which a season is looked for."""
 
@@ -30,7 +33,8 @@ WATCHED = 200
 class Targets:
     """What targets of numbers are like: steps of the mean and of the longest one, whether all have as many, features,
     whether they go on from their sources, which are numbers too then, and the scale under which they are spread least,
-    where sources can give them theirs, with the steps of a season."""
+    where sources can give them theirs, with the steps of a season. `moving`: nearly all sources change from step to
+    step, so that errors can be told in these changes."""
 
     steps: float
     longest: int
@@ -39,19 +43,23 @@ class Targets:
     go_on: bool = False
     scale: str = "all"
     season: int = 1
+    moving: bool = False
 
     @staticmethod
     def of(pairs: Sequence[Pair], data: Data) -> Targets:
         """Looks at these pairs."""
         found = [read_numbers(pair.target) for pair in pairs]
         lengths, features = [len(values) for values in found], found[0].shape[1]
-        scale, season, go_on = "all", 1, False
+        scale, season, go_on, moving = "all", 1, False, False
         if data.source.kind == "numbers" and all(values.shape[1] == features for values in found):
             sources = [read_numbers(pair.source) for pair in pairs]
             if go_on := all(source.shape[1] >= features for source in sources):
                 sources = [source[:, :features].astype(np.float64) for source in sources]
                 scale, season = _least_spread(sources, found, data.frames.season or None)
-        return Targets(float(np.mean(lengths)), max(lengths), len(set(lengths)) == 1, features, go_on, scale, season)
+                still = sum(not np.diff(source, axis=0).any(axis=0).all() for source in sources)
+                moving = still <= STILL * len(sources) and min(map(len, sources)) > 1
+        even = len(set(lengths)) == 1
+        return Targets(float(np.mean(lengths)), max(lengths), even, features, go_on, scale, season, moving)
 
 
 def _least_spread(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], season: int | None) -> tuple[str, int]:
@@ -192,7 +200,7 @@ class Forecasting(Hearing):
 
     def judging(self) -> None:
         """By errors, in units that suit all series; what is rolled out is one path."""
-        own = self.numbers.go_on and (
+        own = self.numbers.moving and (
             self.preset.name == "forecasting" or self.config.data.frames.normalize in ("each", "last", "season")
         )
         self.propose("training.metric", "mase" if own else "mae",

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from antiphon.core.alone import hold
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
 from antiphon.core.keys import to_dict
@@ -27,6 +29,8 @@ from antiphon.training.observers import Result
 
 BEGINNING = 1 << 20
 """Bytes of a held-out recording that are looked at, beside its size."""
+LOCK = ".lock"
+"""A file in the folder of a run that one process holds at a time."""
 UNBORN = ".preparing"
 """A file in the folder of a run that has not begun: whoever finds it may clear the folder."""
 
@@ -44,8 +48,11 @@ def claim(run: Path) -> None:
     """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
     if not (run / "config.json").exists() and abandoned(run):
         shutil.rmtree(run)
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise TrainingError("the run folder is not empty", where=run, do=f"choose another, or: antiphon resume {run}")
+    if run.exists() and not run.is_dir():
+        raise TrainingError("this is a file, and a run is a folder", where=run, do="choose another name")
+    if run.exists() and any(run.iterdir()):
+        do = f"choose another, or: antiphon resume {shlex.quote(str(run))}"
+        raise TrainingError("the run folder is not empty", where=run, do=do)
     try:
         run.mkdir(parents=True, exist_ok=True)
         prepare(run)
@@ -53,6 +60,15 @@ def claim(run: Path) -> None:
         raise TrainingError(
             f"the run folder cannot be made: {error.strerror}", where=run, do="choose another"
         ) from None
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run while something is done in it. Raises `TrainingError` where another process holds it."""
+    with open(run / LOCK, "ab") as file:
+        do = "wait for it, or stop it"
+        hold(file, TrainingError("another process is training in this run", where=run, do=do), seconds=5)
+        yield
 
 
 def prepare(folder: Path) -> None:

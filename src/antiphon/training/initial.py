@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.core.config import Config, Side
-from antiphon.core.errors import BundleError, UntrainableError
+from antiphon.core.errors import BundleError
 from antiphon.data.modalities import Text
 from antiphon.data.vectors import read_vectors
 from antiphon.inference.bundle import WEIGHTS_FILE, tensors
@@ -17,7 +17,6 @@ from antiphon.inference.task import Task
 from antiphon.models.adapters import freeze
 from antiphon.models.frontends import TextFrontend
 from antiphon.models.seq2seq import Seq2Seq, build
-from antiphon.training.runner import is_memory
 
 SCALE = {"source": 1.0, "target": 0.5}
 """The root mean square of word vectors as the model reads them; those of the target are its output too."""
@@ -32,15 +31,7 @@ def make_model(
     has the weights; what is frozen is so either way: word vectors, and all that an adapter to be trained leaves alone.
     """
     sizes = task.source.size, task.target.size
-    try:
-        model = build(config.model, *sizes, seed=config.training.seed)
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
-            raise
-        shape = config.model
-        got = f"model.width={shape.width}, layers {shape.encoder.layers} and {shape.decoder.layers}"
-        do = "take a smaller model.width, or fewer layers"
-        raise UntrainableError("the model is too large for the memory", got=got, do=do) from None
+    model = build(config.model, *sizes, seed=config.training.seed)
     sides = []
     if isinstance(task.target, Text) and isinstance(model.target, TextFrontend):
         sides.append(("target", config.data.target, task.target, model.target.embedding))

@@ -9,10 +9,10 @@ from antiphon.core.config import Config
 from antiphon.core.keys import get, override
 from antiphon.inference import tasks
 from antiphon.inference.tasks import Choice
-from antiphon.training.statistics import SideStatistics, Statistics
+from antiphon.training.statistics import FAR, SideStatistics, Statistics
 
 BUDGET = 900.0
-"""CPU seconds that a default run should take; see `Plan.seconds_per_token`."""
+"""CPU seconds that a default run should take, ten minutes on two cores; see `Plan.seconds_per_token`."""
 
 MANY = 5000
 """Pairs that can do without their rare words, where these can be copied."""
@@ -84,7 +84,9 @@ class Plan:
     def task(self) -> None:
         """What the task brings, whatever the data."""
         for choice in self.preset.choices:
-            self.propose(choice.key, choice.value, choice.reason)
+            key, value = choice.needs or ("task", self.config.task)
+            if get(self.config, key) == value:
+                self.propose(choice.key, choice.value, choice.reason)
         reason = "names and rare words can be taken from the source" if self._copies() else "answers are of known words"
         self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
 
@@ -124,7 +126,8 @@ class Plan:
         self.propose("data.shared", shared, "what is copied has to fit in" if shared and copying else reason)
         sizes = [self._size(side) for side in ("source", "target")]
         if self.config.data.shared:
-            sizes = [max(sizes)] * 2
+            given = self.config.data.source.vocabulary or self.config.data.target.vocabulary
+            sizes = [(given, "as the other side has") if given else max(sizes)] * 2
         for side, (size, reason) in zip(("source", "target"), sizes, strict=True):
             self.propose(f"data.{side}.vocabulary", size, reason)
             few = copying and getattr(self.config.data, side).tokenizer == "word" and self.statistics.pairs >= MANY
@@ -168,7 +171,8 @@ class Plan:
     def _longest(self, side: str) -> None:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
         letters = 200 if self.preset.spelled else 400
-        longest = {"char": letters, "byte": 400, "whitespace": max(100, 2 * statistics.longest_words)}.get(kind, 256)
+        symbols = max(100, min(2 * statistics.longest_words, round(FAR * statistics.many_words), READ))
+        longest = {"char": letters, "byte": 400, "whitespace": symbols}.get(kind, 256)
         if side == "source":
             longest = max(longest, self.preset.longest_source, 512 if self.statistics.facts else 0)
         reason = "longer ones are cut, and counted"
@@ -257,15 +261,16 @@ class Plan:
         self._rate(rate, f"suits {training.optimizer} at this width")
         self.propose("training.schedule", "cosine", "ends at its best")
         steps = max(1, math.ceil(self._tokens() / (self._batch() * training.accumulate) * 1.05))
+        passes = BUDGET / max(1e-9, self.seconds_per_token() * self._tokens())
         if training.steps is None and training.epochs is None and training.minutes is None:
-            passes = BUDGET / max(1e-9, self.seconds_per_token() * self._tokens())
             affordable = max(1, min(self.most_epochs, round(passes)))
             hours = f"about {1 / (6 * passes):.1f} hours on two cores; training.minutes=N stops sooner"
             reason = f"about {affordable * steps:,} steps; "
             reason += "ten minutes on two cores, or less" if passes >= 0.5 else hours
             self.propose("training.epochs", affordable, reason)
-        epochs = self.config.training.epochs or 10
-        total = training.steps or steps * epochs
+        minutes = math.inf if training.minutes is None else training.minutes / 10 * passes  # ten are for all passes
+        epochs = min(self.config.training.epochs or math.inf, (training.steps or math.inf) / steps, minutes)
+        total = max(1, round(steps * epochs))
         self._warmup(total)
         every = math.ceil(epochs / 40)
         often = max(1, min(steps * every, total // 8, 2000))

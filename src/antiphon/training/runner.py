@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -201,6 +202,20 @@ def is_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def within_memory(where: object) -> Iterator[None]:
+    """A lack of memory becomes an error that says so, an `UntrainableError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+    else:
+        return
+    do = "lower model.width, data.batch_tokens or data.*.max_length"
+    raise UntrainableError("not enough memory", where=where, do=do)
 
 
 def size(batch: Batch) -> int:

@@ -34,12 +34,13 @@ from antiphon.inference import tasks
 from antiphon.inference.tags import tagged
 from antiphon.inference.task import Task
 from antiphon.training import recipes
+from antiphon.training import runner as running
 from antiphon.training.adapting import Base
 from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
 from antiphon.training.given import enough_positions, nothing_to_mix, settings
-from antiphon.training.identity import claim, ended, same_data
+from antiphon.training.identity import alone, claim, ended, same_data
 from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
 from antiphon.training.statistics import Statistics
@@ -76,34 +77,36 @@ def fit(
     run = Path(out)
     audience, runner = Audience(observers), None
     claim(run)
-    try:
-        with interruptible():
-            sources = Sources.keep(run, data, valid, parallel, config.data, mix)
-            for line in sources.lost:
-                audience.note("data", line)
-            config = sources.kind(config)
-            train_part, valid_part = sources.open(config)
-            find = finder(config, audience)
-            config = _propose(config, sources.looked_at(config, train_part, find), audience, origin)
-            audience.tell("opened", Opened(train_part, config))
-            runner = launch(config)
-            learned, config = _task(config, origin, train_part, sources.old(config), find, audience)
-            learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
-            store = _mixed(sources, config, learned, store, held_out, audience)
-            learned = _measured(learned, store, started=origin is not None)
-            facts = {**sources.facts(config), "data": sources.names(), **(origin.facts() if origin else {}),
-                     **teaching(config.training.teachers),
-                     "command": command or _command(assignments, origin)}  # fmt: skip
-    except BaseException as error:
-        if runner is not None:
-            runner.close()
-        shutil.rmtree(run, ignore_errors=True)
-        if isinstance(error, Stopped):
-            return _stopped(run, error.number, config, audience)
-        raise
-    return train(config, learned, store, held_out, run, observers=observers, facts=facts,
-                 notes=audience.notes, save_seconds=save_seconds, runner=runner,
-                 start=origin.weights if origin else None, base=Base.wanted(origin, config))  # fmt: skip
+    with alone(run):
+        try:
+            with interruptible():
+                sources = Sources.keep(run, data, valid, parallel, config.data, mix)
+                for line in sources.lost:
+                    audience.note("data", line)
+                config = sources.kind(config)
+                train_part, valid_part = sources.open(config)
+                find = finder(config, audience)
+                config = _propose(config, sources.looked_at(config, train_part, find), audience, origin)
+                running.check(config.training)
+                audience.tell("opened", Opened(train_part, config))
+                runner = launch(config)
+                learned, config = _task(config, origin, train_part, sources.old(config), find, audience)
+                learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+                store = _mixed(sources, config, learned, store, held_out, audience)
+                learned = _measured(learned, store, started=origin is not None)
+                facts = {**sources.facts(config), "data": sources.names(), **(origin.facts() if origin else {}),
+                         **teaching(config.training.teachers),
+                         "command": command or _command(assignments, origin)}  # fmt: skip
+        except BaseException as error:
+            if runner is not None:
+                runner.close()
+            shutil.rmtree(run, ignore_errors=True)
+            if isinstance(error, Stopped):
+                return _stopped(run, error.number, config, audience)
+            raise
+        return train(config, learned, store, held_out, run, observers=observers, facts=facts,
+                     notes=audience.notes, stop=audience.stop, save_seconds=save_seconds, runner=runner,
+                     start=origin.weights if origin else None, base=Base.wanted(origin, config))  # fmt: skip
 
 
 def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_seconds: float = SAVE_SECONDS) -> Result:
@@ -115,31 +118,35 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
     run = Path(run)
     config, facts = read_run(run)
     checkpoints = Checkpoints(run)
-    found = checkpoints.newest() if checkpoints.all() else None
-    if found is not None and found.state.done:
-        return ended(run, found.state, config)
-    audience = Audience([])
-    try:
-        with interruptible():
-            sources = Sources.recall(run, facts)
-            same_data(facts, sources.facts(config), run)
-            train_part, valid_part = sources.open(config)
-            origin = Start.recall(facts, run) if found is None and "start" in facts else None
-            find = finder(config, audience)
-            learned = (
-                Task.load(found.files, config)
-                if found
-                else _task(config, origin, train_part, sources.old(config), find, audience)[0]
-            )
-            learned = replace(learned, find=find)
-            learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
-            store = _mixed(sources, config, learned, store, held_out, audience)
-            learned = _measured(learned, store, started="start" in facts)
-    except Stopped as error:
-        return _stopped(run, error.number, config, audience)
-    return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
-                 save_seconds=save_seconds, start=origin.weights if origin else None,
-                 base=Base.wanted(origin, config))  # fmt: skip
+    if checkpoints.all() and (state := checkpoints.newest().state).done:
+        return ended(run, state, config)
+    with alone(run):
+        checkpoints.sweep()
+        found = checkpoints.newest() if checkpoints.all() else None
+        if found is not None and found.state.done:  # another process was faster
+            return ended(run, found.state, config)
+        audience = Audience([])
+        try:
+            with interruptible():
+                sources = Sources.recall(run, facts)
+                same_data(facts, sources.facts(config), run)
+                train_part, valid_part = sources.open(config)
+                origin = Start.recall(facts, run) if found is None and "start" in facts else None
+                find = finder(config, audience)
+                learned = (
+                    Task.load(found.files, config)
+                    if found
+                    else _task(config, origin, train_part, sources.old(config), find, audience)[0]
+                )
+                learned = replace(learned, find=find)
+                learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
+                store = _mixed(sources, config, learned, store, held_out, audience)
+                learned = _measured(learned, store, started="start" in facts)
+        except Stopped as error:
+            return _stopped(run, error.number, config, audience)
+        return train(config, learned, store, held_out, run, observers=observers, facts=facts, resume=True,
+                     save_seconds=save_seconds, start=origin.weights if origin else None,
+                     base=Base.wanted(origin, config))  # fmt: skip
 
 
 def read_run(run: Path) -> tuple[Config, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from antiphon.data.signals import Overview
 if TYPE_CHECKING:
     from antiphon.training.forecasting import Targets
 
+FAR = 10
+"""Times as long as one text in twenty is: more of it says nothing of the others."""
 SAMPLE, LOOKED, OPENED = 100_000, 10_000, 200
 """Pairs that are looked at, those looked at for words to copy, and recordings or arrays that are opened."""
 
@@ -41,20 +44,21 @@ class SideStatistics:
         """Statistics of a sample; `new_words` is the share of words in its last tenth unseen before; one text in
         twenty has `many_characters`, and one `many_words`, or more."""
         words = [text.split() for text in texts]
+        many = _many(list(map(len, texts))), _many(list(map(len, words)))
         early = set(itertools.chain.from_iterable(words[: len(words) * 9 // 10]))
         late = list(itertools.chain.from_iterable(words[len(words) * 9 // 10 :]))
         characters = Counter(itertools.chain.from_iterable(texts))
         total = max(1, characters.total())
         return SideStatistics(
-            characters=total / max(1, len(texts)),
-            words=sum(map(len, words)) / max(1, len(texts)),
+            characters=_mean(list(map(len, texts)), many[0]),
+            words=_mean(list(map(len, words)), many[1]),
             longest_words=max(map(len, words), default=0),
             character_kinds=len(characters),
             word_kinds=len(early.union(late)),
             new_words=sum(word not in early for word in late) / max(1, len(late)),
             chinese=sum(n for character, n in characters.items() if "\u3400" <= character <= "\u9fff") / total,
-            many_characters=_many(list(map(len, texts))),
-            many_words=_many(list(map(len, words))),
+            many_characters=many[0],
+            many_words=many[1],
         )
 
     def tail(self) -> SideStatistics:
@@ -106,6 +110,12 @@ class Statistics:
         count = len(sample) + sum(1 for _ in stream)
         sides = SideStatistics.of(sources), SideStatistics.of(targets)
         return Statistics(count, *sides, common, facts, own, taken(sample[:LOOKED]), numbers=numbers)
+
+
+def _mean(lengths: list[int], many: float) -> float:
+    """The mean, in which a few texts that are far longer than most, and will be cut, count as `FAR` times `many`."""
+    most = FAR * many if many else math.inf
+    return sum(min(length, most) for length in lengths) / max(1, len(lengths))
 
 
 def _many(lengths: list[int]) -> float:

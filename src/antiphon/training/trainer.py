@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from antiphon.core.errors import TrainingError, UntrainableError
 from antiphon.data.batching import Loader, epoch_plan, mix
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Store
+from antiphon.inference.hypothesis import NoNumbers
 from antiphon.inference.task import Task
 from antiphon.training import runner as running
 from antiphon.training.adapting import Base, make_learner
@@ -30,7 +32,17 @@ from antiphon.training.initial import make_model
 from antiphon.training.keeping import Keeper
 from antiphon.training.learner import Learner, Players
 from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
-from antiphon.training.observers import Audience, Log, Note, Result, Started, StepEvent, ValidationEvent, per_token
+from antiphon.training.observers import (
+    Audience,
+    Log,
+    Note,
+    Result,
+    Started,
+    StepEvent,
+    Stop,
+    ValidationEvent,
+    per_token,
+)
 from antiphon.training.optimizers import rate_at
 from antiphon.training.probes.watch import Probes
 from antiphon.training.reinforcement import make_objective
@@ -50,17 +62,17 @@ FRESH = "from fresh weights has no good answers to learn from: train by likeliho
 def train(
     config: Config, task: Task, store: Store, valid: Sequence[Pair], out: Path, *, observers: Sequence[Any] = (),
     resume: bool = False, facts: Mapping[str, Any] | None = None, save_seconds: float = SAVE_SECONDS, workers: int = 0,
-    notes: Sequence[Note] = (), runner: Local | None = None, start: Mapping[str, torch.Tensor] | None = None,
-    base: Base | None = None,
+    notes: Sequence[Note] = (), stop: Stop | None = None, runner: Local | None = None,
+    start: Mapping[str, torch.Tensor] | None = None, base: Base | None = None,
 ) -> Result:  # fmt: skip
     """Train a model on a store of examples, judged by held-out pairs, in the run folder `out`.
 
-    `config` must be complete. `notes` were told before, and only join the log and the result. `facts` (hashes, paths)
-    are kept in `data.json`; with `resume` they must be as they were, and so must the settings. The run goes on from the
-    newest checkpoint that verifies; a finished one is left untouched. Killed at any moment and resumed, it ends with
-    the same bits as uninterrupted, on the same machine with the same versions - but for `training.minutes`, where the
-    clock decides the learning rate and the end. `runner` is that of `workers.launch`, `start` weights to begin with,
-    `base` the bundle that an adapter goes into.
+    `config` must be complete. `notes` were told before, and only join the log and the result; with `stop` an observer
+    has ended the run already. `facts` (hashes, paths) are kept in `data.json`; with `resume` they must be as they were,
+    and so must the settings. The run goes on from the newest checkpoint that verifies; a finished one is left
+    untouched. Killed at any moment and resumed, it ends with the same bits as uninterrupted, on the same machine with
+    the same versions - but for `training.minutes`, where the clock decides the learning rate and the end. `runner` is
+    that of `workers.launch`, `start` weights to begin with, `base` the bundle that an adapter goes into.
 
     Raises `ConfigError`, `DataError`, `TrainingError` or `BundleError`. A signal is no error: see `Result.interrupted`.
     """
@@ -76,6 +88,7 @@ def train(
     if resume:
         log.cut(found.state.log if found else 0)
     audience.notes.extend(notes)
+    audience.stop = stop
     for note in notes:
         log.noted(note)
     runner = runner or launch(config, found.state if found else None)
@@ -113,7 +126,7 @@ class Trainer:
         """Train to the end or to a signal."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), running.within_memory(self.out):
                 self._prepare(found, start, base)
                 return self._finish(self._loop())
         finally:
@@ -138,7 +151,7 @@ class Trainer:
         self.objective.begin(self.model, found.files if found else None)
         self.probes.begin(self.model, self.learner, found.files if found else None)
         self.runner.begin(self.config, self.model, self.learner.flat, self.state.precision)
-        self.budget.start(self.state.seconds)
+        self.budget.start(self.state.seconds, self.state.validation_seconds)
         self._announce(found)
         for line in lines:
             self.audience.note("data", line)
@@ -308,19 +321,25 @@ class Trainer:
 
     def _validate(self) -> None:
         state, begun = self.state, time.monotonic()
-        if not self.players.finite():
-            self._roll_back(f"a weight is not finite after step {state.step}")
-        with self.learner.lent(self.learner.judged()):
-            outcome = self.validator(self.model, self.signals.poll)
-            best = self._judge(outcome)
+        while True:
+            if not self.players.finite():
+                self._roll_back(f"a weight is not finite after step {state.step}")
+            with self.learner.lent(self.learner.judged()):
+                try:
+                    outcome = self.validator(self.model, self.signals.poll)
+                    best = self._judge(outcome)
+                    break
+                except NoNumbers as error:
+                    astray = f"{error.what} after step {state.step}"
+            self._roll_back(astray)
         self.model.train()
         self.learner.validated()
-        self._note_patience(best)
+        state.judged(self.settings, best=best)
         state.validated = state.anchor = state.step
         self.audience.tell("validated", ValidationEvent(
             state.step, state.epoch, outcome.loss, outcome.scores, outcome.samples, best
         ))  # fmt: skip
-        self.budget.validation_seconds = time.monotonic() - begun
+        state.validation_seconds = self.budget.validation_seconds = time.monotonic() - begun
         self._save()
 
     def _judge(self, outcome: Outcome) -> bool:
@@ -332,13 +351,6 @@ class Trainer:
         state.scores = {name: score.value for name, score in outcome.scores.items() if math.isfinite(score.value)}
         self.keeper.best(state, self.budget.elapsed(), outcome.scores)
         return True
-
-    def _note_patience(self, best: bool) -> None:
-        """Count towards stopping, and towards lowering the rate where the schedule is `plateau`."""
-        state = self.state
-        state.stale, state.flat = (0, 0) if best else (state.stale + 1, state.flat + 1)
-        if self.settings.schedule == "plateau" and state.flat >= max(1, (self.settings.patience or 10) // 2):
-            state.flat, state.scale = 0, state.scale / 2
 
     # Saving
 
@@ -367,11 +379,11 @@ class Trainer:
         state.done = "" if reason in ("signal", "observer") else reason
         if failed := self._save():
             kept = self.keeper.checkpoints.all()
-            again = f"antiphon resume {self.out}" if kept else "train again: there is none before it"
+            again = f"antiphon resume {shlex.quote(str(self.out))}" if kept else "train again: there is none before it"
             raise TrainingError(f"the last checkpoint could not be written: {failed}", where=self.out,
                                 do=f"make room, then {again}")  # fmt: skip
         if reason == "signal":
-            text = f"stopped at step {state.step}; to go on: antiphon resume {self.out}"
+            text = f"stopped at step {state.step}; to go on: antiphon resume {shlex.quote(str(self.out))}"
             self.audience.note("stop", text, state.step)
         if self.audience.stop is not None and self.audience.stop.text and reason == self.audience.stop.reason:
             self.audience.note("stop", self.audience.stop.text, state.step)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from antiphon import metrics
 from antiphon.core.config import Config, Decoding
-from antiphon.core.errors import ConfigError
+from antiphon.core.errors import ConfigError, DataError
 from antiphon.data.corpus import Pair, group_references
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.evaluate import check_metric, of_numbers, said
@@ -85,6 +85,9 @@ class Validator:
         references = [pair.references or (pair.target,) for pair in self.answered]
         for name, metric in self.metrics.items():
             scores[name] = metrics.corpus(metric, [said(answer) for answer in found], references)
+        if of_numbers(self.config) and math.isnan(scores[self.metric].value) and math.isfinite(forced.loss):
+            what, do = f"{self.metric} says nothing of the held-out pairs", "take training.metric=mae, or loss"
+            raise DataError(what, where="training.metric", do=do)
         shown = zip(self.answered[:SHOWN], references, answers, strict=False)
         return Outcome(forced.loss, scores, [(pair.source, refs[0], answer) for pair, refs, answer in shown])
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from antiphon import metrics
+from antiphon.core.alone import hold
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.core.keys import get, override
@@ -33,8 +31,8 @@ SPEC = "study.json"
 PARTS = ("train", "valid", "judge")
 """Pairs to learn from, pairs that trainings are compared by, and pairs that only finalists are judged by."""
 
-ATTEMPTS = 50
-"""Tenths of a second that the workers of a search that was killed have to end."""
+PATIENCE = 5.0
+"""Seconds that the workers of a search that was killed have to end."""
 
 
 @dataclass(frozen=True)
@@ -223,10 +221,13 @@ def lock(out: Path) -> IO[bytes]:
     Raises `TrainingError` where somebody else does, and does not let go of it in a few seconds.
     """
     file = open(out / ".lock", "ab")  # noqa: SIM115
-    for _ in range(ATTEMPTS):
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        time.sleep(0.1)
-    file.close()
-    raise TrainingError("another search is at work here", where=out, do="wait for it, or stop it")
+    try:
+        hold(
+            file,
+            TrainingError("another search is at work here", where=out, do="wait for it, or stop it"),
+            seconds=PATIENCE,
+        )
+    except TrainingError:
+        file.close()
+        raise
+    return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,7 +51,9 @@ class Record:
         log = run / "log.jsonl"
         record = Record.of(config, read_log(log) if log.exists() else [], run, facts)
         if not record.steps:
-            raise TrainingError("the run has no step yet", where=run, do=f"go on with it: antiphon resume {run}")
+            raise TrainingError(
+                "the run has no step yet", where=run, do=f"go on with it: antiphon resume {shlex.quote(str(run))}"
+            )
         return record
 
     def column(self, name: str) -> np.ndarray:
