@@ -17,6 +17,9 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, 2 (a mistake, said in one line), 130 (Ctrl-C) or 143 (told to stop)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as daemons have them
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         _outspoken(stream)
     sys.exit(_run(list(sys.argv[1:] if words is None else words)))
@@ -71,7 +74,7 @@ def _usage(error: Exception) -> str:
 
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"one word too many (got {error.unused_tokens[0]})"
-    return " ".join(str(error).split()).rstrip(".")
+    return " ".join(str(error).split()).partition(" Available commands:")[0].rstrip(".")
 
 
 def _command(words: list[str]) -> str:

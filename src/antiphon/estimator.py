@@ -107,8 +107,7 @@ class Seq2Seq:
     ) -> Result:  # fmt: skip
         from contextlib import nullcontext
 
-        from rich.console import Console
-
+        from antiphon.cli.console import Console
         from antiphon.cli.display import watching
         from antiphon.core.config import Config
         from antiphon.core.keys import override

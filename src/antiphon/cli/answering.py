@@ -44,14 +44,14 @@ class Progress:
 
     def __init__(self, say: Callable[[Text], None], every: float, end: Callable[[], None] = lambda: None) -> None:
         self.say, self.every, self.end = say, every, end
-        self.begun, self.last = time.monotonic(), 0.0
+        self.begun = self.last = time.monotonic()
         self.before: int | None = None
 
     def __call__(self, done: int, of: int) -> None:
         now = time.monotonic()
         if self.before is None:  # of what is told first, at most one window was answered now
             self.before = done - min(done, WINDOW)
-        if now - self.last >= self.every:
+        if now - self.last >= self.every and (done - self.before > WINDOW or done >= of):
             self.last = now
             self.say(self.line(done, of, (done - self.before) / max(1e-9, now - self.begun)))
         if done >= of:

@@ -40,20 +40,28 @@ def audit(
         How to read and cut them, as key=value: data.columns=2,1 and so on.
     """
     given = {**(from_file(config) if config else {}), **({"task": task} if task else {}), **assignments(settings)}
+    from antiphon.cli.models import writable
     from antiphon.core.config import Config
+    from antiphon.core.errors import ConfigError
     from antiphon.core.keys import override
     from antiphon.diagnosis.cleaning import clean
     from antiphon.diagnosis.data import audit as look
+    from antiphon.inference import tasks
     from antiphon.inference.files import dump_json
 
-    found = look(data, override(Config(), given), valid=valid, test=test)
+    wanted = override(Config(), given)
+    tasks.get(wanted.task)
+    if keep and fix is None:
+        raise ConfigError("--keep is for --fix", where="audit", got=keep, do="leave it out, or add --fix OUT")
+    for name in fix.split(",") if fix else ():
+        writable(Path(name))
+    found = look(data, wanted, valid=valid, test=test)
     kept = [kind.strip() for kind in keep.split(",") if kind.strip()]
     cleaned = clean(found, fix, kept) if fix is not None else None
     if json:
         print(dump_json({**found.to_dict(), **({"fixed": _about(cleaned)} if cleaned else {})}).decode())
     else:
-        from rich.console import Console
-
+        from antiphon.cli.console import Console
         from antiphon.cli.findings import report
 
         console = Console(highlight=False)

@@ -44,7 +44,7 @@ def calibrate(
     if out is not None:
         writable(room(out))
     bundle = load(Path(model))
-    pairs = scored_pairs(data, bundle.config)
+    pairs = scored_pairs(data, bundle.config, words=settings)
     chosen = searching(bundle.config, settings)
     found = calibration.calibrate(bundle, pairs, metric, decoding=chosen, knowledge=knowledge)
     print("\n".join([*(f"note: {line}" for line in found.notes), *found.lines()]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -59,7 +60,8 @@ def compare(
     names = a, f"{b} --adapter {adapter}" if adapter else b
     idle(searching(models[0].config, settings), settings)
     wanted = metric_names(metrics)
-    pairs, former = (scored_pairs(each, *(model.config for model in models)) if each else [] for each in (data, old))
+    read = partial(scored_pairs, words=settings)
+    pairs, former = (read(each, *(model.config for model in models)) if each else [] for each in (data, old))
     found = _evaluated(models, pairs, wanted, settings)
     if old is None:
         _difference(names, data, found)
@@ -95,9 +97,9 @@ def _difference(names: tuple[str, str], data: str, found: tuple[Evaluation, Eval
 
 
 def _forgetting(names: tuple[str, str], new: Side, old: Side) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from antiphon.cli.console import Console
     from antiphon.inference.forgetting import rows
 
     for what, side in (("new", new), ("old", old)):
@@ -107,7 +109,7 @@ def _forgetting(names: tuple[str, str], new: Side, old: Side) -> None:
     table = Table.grid(padding=(0, 3, 0, 0))
     for row in rows(names, new, old):
         table.add_row(*row)
-    Console(markup=False, highlight=False).print(table)
+    Console(highlight=False).print(table)
 
 
 def _notes(names: tuple[str, str], found: tuple[Evaluation, Evaluation]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
+
+from antiphon.cli.console import Console
+from antiphon.core.errors import ConfigError
 
 QUICK, FULL = 4.6, 15.0
 """Minutes of training."""
@@ -37,6 +39,8 @@ def demo(
 
     console = Console()
     run = out / ("run-full" if full else "run")
+    if out.exists() and not (out.is_dir() and ((out / pronunciations.LICENSE).exists() or not any(out.iterdir()))):
+        raise ConfigError("something else is here already", where=out, do="choose another folder with --out")
     if fresh:
         shutil.rmtree(run, ignore_errors=True)
     console.print("Learning to pronounce English, from the CMU Pronouncing Dictionary\n", style="bold")

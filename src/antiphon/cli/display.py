@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from antiphon.cli.drawing import sparkline, squeeze
-from antiphon.training.observers import Note, Observer, Result, Started, StepEvent, ValidationEvent
+from antiphon.training.observers import Answer, Note, Observer, Result, Started, StepEvent, ValidationEvent
 
 if TYPE_CHECKING:
     from antiphon.inference.tasks import Choice
@@ -39,44 +39,49 @@ def watching(console: Console, given: Mapping[str, Any] | None = None) -> Iterat
 
 
 class Lines(Observer):
-    """Plain lines for logs, pipes and notebooks: one at each validation, and a few between."""
+    """Plain lines for logs, pipes and notebooks: one at each validation, and a few between. Where nobody reads them any
+    more, training stops with a checkpoint."""
 
     def __init__(self, console: Console, given: Mapping[str, Any]) -> None:
         self.console, self.given, self.last, self.metric = console, given, 0.0, ""
 
-    def proposed(self, choices: Iterable[Choice]) -> None:
+    def proposed(self, choices: Iterable[Choice]) -> Answer:
         """The recipe, before anything else."""
-        self.console.print(recipe(choices, self.given))
+        return self._say(recipe(choices, self.given))
 
-    def started(self, event: Started) -> None:
+    def started(self, event: Started) -> Answer:
         """What begins."""
         self.metric, self.last = event.metric, time.monotonic()
-        self._say(heading(event))
+        return self._say(heading(event))
 
-    def step(self, event: StepEvent) -> None:
+    def step(self, event: StepEvent) -> Answer:
         """Every now and then, how it goes."""
-        if time.monotonic() - self.last >= PLAIN_SECONDS:
-            self.last = time.monotonic()
-            left = f", {clock(event.eta_seconds)} left" if event.eta_seconds is not None else ""
-            speed = f"{event.tokens_per_second:,.0f} tokens/s"
-            self._say(f"epoch {event.epoch + 1}, step {event.step}: loss {event.loss:.3f}, {speed}{left}")
+        if time.monotonic() - self.last < PLAIN_SECONDS:
+            return None
+        self.last = time.monotonic()
+        left = f", {clock(event.eta_seconds)} left" if event.eta_seconds is not None else ""
+        speed = f"{event.tokens_per_second:,.0f} tokens/s"
+        return self._say(f"epoch {event.epoch + 1}, step {event.step}: loss {event.loss:.3f}, {speed}{left}")
 
-    def validated(self, event: ValidationEvent) -> None:
+    def validated(self, event: ValidationEvent) -> Answer:
         """What the validation found."""
         best = " (best)" if event.best else ""
-        self._say(f"step {event.step}: validation {measures(event, self.metric)}{best}")
+        return self._say(f"step {event.step}: validation {measures(event, self.metric)}{best}")
 
-    def noted(self, event: Note) -> None:
+    def noted(self, event: Note) -> Answer:
         """All notes but choices, which the recipe shows."""
-        if event.kind != "choice":
-            self._say(event.text)
+        return self._say(event.text) if event.kind != "choice" else None
 
     def finished(self, event: Result) -> None:
         """How it ended."""
         self._say(ending(event))
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+    def _say(self, what: RenderableType) -> Answer:
+        try:
+            self.console.print(what, soft_wrap=isinstance(what, str), highlight=False, markup=False)
+        except BrokenPipeError:
+            return "stop"
+        return None
 
 
 class Panel(Observer):

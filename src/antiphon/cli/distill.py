@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from antiphon.cli.console import Console
 from antiphon.cli.settings import assignments
 from antiphon.cli.train import Valid, learned
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from antiphon.cli.console import Console
     from antiphon.diagnosis.doctor import Examination, Finding
 
 
@@ -38,15 +37,15 @@ def doctor(
     run
         The folder that was given to train as --out.
     """
-    from rich.console import Console
-
+    from antiphon.cli.console import Console
     from antiphon.cli.prescription import report
+    from antiphon.core.errors import ConfigError
     from antiphon.diagnosis.doctor import examine
     from antiphon.inference.files import dump_json
 
+    if not cure and (alone := "--cause" if cause else "--out" if out else ""):
+        raise ConfigError(f"{alone} is for --cure", where="doctor", do=f"add --cure, or leave out {alone}")
     if json and cure:
-        from antiphon.core.errors import ConfigError
-
         raise ConfigError("--cure has no --json", where="doctor", do="leave out one")
     console = Console()
     found = examine(run, answers=answers)

@@ -55,7 +55,7 @@ def evaluate(
     chosen = searching(guesser.config, settings)
     columns = None if by is None else words_of(by)
     idle(chosen, settings, backward=guesser.backward is not None)
-    pairs = scored_pairs(data, guesser.config, more=columns or ())
+    pairs = scored_pairs(data, guesser.config, more=columns or (), words=settings)
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
     if backward is not None:
@@ -79,10 +79,10 @@ def evaluate(
 
 def _robustness(found: Robustness) -> None:
     """What each perturbation costs, where it hurt most, and what was left out."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from antiphon.cli.console import Console
     from antiphon.inference.robustness import table
 
     console = Console(highlight=False)

@@ -66,6 +66,9 @@ def export(
     {"browser": browser.room, "executorch": executorch.room}.get(to, room)(out)
     if runtime is not None and to != "browser":
         raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
+    if out.resolve() in (Path(model).resolve(), Path(model, "best").resolve()) or (out.parent / "checkpoints").exists():
+        do = "choose another name"
+        raise ConfigError("an export would take the place of the model that it is made of", where=out, do=do)
     bundle = load(Path(model))
     if adapter:
         bundle = bundle.adapted(adapter)
@@ -80,7 +83,7 @@ def export(
         candidates = open_pairs(shortlist, bundle.config.data)
     usual: Literal["int8", "none"] = "none" if to == "browser" else "int8"
     plan = Plan(to, quantize or usual, keep, candidates, runtime or browser.RUNTIME)
-    pairs = with_facts(scored_pairs(data, bundle.config), bundle, knowledge)
+    pairs = with_facts(scored_pairs(data, bundle.config, words=settings), bundle, knowledge)
     if to == "executorch":
         found, size = export_program(bundle, out, pairs, plan)
         _show(found, data, out)
@@ -97,8 +100,9 @@ def export(
 
 def _show(found: Checked, data: str, out: Path) -> None:
     """What was measured, on what, and where the result is."""
-    from rich.console import Console
     from rich.table import Table
+
+    from antiphon.cli.console import Console
 
     head, *rows = found.cells()
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
@@ -108,4 +112,4 @@ def _show(found: Checked, data: str, out: Path) -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    console.print(f"on {found.pairs:,} pairs of {data}; written to {out}", highlight=False)
+    console.print(f"on {found.pairs:,} pairs of {data}; written to {out}", highlight=False, soft_wrap=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.cli.console import Console
 from antiphon.core.config import Config
 from antiphon.core.keys import get, leaves
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from antiphon.cli.console import Console
 from antiphon.cli.models import Knowledge
 from antiphon.cli.settings import assignments
 from antiphon.cli.train import Valid

@@ -75,19 +75,31 @@ def model_paths(names: str) -> list[str]:
     return found
 
 
+READING = ("data.columns", "data.empty", "data.damaged")
+"""Settings of a command that are of the pairs it reads, and not of its search."""
+
+
 def searching(model: Config, words: Iterable[str]) -> Decoding:
     """A model's own decoding settings with those of the command line put in; `decoding.` may be left out."""
-    return override(model, assignments(words, "decoding")).decoding
+    return override(model, assignments(_of_search(words), "decoding")).decoding
 
 
-def scored_pairs(data: str, model: Config, *others: Config, more: Sequence[str] = ()) -> list[Pair]:
-    """The pairs of a file read as the model's training data was, references of one source together.
+def _of_search(words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.partition("=")[0] not in READING]
+
+
+def scored_pairs(
+    data: str, model: Config, *others: Config, more: Sequence[str] = (), words: Iterable[str] = ()
+) -> list[Pair]:
+    """The pairs of a file read as the model's training data was, but for what the `words` of a command say of that;
+    references of one source together.
 
     They have the columns of context that any of the models reads, and `more`. Raises `DataError` where one lacks one.
     """
     from antiphon.core.errors import DataError
     from antiphon.data.corpus import group_references, open_pairs
 
+    model = override(model, assignments([word for word in words if word.partition("=")[0] in READING]))
     wanted = dict.fromkeys([*model.data.context, *(name for each in others for name in each.data.context), *more])
     corpus = open_pairs(data, replace(model.data, context=tuple(wanted)) if model.data.columns else model.data)
     pairs = group_references(corpus)
@@ -102,7 +114,7 @@ def scored_pairs(data: str, model: Config, *others: Config, more: Sequence[str] 
 
 def idle(chosen: Decoding, words: Iterable[str], *, backward: bool = False) -> None:
     """Say which of the settings that were typed do nothing, on standard error."""
-    typed = {key.removeprefix("decoding.") for key in assignments(words, "decoding")}
+    typed = {key.removeprefix("decoding.") for key in assignments(_of_search(words), "decoding")}
     drawn = sorted(typed & {"temperature", "top_k", "top_p", "samples"}) if not chosen.sample else []
     apart = sorted(typed & {"diversity"}) if chosen.groups == 1 else []
     again = sorted(typed & {"backward_weight", "length_reward"}) if not backward else []

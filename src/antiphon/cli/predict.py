@@ -144,9 +144,8 @@ def _to_file(
     out: Path, files: Sequence[str], answered: Callable[[int], Iterator[str]], about: dict[str, object]
 ) -> int:
     """Answers in a file, those that are there kept; gives the exit code."""
-    from rich.console import Console
-
     from antiphon.cli.answering import answering, stopped
+    from antiphon.cli.console import Console
     from antiphon.core.errors import ConfigError
     from antiphon.inference.bulk import bulk, digest
     from antiphon.training.start import Stopped, interruptible
@@ -154,6 +153,9 @@ def _to_file(
     if not files or "-" in files:
         do = "name a file of text, or leave out --out"
         raise ConfigError("what comes from a pipe cannot be gone on with", where="--out", do=do)
+    if out.suffix in (".gz", ".xz", ".bz2", ".zst"):
+        do = f"take {out.with_suffix('')}, and pack it afterwards"
+        raise ConfigError("answers are written as they are, and not packed", where="--out", got=out, do=do)
     known, many = digest(files)
     console = Console(stderr=True, highlight=False)
     try:
@@ -161,7 +163,8 @@ def _to_file(
             done, before = bulk(answered, out, {**about, "inputs": known}, lambda number: progress(number, many))
     except Stopped as error:
         return stopped(console, error)
-    console.print(f"{done:,} answers in {out}" + (f", {before:,} of them from before" if before else ""))
+    kept = f", {before:,} of them from before" if before else ""
+    console.print(f"{done:,} answers in {out}{kept}", soft_wrap=True)
     return 0
 
 

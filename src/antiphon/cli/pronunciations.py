@@ -11,6 +11,8 @@ from pathlib import Path
 from antiphon.core.errors import DataError, require
 
 WORD = re.compile(r"[a-z']*[a-z][a-z']*")
+LICENSE = "LICENSE.cmudict"
+"""The licence of the data, by which a folder is known to be the demo's."""
 TEST, VALID = 100, 122
 """Of a thousand buckets, those below 100 are test words, those below 122 validation words."""
 
@@ -64,5 +66,5 @@ def prepare(folder: Path) -> dict[str, Path]:
         lines[side(word)] += [f"{word}\t{phones}\n" for phones in pronunciations]
     for name, path in paths.items():
         path.write_text("".join(lines[name]), encoding="utf-8")
-    shutil.copyfile(source.with_name("LICENSE"), folder / "LICENSE.cmudict")
+    shutil.copyfile(source.with_name("LICENSE"), folder / LICENSE)
     return paths

@@ -57,8 +57,7 @@ def report(
         write_file(out, page(runs, found, findings, shlex.join(["antiphon", *sys.argv[1:]])).encode())
         print(f"{out}: {out.stat().st_size / 1000:,.0f} kB")
     if out is None or text:
-        from rich.console import Console
-
+        from antiphon.cli.console import Console
         from antiphon.cli.report_text import report as told
 
         Console(highlight=False).print(told(runs, found, findings))

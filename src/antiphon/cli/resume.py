@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
+from antiphon.cli.console import Console
 
 
 def resume(run: Path, /) -> int:

@@ -35,7 +35,10 @@ def from_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not TOML: {error}", where=path) from None
+        raise ConfigError(f"not TOML: {error}", where=path, do="write key = value under [tables]") from None
+    except OSError as error:
+        do = "give a TOML file, such as best.toml of a search"
+        raise ConfigError(f"cannot be read: {(error.strerror or str(error)).lower()}", where=path, do=do) from None
     read(values, where=str(path))
     return dict(_flat(values, ""))
 

@@ -49,6 +49,10 @@ def sweep(
     if out.suffix not in SUFFIXES:
         raise ConfigError("a plot is .html, .png or .svg", where="--out", got=out)
     drawing.check()
+    numbers = out.with_suffix(".json")
+    if (numbers.exists() and not out.exists()) or numbers.resolve() == Path(paths[-1]).resolve():
+        do = "choose another name for the plot, or remove it"
+        raise ConfigError("the numbers go beside the plot, and this is there already", where=numbers, do=do)
     writable(out)
     data, points = paths[-1], list[Any]()
     for point in _points(paths[:-1], data, settings, _numbers(temperatures), quality, backward, knowledge):
@@ -56,7 +60,7 @@ def sweep(
         points.append(point)
     about = {"command": shlex.join(["antiphon", *sys.argv[1:]]), "data": Path(data).name, "quality": quality}
     write(out, points, about)
-    print(f"the plot is in {out}, its numbers in {out.with_suffix('.json')}")
+    print(f"the plot is in {out}, its numbers in {numbers}")
 
 
 def _setting(word: str) -> bool:
@@ -98,7 +102,7 @@ def _points(
         hypothesis.check(chosen)
         if chosen.abstain and plain.calibration is None:
             raise unsure("decoding.abstain", len(plain.bundles), plain.adapter)
-    pairs: list[Pair] = scored_pairs(data, *(each.config for each in opened))
+    pairs: list[Pair] = scored_pairs(data, *(each.config for each in opened), words=settings)
     yield sweeping.people(pairs)
     for name, plain, ranked, chosen in zip(_names(models), opened, ranking, searches, strict=True):
         yield from sweeping.sweep(name, plain, pairs, chosen, temperatures=temperatures, quality=quality, ranked=ranked)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from antiphon.cli.console import Console
 from antiphon.cli.models import Knowledge
 from antiphon.cli.settings import assignments
+from antiphon.core.errors import ConfigError
 
 Ways = Literal["beam", "sample", "noise"]
 """What `--way` may say."""
@@ -47,6 +48,8 @@ def synthesize(
     from antiphon.training.start import Stopped, interruptible
     from antiphon.training.synthetic import from_text
 
+    if out.suffix not in (".jsonl", ".ndjson", ".json"):
+        raise ConfigError("pairs are written as JSONL", where="--out", got=out, do="end it in .jsonl")
     console = Console(stderr=True)
     chosen = assignments(settings, "decoding")
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.cli.console import Console
 from antiphon.inference.tasks import PRESETS, Preset
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from antiphon.cli.console import Console
 from antiphon.cli.settings import assignments, from_file
 from antiphon.core.errors import ConfigError
 
@@ -159,6 +159,6 @@ def concluded(console: Console, result: Result) -> int:
     """What to do with the model, and the exit code of the run."""
     if result.bundle is not None and not result.interrupted:
         how = f" --adapter {result.adapter}" if result.adapter else ""
-        text = f"the model is in {result.out}; try: antiphon predict {result.out}{how}"
+        text = f"the model is in {result.out}; try: antiphon predict {shlex.quote(str(result.out))}{how}"
         console.print(text, highlight=False, soft_wrap=True)
     return result.exit_code

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from antiphon.cli.console import Console
 from antiphon.cli.settings import assignments, from_file
 from antiphon.cli.train import Valid
 

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+MANY = 40
+"""More names than a line of advice should hold."""
+
 
 class AntiphonError(Exception):
     """An expected failure; commands print it in one line and exit with code 2.
@@ -40,9 +43,12 @@ class UntrainableError(TrainingError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The advice for an unknown name: the closest known one, or the list of all."""
+    """The advice for an unknown name: the closest known one, first that of another group, or the list of all."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    moved = [each for each in known if "." in name and each.rpartition(".")[2] == name.rpartition(".")[2]]
+    close = moved or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if not close and len(known) > MANY:
+        return "`antiphon info` lists all"
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 

@@ -264,6 +264,9 @@ def _place(name: str, names: list[str], place: str) -> int:
 def _check_places(chosen: list[int], count: int, place: str, need_target: bool) -> None:
     if need_target and len(chosen) < 2:
         raise DataError("data.columns must name a source and a target", where=place, got=len(chosen))
+    if need_target and chosen[0] == chosen[1]:
+        what, do = "data.columns names one column twice", "pass data.columns=1,2"
+        raise DataError(what, where=place, got=chosen[0] + 1, do=do)
     if min(chosen) < 0:
         raise DataError("columns are counted from 1", where=place, do="pass data.columns=1,2")
     if count < max(chosen) + 1:

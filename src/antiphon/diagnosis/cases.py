@@ -86,7 +86,7 @@ class Case:
         trained = (run / "best").exists() or not Checkpoints(run).all()
         bundle = load(run if trained else Checkpoints(run).all()[0])
         task = replace(bundle.task, find=finder(config, Audience([])))
-        parts = Sources.recall(run, facts).open(config)
+        parts = Sources.unchanged(run, facts, config).open(config)
         pairs, held_out = (_fitting(part, task, most) for part, most in zip(parts, (PAIRS, HELD_OUT), strict=True))
         return cls(config, replace(bundle, task=task), pairs, held_out)
 

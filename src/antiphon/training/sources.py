@@ -21,6 +21,7 @@ from antiphon.data.facts import Finder
 from antiphon.data.signals import kinds_of
 from antiphon.inference import tasks
 from antiphon.training import distillation
+from antiphon.training.identity import same_data
 from antiphon.training.statistics import Statistics
 
 HELD_OUT = 10_000
@@ -82,6 +83,15 @@ class Sources:
         """The training files by name alone: a model card goes to other people."""
         new, old = (", ".join(Path(path).name for path in paths) for paths in (self.train, self.mix))
         return f"{new}; mixed in: {old}" if old else new
+
+    @classmethod
+    def unchanged(cls, run: Path, facts: Mapping[str, Any], config: Config) -> Sources:
+        """Those of a run, whose pairs must be what they were. Raises `DataError`."""
+        found = cls.recall(run, facts)
+        now = {"train": found.corpus("train", config.data).fingerprint()}
+        now |= {"held_out": found.corpus("valid", config.data).fingerprint()} if found.valid else {}
+        same_data(facts, {key: value for key, value in now.items() if key in facts}, run)
+        return found
 
     def facts(self, config: Config) -> dict[str, Any]:
         """For `data.json`: the files and their hashes."""

@@ -85,7 +85,7 @@ def cure(run: Path, finding: Finding, out: Path, *, observers: Sequence[Any] = (
     """Train anew with the cure, on the data of the run, into the new folder `out`. Raises `AntiphonError`."""
     record = Record.open(run)
     curable(finding)
-    sources = Sources.recall(run, record.facts)
+    sources = Sources.unchanged(run, record.facts, record.config)
     if sources.mix or record.config.model.adapter.name or "start" in record.facts or record.config.training.teachers:
         typed = " ".join(f"{key}={value}" for key, value in finding.cure.items() if value is not None)
         do = f"add these settings to its command: {typed}"

@@ -78,7 +78,7 @@ class Material:
     @cached_property
     def sources(self) -> Sources:
         """The files."""
-        return Sources.recall(self.record.run, self.record.facts)
+        return Sources.unchanged(self.record.run, self.record.facts, self.record.config)
 
     @cached_property
     def parts(self) -> tuple[list[Pair], list[Pair]]:

@@ -105,7 +105,7 @@ def learned(runs: Sequence[Run], pairs: Sequence[Pair]) -> set[str]:
 
     def of(run: Run) -> set[str]:
         with suppress(AntiphonError, OSError):
-            train = Sources.recall(run.path, run.facts).open(run.config)[0]
+            train = Sources.unchanged(run.path, run.facts, run.config).open(run.config)[0]
             return {pair.source for pair in train} & asked
         return set()
 
@@ -120,11 +120,11 @@ def _opened(run: Run, data: str | None, context: Sequence[str]) -> tuple[Corpus,
     if read.columns:
         read = replace(read, context=tuple(dict.fromkeys(context)))
     if data is None:
-        train, valid = Sources.recall(run.path, run.facts).open(replace(run.config, data=read))
+        train, valid = Sources.unchanged(run.path, run.facts, run.config).open(replace(run.config, data=read))
         return valid, train
     train_part = None
     with suppress(AntiphonError, OSError):
-        train_part = Sources.recall(run.path, run.facts).open(run.config)[0]
+        train_part = Sources.unchanged(run.path, run.facts, run.config).open(run.config)[0]
     return open_pairs(data, read), train_part
 
 
