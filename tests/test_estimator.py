@@ -1,5 +1,6 @@
 """The estimator: scikit-learn's manners, real answers, and nothing left behind."""
 
+import copy
 import io
 import tempfile
 import threading
@@ -144,6 +145,24 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
         Seq2Seq(settings={"model.widht": 3}, verbose=False).fit(PAIRS)
     with pytest.raises(DataError, match="no pair"):
         Seq2Seq(verbose=False).fit([])
+
+
+@pytest.mark.parametrize(("wrong", "said"), [
+    (lambda one: one.predict(3), "predict takes a list of sources .got 3"),
+    (lambda one: one.predict(np.array("1")), "predict takes a list of sources"),
+    (lambda one: one.fit(PAIRS, teacher=5), "fit: is no path .got 5"),
+    (lambda one: one.fit(PAIRS, start=5), "fit: is no path .got 5"),
+    (lambda one: Seq2Seq(out=5).fit(PAIRS), "out: is no path .got 5"),
+    (lambda one: one.save(None), "save: is no path .got None"),
+    (lambda one: Seq2Seq.load(None), "load: is no path .got None"),
+    (lambda one: Seq2Seq(settings={5: 1}).fit(PAIRS), "settings go by their names .got 5"),
+    (lambda one: one.fit(np.array(["a", "b", "c"]), np.array(["x", "y", "z"])), "fit takes pairs"),
+    (lambda one: one.fit(pandas.Series(["a", "b", "c"]), pandas.Series(["x", "y", "z"])), "fit takes pairs"),
+    (lambda one: Seq2Seq(settings={"model": {"widht": 8}}).fit(PAIRS), "did you mean model.width"),
+])  # fmt: skip
+def test_what_is_no_path_no_list_and_no_pair_is_said(wrong: Any, said: str, fitted: Seq2Seq) -> None:
+    with pytest.raises(AntiphonError, match=said):
+        wrong(copy.copy(fitted))
 
 
 @pytest.mark.parametrize("labels", [[1, 0], [0.5, 1.5], np.array([1, 0]), np.array([0.5, 1.5], np.float32)])

@@ -62,9 +62,10 @@ def test_an_export_leaves_its_model_alone(out: str, call: Call, work: Path, tmp_
 def test_formats_that_would_not_be_what_they_are_called_are_refused(call: Call, work: Path, tmp_path: Path) -> None:
     made = "synthesize", work / "run", work / "pairs.tsv", "--out", tmp_path / "made.csv"
     assert "pairs are written as JSONL (got" in refused(call, *made)
-    packed = "predict", work / "run", work / "pairs.tsv", "--out", tmp_path / "answers.txt.gz"
+    (tmp_path / "in.txt").write_text("1 2\n")
+    packed = "predict", work / "run", tmp_path / "in.txt", "--out", tmp_path / "answers.txt.gz"
     assert "not packed (got" in refused(call, *packed)
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
 def test_a_report_and_a_doctor_do_not_take_other_pairs_for_those_of_the_run(
@@ -159,3 +160,10 @@ def test_pairs_may_be_named_otherwise_than_those_of_training(call: Call, work: P
 def test_mistakes_say_what_to_do(words: list[str], said: str, call: Call, work: Path) -> None:
     places = {"PAIRS": work / "pairs.tsv", "RUN": work / "run"}
     assert said in refused(call, *(places.get(word, word) for word in words))
+
+
+def test_a_table_that_is_read_as_text_is_told(call: Call, work: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("word,pron\n1,2\n")
+    code, told, err = call("predict", work / "run", tmp_path / "in.csv")
+    assert (code, len(told.splitlines())) == (0, 2)
+    assert "in.csv is read as lines of text; where a column is meant, call it source in the first line" in err

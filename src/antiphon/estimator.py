@@ -66,7 +66,10 @@ class Seq2Seq:
         """
         from antiphon.inference.bundle import load
 
-        teachers = [teacher] if isinstance(teacher, str | Path | Seq2Seq) else list(teacher or ())
+        teachers: list[Any] = list(teacher) if _several(teacher) else [teacher] if teacher else []  # type: ignore[arg-type]
+        for model in (start, *teachers):
+            if model is not None and not isinstance(model, Seq2Seq):
+                _path(model, "fit")
         self._looks_right(pairs, valid)
         if self.out is not None and any(isinstance(model, Seq2Seq) for model in teachers):
             do = "save it, and give its path"
@@ -76,7 +79,7 @@ class Seq2Seq:
                 paths = [_on_disk(model, Path(folder) / str(number), whole=not number and self._adapter is not None)
                          for number, model in enumerate((start, *teachers))]  # fmt: skip
                 return self.fit(pairs, valid, start=paths[0], mix=mix, teacher=[path for path in paths[1:] if path])
-        out = Path(self.out) if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
+        out = _path(self.out, "out") if self.out is not None else Path(tempfile.mkdtemp(prefix="antiphon-")) / "run"
         self.result_ = None
         try:
             self.result_ = self._train(pairs, valid, out, start, mix, teachers)
@@ -97,8 +100,11 @@ class Seq2Seq:
             raise ConfigError(
                 "settings are a dict", where="Seq2Seq", got=repr(settings)[:60], do="write {'model.width': 64}"
             )
-        lists = all(isinstance(each, list | tuple) and len(each) > 2 for each in (pairs, valid))
-        if lists and len(pairs) == len(valid) and isinstance(pairs[0], str):
+        if odd := [name for name in settings or () if not isinstance(name, str)]:
+            do = "write names as text, such as 'model.width'"
+            raise ConfigError("settings go by their names", where="Seq2Seq", got=repr(odd[0])[:60], do=do)
+        lists = all(hasattr(each, "__len__") and not isinstance(each, str) and len(each) > 2 for each in (pairs, valid))
+        if lists and len(pairs) == len(valid) and isinstance(next(iter(pairs)), str):
             do = "write fit(list(zip(sources, targets)))"
             raise DataError("fit takes pairs", where="fit", got="a list of sources, and one of targets", do=do)
 
@@ -110,13 +116,13 @@ class Seq2Seq:
         from antiphon.cli.console import Console
         from antiphon.cli.display import watching
         from antiphon.core.config import Config
-        from antiphon.core.keys import override
+        from antiphon.core.keys import flat, override
         from antiphon.training.observers import Observer
         from antiphon.training.start import fit
 
         named = {"task": self.task, "training.minutes": self.minutes, "training.seed": self.seed,
                  "model.adapter.name": self.adapter}  # fmt: skip
-        given = {key: value for key, value in named.items() if value is not None} | (self.settings or {})
+        given = {key: value for key, value in named.items() if value is not None} | flat(self.settings or {})
         override(Config(), given, where="settings")
         with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
             return fit(
@@ -156,7 +162,7 @@ class Seq2Seq:
 
     def predict(self, sources: Iterable[Any]) -> list[str]:
         """The best answer to each source (a text, a `Pair`, an array) or row of a DataFrame, in order."""
-        if sources is None or isinstance(sources, str | Mapping):
+        if isinstance(sources, Mapping) or not _several(sources):
             got = repr(sources)[:60]
             raise ConfigError("predict takes a list of sources", got=got, do="write predict([text])")
         from antiphon.data.corpus import open_pairs
@@ -205,8 +211,9 @@ class Seq2Seq:
             raise AntiphonError("the model has not been trained", do="call fit, or Seq2Seq.load")
         if self.bundle_.engines:
             raise ConfigError("an exported model is complete as it is", got=self.bundle_.path, do="copy its files")
+        path = _path(path, "save")
         kept, card = self.bundle_, self.bundle_.manifest.get("card") or {}
-        bundle.save(Path(path), model=kept.model, task=kept.task, config=kept.config, card=card,
+        bundle.save(path, model=kept.model, task=kept.task, config=kept.config, card=card,
                     adapters=kept.adapters, confidence=kept.confidence)  # fmt: skip
 
     @classmethod
@@ -216,7 +223,7 @@ class Seq2Seq:
         from antiphon.inference.bundle import load
 
         model = cls(adapter=adapter)
-        model._use(load(Path(path)), knowledge)
+        model._use(load(_path(path, "load")), knowledge)
         return model
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -234,6 +241,23 @@ class Seq2Seq:
     def __repr__(self) -> str:
         given = {name: value for name, value in self.get_params().items() if value != DEFAULTS[name]}
         return f"Seq2Seq({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def _several(given: Any) -> bool:
+    """Whether there is something to go through, and not one text."""
+    if isinstance(given, str):
+        return False
+    try:
+        iter(given)
+    except TypeError:
+        return False
+    return True
+
+
+def _path(given: Any, where: str) -> Path:
+    if not isinstance(given, str | Path):
+        raise ConfigError("is no path", where=where, got=repr(given)[:60], do="give the name of a file or folder")
+    return Path(given)
 
 
 def _source(given: Any) -> str | Pair:

@@ -188,6 +188,9 @@ def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
     if _titled(files[0], settings, mark) if mark else kind in TABLES:
         strict = replace(settings, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
+    if mark and mark in next(read_lines(files[0]), ""):
+        text = f"{files[0]} is read as lines of text; where a column is meant, call it source in the first line"
+        print(f"note: {text}", file=sys.stderr)
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 

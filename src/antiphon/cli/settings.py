@@ -30,7 +30,7 @@ def from_file(path: Path) -> dict[str, Any]:
     """The settings of a TOML file by their dotted names."""
     import tomllib
 
-    from antiphon.core.keys import read
+    from antiphon.core.keys import flat, read
 
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -40,12 +40,4 @@ def from_file(path: Path) -> dict[str, Any]:
         do = "give a TOML file, such as best.toml of a search"
         raise ConfigError(f"cannot be read: {(error.strerror or str(error)).lower()}", where=path, do=do) from None
     read(values, where=str(path))
-    return dict(_flat(values, ""))
-
-
-def _flat(values: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return flat(values)

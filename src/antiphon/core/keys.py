@@ -6,6 +6,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,14 @@ def override(config: Config, assignments: dict[str, Any], *, where: str = "comma
             group = group[name]
         group[last] = _parse(value, leaves()[key])
     return _validated(values, where)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as settings by their dotted names."""
+    found = dict[str, Any]()
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 @cache
