@@ -45,7 +45,7 @@ def test_a_folder_that_is_being_prepared_is_left_alone(data: Path, tmp_path: Pat
     claim(tmp_path / "run")
     assert not (tmp_path / "run/pairs").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(TrainingError, match="the run folder is not empty"):
+    with pytest.raises(TrainingError, match="this is a file, and a run is a folder"):
         claim(tmp_path / "file")
     other.communicate()
     assert (tmp_path / "study/pairs").exists()
