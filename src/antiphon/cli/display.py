@@ -277,9 +277,10 @@ def recipe(choices: Iterable[Choice], given: Mapping[str, Any]) -> Table:
     table.add_column("value", style="bold")
     table.add_column("reason", style="dim")
     for key, value in given.items():
-        table.add_row(Text(key), Text(",".join(value) if isinstance(value, tuple) else str(value)), "given")
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        table.add_row(Text(key), Text(shown, overflow="fold"), "given")
     for choice in choices:
-        table.add_row(Text(choice.key), Text(str(choice.value)), Text(choice.reason))
+        table.add_row(Text(choice.key), Text(str(choice.value), overflow="fold"), Text(choice.reason))
     return table
 
 

@@ -42,10 +42,10 @@ def info(model: Path | None = None, /) -> None:
         return
     from antiphon.inference.bundle import load
 
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for title, value in facts(load(model)):
-        table.add_row(Text(title, "dim"), Text(value))
-    console.print(table)
+    found = list(facts(load(model)))
+    width = max(len(title) for title, _ in found)
+    for title, value in found:
+        console.print(Text.assemble((f"{title:<{width}}   ", "dim"), value), soft_wrap=True)
 
 
 def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:

@@ -174,14 +174,14 @@ def heading(study: Study, budget: Budget) -> RenderableType:
 
 
 def conclusion(found: Outcome) -> RenderableType:
-    """What came of it: the finals, what matters, the verdict, and how to train the winner again."""
+    """What came of it: the finals, what matters, and the verdict."""
     if found.best is None:
         return Text(f"{found.out}: {found.verdict}")
     parts: list[RenderableType] = [Text(), _finals(found)]
     if found.weights:
         parts += [Text(), _weights(found)]
     parts += [Text(), _verdict(found), Text(f"the model is in {found.bundle}; its settings in {found.out}/best.toml")]
-    return Group(*parts, Text.assemble(("to train it again: ", "dim"), found.command))
+    return Group(*parts)
 
 
 def _finals(found: Outcome) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
 from antiphon.cli.console import Console
 from antiphon.cli.settings import assignments, from_file
@@ -69,4 +70,6 @@ def tune(
         print(found.to_bytes().decode(), end="")
     else:
         console.print(conclusion(found))
+        if found.best is not None:
+            console.print(Text.assemble(("to train it again: ", "dim"), found.command), soft_wrap=True)
     return 128 + found.interrupted if found.interrupted else 0
