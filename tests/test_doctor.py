@@ -20,9 +20,10 @@ from antiphon.data.columns import Pair
 from antiphon.diagnosis.cases import Case
 from antiphon.diagnosis.data import audit
 from antiphon.diagnosis.doctor import Examination, Finding, Plot, curing, examine
-from antiphon.diagnosis.doctor.findings import Evidence
+from antiphon.diagnosis.doctor.findings import HIGH, Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
 from antiphon.diagnosis.doctor.trying import EXPERIMENTS, Trial, tried, weighed
+from antiphon.diagnosis.report import judge, open_run
 from antiphon.inference.bundle import load
 from antiphon.training.observers import Note, ProbeEvent, ValidationEvent
 from antiphon.training.start import fit
@@ -197,6 +198,25 @@ def test_without_its_data_the_log_alone_is_looked_at(slow: Path, tmp_path: Path)
     assert len(found.looked_at) == 3
 
 
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_damaged_model_is_found_whether_or_not_there_is_data(checkpoints: bool, well: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(well, tmp_path / "run"))
+    weights = run / "best" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    if not checkpoints:
+        shutil.rmtree(run / "checkpoints")
+    [first, *_] = examine(run).findings
+    assert (first.cause, first.confidence >= HIGH) == ("damaged model", True)
+    assert "model.safetensors" in first.evidence[0].text
+    assert ("checkpoints/step-" if checkpoints else "train anew") in first.action
+    [judged] = judge([open_run(run)]).judged
+    assert "its model cannot be opened" in judged.why
+    facts = json.loads((run / "data.json").read_text())
+    facts["files"]["train"] = [str(tmp_path / "gone.tsv")]
+    (run / "data.json").write_text(json.dumps(facts))
+    assert examine(run).findings[0].cause == "damaged model"
+
+
 def test_a_training_says_what_is_certain_and_changes_nothing(tmp_path: Path) -> None:
     data = write_pairs(tmp_path / "a.tsv", *map(list, zip(*pairs(100), strict=True)))
     given = {
@@ -251,6 +271,14 @@ def test_what_is_only_possible_leaves_a_run_healthy_but_not_without_doubt() -> N
     assert found.healthy
     assert "healthy   nothing is more likely wrong than not" in shown(found)
     assert "ended early" in shown(found)
+
+
+def test_who_has_learned_next_to_nothing_is_not_healthy_whatever_the_cause() -> None:
+    found = Examination("run", (), ("nothing",), Plot("training loss"), learned=0.06)
+    assert not found.healthy
+    assert "not healthy   6% of what there is to learn was learned" in shown(found)
+    assert found.to_dict()["verdict"]
+    assert Examination("run", (), ("nothing",), Plot("training loss"), learned=0.3).healthy
 
 
 def shown(found: Examination) -> str:

@@ -112,6 +112,29 @@ def test_a_symptom_stands_behind_its_cause() -> None:
         "copying the source", "ended early"]  # fmt: skip
 
 
+def test_of_causes_that_explain_each_other_the_surer_one_stays() -> None:
+    def finding(cause: str, confidence: float) -> Finding:
+        return Finding(cause, confidence, "", (Evidence(""),), "")  # type: ignore[arg-type]
+
+    found = ranked([finding("model too small", 0.69), finding("ended early", 0.72)])
+    assert [(each.cause, each.confidence >= SAID) for each in found] == [("ended early", True),
+                                                                        ("model too small", False)]  # fmt: skip
+
+
+def test_a_pair_that_makes_one_step_of_each_epoch_stand_out_is_poisonous() -> None:
+    norms = np.array([3.0 if place % 40 == place // 40 else 0.5 for place in range(STEPS)])
+    assert named(norms) == "poisonous batch"
+    assert named(np.where(np.arange(STEPS) < 80, norms, 0.5)) != "poisonous batch"  # two epochs of ten are chance
+    assert named(np.where(np.arange(STEPS) % 40 < 20, norms, 0.7 * norms)) == "poisonous batch"
+    assert named(np.array([3.0 if place % 20 == 7 else 0.5 for place in range(STEPS)])) != "poisonous batch"  # two each
+
+
+def named(norms: np.ndarray) -> str:
+    """What comes first for gradients like these, in ten epochs; nothing where nothing is likely."""
+    found = examine_live(patient(norms=list(norms), probes=layers(pairs=POISON), training__clip=0))
+    return next((each.cause for each in found if each.confidence >= SAID), "")
+
+
 def test_what_is_in_the_files_is_no_symptom() -> None:
     def finding(cause: str, confidence: float, in_files: bool = False) -> Finding:
         return Finding(cause, confidence, "", (Evidence(""),), "", in_files=in_files)  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ def parsed(html: str) -> Balance:
 
 @pytest.fixture(scope="module")
 def html(found: tuple[list[Run], Judgement]) -> str:
-    healthy = {"healthy": True, "findings": [], "looked_at": ["losses"]}
+    healthy = {"healthy": True, "verdict": "nothing is wrong with this run", "findings": [], "looked_at": ["losses"]}
     return page(*found, [{"healthy": False, "findings": [FINDING]}, healthy], "antiphon report <x>")
 
 
@@ -196,7 +196,7 @@ def test_probes_are_drawn_and_odd_ones_borne(html: str) -> None:
 def test_a_finding_is_told_with_its_cure(html: str) -> None:
     text = "".join(parsed(html).text)
     for piece in ("Overfitting 83% sure", "from 2.1 to 2.9 (step 400, validation)", "model.dropout=0.3",
-                  "The run is healthy.", "Looked at: losses."):  # fmt: skip
+                  "Nothing is wrong with this run.", "Looked at: losses."):  # fmt: skip
         assert piece in text
 
 

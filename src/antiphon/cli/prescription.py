@@ -26,7 +26,7 @@ def report(found: Examination, *, full: bool = False) -> RenderableType:
     likely = [finding for finding in found.findings if full or finding.confidence >= SAID]
     others = [finding for finding in found.findings if finding not in likely]
     parts: list[RenderableType] = [_verdict(found), Text()]
-    if found.healthy:
+    if not found.named:
         parts += [Padding(_line("training loss", found.losses), (0, 0, 1, 2))]
     for number, finding in enumerate(likely):
         parts += [_finding(finding, first=number == 0), Text()]
@@ -36,9 +36,9 @@ def report(found: Examination, *, full: bool = False) -> RenderableType:
 
 
 def _verdict(found: Examination) -> Text:
-    if found.healthy:
-        said = "nothing is more likely wrong than not" if found.findings else "nothing is wrong with this run"
-        return Text.assemble((found.run, "bold"), "   ", ("healthy", "bold green"), f"   {said}")
+    if not found.named:
+        state = ("healthy", "bold green") if found.healthy else ("not healthy", "bold yellow")
+        return Text.assemble((found.run, "bold"), "   ", state, f"   {found.verdict}")
     first = found.findings[0]
     style = "bold red" if first.confidence >= HIGH else "bold yellow"
     return Text.assemble((found.run, "bold"), "   ", (first.cause, style), (f"   {_how_sure(first)}", "dim"))

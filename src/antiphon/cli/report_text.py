@@ -137,8 +137,8 @@ def _doctor(found: Mapping[str, Any] | None) -> Iterator[RenderableType]:
         yield Text(f"  {finding.get('cause')} ({float(finding.get('confidence') or 0):.0%} sure)", "bold")
         for line in (finding.get("symptom"), prescribed(finding) or finding.get("action")):
             yield from [Padding(Text(str(line), overflow="fold"), (0, 0, 0, 4))] if line else []
-    if found.get("healthy"):
-        yield Text("  nothing is more likely wrong than not", "green")
+    if verdict := found.get("verdict"):
+        yield Text(f"  {verdict}", "green" if found.get("healthy") else "yellow")
     yield Text()
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from antiphon.core.errors import AntiphonError
 from antiphon.diagnosis.doctor import alignment, capacity, fit, gradients, optimization, output, pairs, searching
 from antiphon.diagnosis.doctor.answers import Answers
-from antiphon.diagnosis.doctor.findings import Examination, Finding, ranked
+from antiphon.diagnosis.doctor.findings import Evidence, Examination, Finding, ranked
 from antiphon.diagnosis.doctor.material import Material
 from antiphon.diagnosis.doctor.patient import Patient
 from antiphon.diagnosis.doctor.record import Record
+from antiphon.diagnosis.doctor.weighing import SUREST
+from antiphon.training.checkpoint import Checkpoints
 
 FROM_LOG = (
     optimization.rate_too_high, optimization.rate_too_low, optimization.no_warmup, optimization.batch_too_small,
@@ -35,14 +38,16 @@ def examine(run: Path, *, answers: bool = True) -> Examination:
     """
     begun = time.process_time()
     record = Record.open(Path(run))
-    material, missing = _material(record)
+    whole = Material(record)
+    material, missing = _readable(whole)
     patient = Patient(record, material)
     rules = (*FROM_LOG, *AT_THE_END) if record.in_nats else ()
-    asked = _asked(patient, (optimization.broke, *rules, *FROM_DATA))
+    asked = (*_damaged(whole), *_asked(patient, (optimization.broke, *rules, *FROM_DATA)))
     findings = [_changing(each, record) for each in (*asked, *(_answered(patient) if answers else ()))]
+    learned = patient.learned if record.in_nats else 1.0
     seconds = time.process_time() - begun
     looked_at = (*_looked_at(patient, answers), *missing)
-    return Examination(str(run), ranked(findings), looked_at, record.plot(), seconds)
+    return Examination(str(run), ranked(findings), looked_at, record.plot(), learned, seconds)
 
 
 def _changing(finding: Finding, record: Record) -> Finding:
@@ -52,15 +57,28 @@ def _changing(finding: Finding, record: Record) -> Finding:
     return replace(finding, cure=cure)
 
 
-def _material(record: Record) -> tuple[Material | None, tuple[str, ...]]:
+def _readable(material: Material) -> tuple[Material | None, tuple[str, ...]]:
     """The pairs of a run; none, and what is to be said of it, where they are not there any more."""
-    material = Material(record)
+    bundle, damage = material.opened
     try:
-        if material.parts[0] and material.bundle is not None:
+        if material.parts[0] and bundle is not None:
             return material, ()
-        return material, ("not its answers: there is no model yet that could give any",)
     except AntiphonError as error:
         return None, (f"not its pairs and answers: {error}",)
+    return material, (f"not its answers: {'its model is damaged' if damage else 'there is no model yet to give any'}",)
+
+
+def _damaged(material: Material) -> Iterator[Finding]:
+    """A model that cannot be opened."""
+    if not (damage := material.opened[1]):
+        return
+    instead = "if there is none, train anew"
+    with suppress(AntiphonError):
+        instead = f"the newest checkpoint is a model too: {Checkpoints(material.record.run).newest().path}"
+    yield Finding(
+        "damaged model", SUREST, "the best model of the run cannot be opened", (Evidence(damage),),
+        "not the training: its log is whole", action=f"fetch it from a copy; {instead}",
+    )  # fmt: skip
 
 
 def examine_live(patient: Patient) -> tuple[Finding, ...]:

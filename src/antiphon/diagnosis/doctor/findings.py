@@ -15,10 +15,14 @@ Cause = Literal[
     "no attention", "diffuse attention", "stuck attention", "no positions",
     "beam too wide", "length penalty", "search limits", "sampling",
     "exposure bias", "repetition", "dull answers", "copying the source", "length collapse", "metric against loss",
+    "damaged model",
 ]  # fmt: skip
 
 HIGH, SAID, LOW = 0.7, 0.5, 0.3
 """Confidence that is high, from which on a run is not healthy, and below which nothing is said."""
+
+LITTLE = 0.1
+"""Whoever has learned no more than this share of what there is to learn is not healthy, whatever may be the cause."""
 
 
 @dataclass(frozen=True)
@@ -69,23 +73,40 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """All findings, the surest first, and what was looked at."""
+    """All findings, the surest first, what was looked at, and how much was learned of what there is to learn (1 where
+    that cannot be said)."""
 
     run: str
     findings: tuple[Finding, ...]
     looked_at: tuple[str, ...]
     losses: Plot
+    learned: float = 1.0
     seconds: float = 0.0
 
     @property
+    def named(self) -> bool:
+        """Whether a cause is more likely than not."""
+        return any(finding.confidence >= SAID for finding in self.findings)
+
+    @property
     def healthy(self) -> bool:
-        """Whether nothing is more likely than not."""
-        return all(finding.confidence < SAID for finding in self.findings)
+        """Whether no cause is more likely than not, and something was learned."""
+        return not self.named and self.learned > LITTLE
+
+    @property
+    def verdict(self) -> str:
+        """What is said where no cause is."""
+        if self.named:
+            return ""
+        if not self.healthy:
+            return f"{self.learned:.0%} of what there is to learn was learned, and no cause is likelier than not"
+        return "nothing is more likely wrong than not" if self.findings else "nothing is wrong with this run"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "run": self.run, "healthy": self.healthy, "findings": [finding.to_dict() for finding in self.findings],
+            "run": self.run, "healthy": self.healthy, "learned": round(self.learned, 3),
+            "verdict": self.verdict, "findings": [finding.to_dict() for finding in self.findings],
             "looked_at": list(self.looked_at), "cpu_seconds": round(self.seconds, 2),
         }  # fmt: skip
 
@@ -154,10 +175,11 @@ def _left(finding: Finding, others: Iterable[Finding]) -> float:
     if finding.in_files and finding.cause in (*SYMPTOMS, "copying the source"):
         return left
     for other in others:
-        if other.cause in SYMPTOMS and not other.in_files:
+        if finding.cause not in EXPLAINS.get(other.cause, ()) or (other.cause in SYMPTOMS and not other.in_files):
             continue
         enough = SAID if finding.cause in SYMPTOMS else finding.confidence - 0.1
-        if finding.cause in EXPLAINS.get(other.cause, ()) and other.confidence >= enough:
+        mutual = other.cause in EXPLAINS.get(finding.cause, ())
+        if other.confidence > finding.confidence if mutual else other.confidence >= enough:
             left = min(left, finding.confidence * (1 - 0.7 * other.confidence))
     return left
 

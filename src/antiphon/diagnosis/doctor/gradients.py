@@ -20,6 +20,9 @@ from antiphon.diagnosis.findings import some
 
 SPIKE = 10.0
 """A gradient so many times the median of those around it is a spike."""
+LONE, REGULAR, STEPS, EPOCHS = 4.0, 0.4, 5, 4
+"""A gradient that is so high among those of its epoch stands out, and the share of epochs with such a one that is no
+chance; the steps of an epoch that count, and the epochs."""
 TOO_DEEP = 2.0
 """Times as many layers as are proposed."""
 
@@ -156,22 +159,26 @@ def activations(record: Record, what: str) -> dict[str, tuple[float, tuple[tuple
 def poisonous_batch(patient: Patient) -> Iterator[Finding]:
     """A few pairs whose gradient is far from that of all others, step for step the same ones."""
     record = patient.record
-    spikes = spikes_of(record)
+    heights = heights_of(record)
+    lone, share = lone_steps(record, heights)
+    spikes = lone if share >= REGULAR else spikes_of(record, heights)
     if len(record.norms) < FEWEST or not spikes:
         return
     pairs = culprits(record)
     again = max(pairs.values(), default=0)
     rare = len(spikes) <= 2 * math.ceil(record.epochs) + 2 and len(spikes) < 0.1 * len(record.norms)
     height = median(spikes.values())
-    cause = sure(height, 12, 40) * (1.0 if rare else 0.5)
+    cause = max(sure(height, 12, 40) * (1.0 if rare else 0.5), sure(share, REGULAR, 2 * REGULAR))
     pair = max(pairs, key=lambda name: pairs[name]) if pairs else ""
-    named = max(0.9 if again >= 2 else 0.7 if pairs else 0.6, NO_SYMPTOM)
+    named = 0.9 if again >= 2 else 0.7 if pairs else 0.6
     clipped = 0.85 if record.config.training.clip else 1.0
     yield Finding(
         "poisonous batch", both(cause, named) * clipped,
         f"{some(len(spikes), 'single step', 'single steps')} had gradients of {height:,.0f} times those around them",
         (Evidence(f"a spike in step {step:,}: {height:,.0f} times the median around it", {"ratio": height}, step, pair)
          if (step := max(spikes, key=lambda place: spikes[place])) else Evidence("none"),
+         *([Evidence(f"{share:.0%} of the epochs have one step that stands out, and no other", {"share": share})]
+           if share >= REGULAR else []),
          *([Evidence(f"the worst pair was there {some(again, 'time', 'times')}", {"times": again}, where=pair)]
            if pair else [])),
         "not the rate or a missing clip: the steps before and after are as usual, and so are all other pairs",
@@ -183,15 +190,33 @@ def poisonous_batch(patient: Patient) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def spikes_of(record: Record) -> dict[int, float]:
-    """Steps whose gradient is far above that of the 20 steps around them, past the first tenth; and how far."""
-    norms, found = record.norms, {}
-    for place in range(max(10, len(norms) // 10), len(norms)):
+def heights_of(record: Record) -> np.ndarray:
+    """How many times the median of the 20 steps around it the gradient of each step is; 0 where one is not finite."""
+    norms, found = record.norms, np.zeros(len(record.norms))
+    for place in range(len(norms)):
         around = np.concatenate([norms[max(0, place - 10) : place], norms[place + 1 : place + 11]])
-        middle = float(np.median(around))
-        if math.isfinite(norms[place]) and 0 < middle < math.inf and norms[place] > SPIKE * middle:
-            found[int(record.steps[place]["step"])] = float(norms[place]) / middle
+        middle = float(np.median(around)) if len(around) else 0.0
+        if math.isfinite(norms[place]) and 0 < middle < math.inf:
+            found[place] = norms[place] / middle
     return found
+
+
+def spikes_of(record: Record, heights: np.ndarray) -> dict[int, float]:
+    """Steps whose gradient is far above those around it, past the first tenth; and how far."""
+    begin = max(10, len(heights) // 10)
+    return {int(record.steps[place]["step"]): float(heights[place]) for place in range(begin, len(heights))
+            if heights[place] > SPIKE}  # fmt: skip
+
+
+def lone_steps(record: Record, heights: np.ndarray) -> tuple[dict[int, float], float]:
+    """Steps that stand out as no other of their epoch does, as the batch of one bad pair would; and the share of
+    epochs that have one, if there are enough of them to say so."""
+    epochs: dict[int, list[tuple[float, int]]] = {}
+    for height, event in zip(heights, record.steps, strict=True):
+        epochs.setdefault(int(event.get("epoch") or 0), []).append((float(height), int(event["step"])))
+    whole = [sorted(epoch, reverse=True) for epoch in epochs.values() if len(epoch) >= STEPS]
+    lone = {step: height for (height, step), (second, _), *_ in whole if height >= LONE and second < height / 2}
+    return lone, len(lone) / len(whole) if len(whole) >= EPOCHS else 0.0
 
 
 def culprits(record: Record) -> Counter[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from antiphon.core.config import SIGNALS, Config, Data
-from antiphon.core.errors import AntiphonError
+from antiphon.core.errors import AntiphonError, BundleError
 from antiphon.core.keys import get, override
 from antiphon.core.marks import UNK
 from antiphon.data.columns import Pair
@@ -106,12 +106,20 @@ class Material:
         return Advice(config, statistics, trained="start" in self.record.facts)
 
     @cached_property
-    def bundle(self) -> Bundle | None:
-        """The best model of the run, where there is one that can answer."""
+    def opened(self) -> tuple[Bundle | None, str]:
+        """The best model of the run, where there is one that can answer; and why one that is there cannot be opened."""
         best = self.record.run / "best"
         if not best.exists() or self.record.config.model.adapter.name:
-            return None
-        return load(best)
+            return None, ""
+        try:
+            return load(best), ""
+        except BundleError as error:
+            return None, str(error)
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The best model of the run; none where there is none, or it is damaged."""
+        return self.opened[0]
 
     def measured(self, pairs: Sequence[Pair]) -> Sides | None:
         """A sample of pairs through the model's own eyes; None where there is no model, or it reads no text."""

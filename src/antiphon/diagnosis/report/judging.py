@@ -145,7 +145,8 @@ def _judged(run: Run, pairs: Sequence[Pair], frequencies: dict[str, int] | None)
     try:
         predictor = as_trained(load(run.path), run.config)
     except AntiphonError as error:
-        return Judged(why=f"the run has no model yet: {error}")
+        there = (run.path / "best").exists()
+        return Judged(why=f"{'its model cannot be opened' if there else 'the run has no model yet'}: {error}")
     try:
         found = evaluate(predictor, pairs, frequencies=frequencies)
     except AntiphonError as error:

@@ -89,8 +89,8 @@ def doctor(runs: Sequence[Run], findings: Sequence[Found | None]) -> str:
         parts += [f"<h3>{escape(run.name)}</h3>"] if len(runs) > 1 else []
         each = found.get("findings") or []
         parts += [_finding(finding) for finding in each if isinstance(finding, Mapping)]
-        if found.get("healthy"):
-            parts.append("<p>Nothing is more likely wrong than not.</p>" if each else "<p>The run is healthy.</p>")
+        if verdict := str(found.get("verdict") or ""):
+            parts.append(f"<p>{escape(verdict[0].upper() + verdict[1:])}.</p>")
         if looked := found.get("looked_at"):
             parts.append(f'<p class="note">Looked at: {escape(", ".join(map(str, looked)))}.</p>')
     return section("doctor", "What the doctor says", *parts)
