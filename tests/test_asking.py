@@ -75,6 +75,11 @@ def test_settings_of_a_search_that_do_nothing_or_cannot_be_are_told(folder: Path
     assert "note: samples without sample=true" in err
     assert "note: length_reward without --backward" in err
     assert "it changes nothing" not in call("predict", folder / "plain", "sample=true", "top_k=1", text="a b\n")[2]
+    for command in (["evaluate"], ["calibrate", "--out", folder / "sure"]):
+        err = call(command[0], folder / "plain", folder / "table.tsv", *command[1:], "n_best=2", "top_p=0.9")[2]
+        assert "note: n_best changes nothing: the first answer alone is judged" in err
+        assert "note: top_p without sample=true" in err
+    assert "note: top_k without" in call("chat", folder / "plain", "top_k=2", text="a b\n")[2]
     for wrong, what in (
         (["max_length=2", "min_length=3"], "min_length is above decoding.max_length (got 3 and 2)"),
         (["top_p=1.5"], "top_p must be above 0, and 1 at most (got 1.5)"),

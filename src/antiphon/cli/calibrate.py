@@ -35,7 +35,7 @@ def calibrate(
     settings
         How to search, as key=value: beam=5 and so on. Confidence holds for these.
     """
-    from antiphon.cli.models import scored_pairs, searching, writable
+    from antiphon.cli.models import idle, scored_pairs, searching, writable
     from antiphon.inference import calibration
     from antiphon.inference.bundle import add_confidence, load, room
 
@@ -46,6 +46,7 @@ def calibrate(
     bundle = load(Path(model))
     pairs = scored_pairs(data, bundle.config, words=settings)
     chosen = searching(bundle.config, settings)
+    idle(chosen, settings, first=True)
     found = calibration.calibrate(bundle, pairs, metric, decoding=chosen, knowledge=knowledge)
     print("\n".join([*(f"note: {line}" for line in found.notes), *found.lines()]))
     print(f"written to {add_confidence(model, found.calibration, out=out)}")

@@ -44,12 +44,14 @@ def chat(
         How to search, as for predict: beam=5, sample=true and so on; and name=value for each context column that the
         model was trained with.
     """
-    from antiphon.cli.models import predictor, searching
+    from antiphon.cli.models import idle, predictor, searching
     from antiphon.inference.chat import Chat
 
     guesser = predictor(model, knowledge=knowledge, adapter=adapter)
     columns = dict(word.split("=", 1) for word in settings if word.partition("=")[0] in guesser.task.context)
-    chosen = searching(guesser.config, [word for word in settings if word.partition("=")[0] not in columns])
+    words = [word for word in settings if word.partition("=")[0] not in columns]
+    chosen = searching(guesser.config, words)
+    idle(chosen, words)
     if chosen.n_best > 1:
         raise ConfigError("a chat gives one answer", where="chat", got=f"n_best={chosen.n_best}", do="leave n_best out")
     if guesser.task.knowledge != "none" and knowledge is None:

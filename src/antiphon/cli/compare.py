@@ -58,7 +58,7 @@ def compare(
         predictor(b, knowledge=knowledge if second else None, adapter=adapter),
     )
     names = a, f"{b} --adapter {adapter}" if adapter else b
-    idle(searching(models[0].config, settings), settings)
+    idle(searching(models[0].config, settings), settings, first=True)
     wanted = metric_names(metrics)
     read = partial(scored_pairs, words=settings)
     pairs, former = (read(each, *(model.config for model in models)) if each else [] for each in (data, old))

@@ -54,7 +54,7 @@ def evaluate(
         check(guesser.config, metric_names(metrics))
     chosen = searching(guesser.config, settings)
     columns = None if by is None else words_of(by)
-    idle(chosen, settings, backward=guesser.backward is not None)
+    idle(chosen, settings, backward=guesser.backward is not None, first=True)
     pairs = scored_pairs(data, guesser.config, more=columns or (), words=settings)
     found = score(guesser, pairs, metric_names(metrics), decoding=chosen, columns=columns)
     about = {"model": model, "command": shlex.join(["antiphon", *sys.argv[1:]])}
