@@ -22,8 +22,9 @@ from antiphon.data.corpus import Pair, group_references
 from antiphon.diagnosis.report.judging import judge
 from antiphon.diagnosis.report.reading import open_run
 from antiphon.inference import bundle
-from antiphon.inference.files import CARD, dump_json, write_folder
+from antiphon.inference.files import CARD, write_folder
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.strict_json import dump_json
 from antiphon.models.adapters import Factors, adaptable, added, fresh, slopes
 from antiphon.models.seq2seq import build
 from antiphon.training.adapting import AdapterLearner, Base

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from antiphon.inference.files import dump_json, read, write_folder
+from antiphon.inference.files import read, write_folder
+from antiphon.inference.strict_json import dump_json
 from commands import Call, calling, refused  # noqa: F401
 from served import SOURCES, Served, model, served
 

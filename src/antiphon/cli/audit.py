@@ -47,7 +47,7 @@ def audit(
     from antiphon.diagnosis.cleaning import clean
     from antiphon.diagnosis.data import audit as look
     from antiphon.inference import tasks
-    from antiphon.inference.files import dump_json
+    from antiphon.inference.strict_json import dump_json
 
     wanted = override(Config(), given)
     tasks.get(wanted.task)

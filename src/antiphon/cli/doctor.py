@@ -41,7 +41,7 @@ def doctor(
     from antiphon.cli.prescription import report
     from antiphon.core.errors import ConfigError
     from antiphon.diagnosis.doctor import examine
-    from antiphon.inference.files import dump_json
+    from antiphon.inference.strict_json import dump_json
 
     if not cure and (alone := "--cause" if cause else "--out" if out else ""):
         raise ConfigError(f"{alone} is for --cure", where="doctor", do=f"add --cure, or leave out {alone}")

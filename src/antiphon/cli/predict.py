@@ -132,7 +132,7 @@ def _models(
     guesser: Predictor, backward: str | None, knowledge: str | None, adapter: str | None
 ) -> dict[str, object]:  # fmt: skip
     """What answers depend on besides inputs and settings, by its content."""
-    from antiphon.inference.files import dump_json
+    from antiphon.inference.strict_json import dump_json
 
     bundles = [*guesser.bundles, *([guesser.backward] if guesser.backward else [])]
     hashes = [sha256(dump_json(bundle.manifest["files"])).hexdigest() for bundle in bundles]

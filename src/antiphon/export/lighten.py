@@ -32,6 +32,7 @@ from antiphon.inference.bundle import Bundle, load
 from antiphon.inference.ctranslate2_model import obstacles
 from antiphon.inference.evaluate import check_metric, said
 from antiphon.inference.predictor import Predictor
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.metrics import Pooled, Score
 from antiphon.training.distillation import Teachers
 from antiphon.training.identity import differences, fingerprint_bundle
@@ -115,7 +116,7 @@ def lighten(
             work.export(student, what, taught)
     found = Lightened(made.out, len(pairs), work.candidates, 0, tuple(work.notes))
     values = {"candidates": [each.to_dict() for each in found.candidates], "pairs": found.pairs, "command": command}
-    folders.write_file(made.out / "result.json", folders.dump_json(values))
+    folders.write_file(made.out / "result.json", dump_json(values))
     return found
 
 
@@ -151,12 +152,12 @@ class _Folder:
         find = Finder.open(replace(read, knowledge=told), Report())
         for path, part in zip(parts, halves, strict=True):
             write_pairs(path, map(find.written, part) if told else part, read.source.kind or "text")
-        folders.write_file(self.out / SPEC, folders.dump_json(spec))
+        folders.write_file(self.out / SPEC, dump_json(spec))
         return parts
 
     def _same(self, spec: Mapping[str, Any]) -> None:
-        before = folders.load_json((self.out / SPEC).read_bytes(), where=self.out / SPEC)
-        changed = list(differences(before, json.loads(folders.dump_json(spec))))
+        before = load_json((self.out / SPEC).read_bytes(), where=self.out / SPEC)
+        changed = list(differences(before, json.loads(dump_json(spec))))
         if changed:
             raise ConfigError(f"this folder was made of something else: {'; '.join(changed)}", where=self.out,
                               do="give what it was made of, or another --out")  # fmt: skip
@@ -243,8 +244,8 @@ class _Work:
         """What a candidate costs and how good it is, from disk where that is known."""
         kept = self.made.out / "measured" / f"{name}.json"
         if not kept.exists():
-            folders.write_file(kept, folders.dump_json(measured(load(path), self.pairs, self.metric)))
-        found = folders.load_json(kept.read_bytes(), where=kept)
+            folders.write_file(kept, dump_json(measured(load(path), self.pairs, self.metric)))
+        found = load_json(kept.read_bytes(), where=kept)
         score = found.pop("score")
         interval = tuple(score["interval"]) if score["interval"] else None
         candidate = Candidate(name, what, path, **found, score=Score(**{**score, "interval": interval}))

@@ -16,8 +16,8 @@ from torch import Tensor
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.core.keys import get, leaves, read, to_dict
-from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.lengths import LengthModel, length_model
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.weights import header
 from antiphon.models.adapters import Factors, added, shapes
 

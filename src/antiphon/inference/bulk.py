@@ -20,7 +20,8 @@ from antiphon.data.corpus import kind_of_table, read_lines
 from antiphon.data.formats import parquet_rows
 from antiphon.data.report import Report
 from antiphon.data.signals import kind_of
-from antiphon.inference.files import dump_json, write_file
+from antiphon.inference.files import write_file
+from antiphon.inference.strict_json import dump_json
 
 SYNC = 10.0
 """Seconds after which what was written is on disk, whatever becomes of the machine."""

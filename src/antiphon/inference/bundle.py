@@ -29,8 +29,6 @@ from antiphon.inference.files import (
     CARD,
     MANIFEST,
     current,
-    dump_json,
-    load_json,
     read,
     read_card,
     verify,
@@ -38,6 +36,7 @@ from antiphon.inference.files import (
     write_folder,
     write_zip,
 )
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.task import TASK_FILE, Task
 
 if TYPE_CHECKING:

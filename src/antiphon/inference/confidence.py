@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from antiphon.core.errors import BundleError, ConfigError, DataError
-from antiphon.inference.files import dump_json, load_json
+from antiphon.inference.strict_json import dump_json, load_json
 
 if TYPE_CHECKING:
     from antiphon.metrics.base import Metric

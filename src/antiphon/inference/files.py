@@ -7,7 +7,6 @@ rename, sync of the parent. A crash at any moment leaves the old folder, the new
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -21,16 +20,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import antiphon.core.errors as errors
+from antiphon.inference.strict_json import JSON_LIMIT, dump_json, load_json
 
 FORMAT = 1
 """Version of the bundle format; a reader refuses what is newer."""
 
 MANIFEST, CARD = "manifest.json", "README.md"
-JSON_LIMIT, JSON_DEPTH = 64 << 20, 32
 TOTAL_LIMIT = 16 << 30
 RATIO_LIMIT, RATIO_FLOOR = 100, 64 << 20
 MEMBERS, DIRECTORY = 100, 1 << 17
-"""Limits in bytes, levels, times and numbers; a real bundle is far below all of them."""
+"""Limits in bytes, times and numbers; a real bundle is far below all of them."""
 
 SAID = 300
 """Characters of what a library says about a file, parts of which may come from the file."""
@@ -331,44 +330,6 @@ def parse_manifest(content: bytes, *, where: Path) -> dict[str, Any]:
     if render_manifest(entries, facts) != content:
         raise errors.BundleError("the manifest is damaged: it does not match its own sha256", where=where)
     return manifest
-
-
-def dump_json(value: Any) -> bytes:
-    """JSON as bundles hold it: sorted, indented, ASCII, no NaN."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def load_json(content: bytes, *, where: object) -> Any:
-    """Strict JSON: bounded size and depth, no duplicate keys, no NaN or infinity, valid UTF-8."""
-    if len(content) > JSON_LIMIT or _depth(content) > JSON_DEPTH:
-        raise errors.BundleError("the JSON is too large or too deep", where=where)
-    try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise errors.BundleError(f"not valid JSON: {error}", where=where) from None
-
-
-def _depth(content: bytes) -> int:
-    """An upper bound of the nesting, quotes ignored: cheap, and enough to keep the parser's stack small."""
-    opened = deepest = 0
-    for mark in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', content, re.DOTALL):
-        if mark[0] in (b"[", b"{"):
-            opened += 1
-            deepest = max(deepest, opened)
-        elif mark[0] in (b"]", b"}"):
-            opened -= 1
-    return deepest
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return result
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
 
 
 def _write(path: Path, content: Content) -> dict[str, Any]:

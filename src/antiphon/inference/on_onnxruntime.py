@@ -15,11 +15,11 @@ import numpy as np
 from antiphon.core.config import Decoding
 from antiphon.core.errors import AntiphonError, BundleError, ConfigError, require
 from antiphon.core.marks import PAD
-from antiphon.inference.files import load_json
 from antiphon.inference.hearing import align
 from antiphon.inference.hypothesis import BEAM, MARGIN, Hypothesis, check
 from antiphon.inference.light import Search, Task
 from antiphon.inference.onnx_files import check as check_graph
+from antiphon.inference.strict_json import load_json
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue

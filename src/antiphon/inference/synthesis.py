@@ -22,9 +22,10 @@ from antiphon.data.augment import Drop, Mask, Swap
 from antiphon.data.columns import Pair
 from antiphon.data.formats import fault
 from antiphon.data.tokenizers import Char, Tokenizer, Whitespace
-from antiphon.inference.files import dump_json, write_file
+from antiphon.inference.files import write_file
 from antiphon.inference.hypothesis import BEAM
 from antiphon.inference.predictor import Answer, Predictor
+from antiphon.inference.strict_json import dump_json
 from antiphon.metrics import Metric, Pooled, of_text
 
 WINDOW = 512

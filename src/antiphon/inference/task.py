@@ -26,8 +26,8 @@ from antiphon.data.signals import Signal
 from antiphon.data.store import Example
 from antiphon.data.vocabulary import copy_ids, extended_ids
 from antiphon.inference import tasks
-from antiphon.inference.files import dump_json, load_json
 from antiphon.inference.lengths import LengthModel, length_model
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.tags import tag_of, tags_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from antiphon.core.errors import BundleError
-from antiphon.inference.files import load_json
+from antiphon.inference.strict_json import load_json
 
 
 def header(content: bytes, where: object) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -23,8 +23,8 @@ from antiphon.inference.adapters import FOLDER
 from antiphon.inference.beam import BEAM
 from antiphon.inference.chat import speakers
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
-from antiphon.inference.files import load_json
 from antiphon.inference.lengths import LengthModel
+from antiphon.inference.strict_json import load_json
 from antiphon.inference.task import Task
 from antiphon.inference.weights import header
 from antiphon.serving.refusals import WRONG, Refusal, wrong

@@ -19,7 +19,8 @@ from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.inference.adapters import Adapter, file_names
 from antiphon.inference.adapters import restore as restore_adapters
-from antiphon.inference.bundle import CARD, CONFIG_FILE, Bundle, facts, load_json, model_card, read, read_config
+from antiphon.inference.bundle import CARD, CONFIG_FILE, Bundle, facts, model_card, read, read_config
+from antiphon.inference.strict_json import load_json
 from antiphon.inference.task import Task
 from antiphon.models.adapters import Factors, added, fresh, slopes
 from antiphon.training.checkpoint import Found

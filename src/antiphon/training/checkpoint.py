@@ -17,6 +17,7 @@ from typing import Any
 from antiphon.core.config import Training
 from antiphon.core.errors import BundleError
 from antiphon.inference import files as folders
+from antiphon.inference.strict_json import dump_json, load_json
 
 STATE = "training/state.json"
 
@@ -89,12 +90,12 @@ class State:
 
     def to_bytes(self) -> bytes:
         """As a file of a checkpoint."""
-        return folders.dump_json(asdict(self))
+        return dump_json(asdict(self))
 
     @classmethod
     def read(cls, content: bytes, where: object) -> State:
         """What `to_bytes` gave; anything else is a `BundleError`."""
-        values = folders.load_json(content, where=where)
+        values = load_json(content, where=where)
         known = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or not {"step", "done"} <= set(values) <= known:
             raise BundleError("is not the state of a training of this version", where=where)

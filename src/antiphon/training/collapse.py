@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from antiphon.core.errors import BundleError
-from antiphon.inference.files import dump_json, load_json
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.training.observers import Answer, Observer, Started, StepEvent, Stop, ValidationEvent
 
 COLLAPSE = "training/collapse.json"

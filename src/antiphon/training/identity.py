@@ -24,6 +24,7 @@ from antiphon.data.corpus import Pair
 from antiphon.data.signals import kind_of
 from antiphon.data.store import Store
 from antiphon.inference import files as folders
+from antiphon.inference.strict_json import dump_json
 from antiphon.training.checkpoint import Checkpoints, Found, State
 from antiphon.training.observers import Result
 
@@ -124,8 +125,8 @@ def begin(config: Config, out: Path, known: Mapping[str, Any]) -> None:
     """Write down what a new run depends on; from here on it can be resumed."""
     if not (out / UNBORN).exists():
         claim(out)
-    folders.write_file(out / "data.json", folders.dump_json(dict(known)))
-    folders.write_file(out / "config.json", folders.dump_json(to_dict(config)))
+    folders.write_file(out / "data.json", dump_json(dict(known)))
+    folders.write_file(out / "config.json", dump_json(to_dict(config)))
     (out / UNBORN).unlink()
 
 
@@ -134,7 +135,7 @@ def resumable(config: Config, out: Path, known: Mapping[str, Any]) -> Found | No
     if not (out / "config.json").exists():
         raise TrainingError("there is no run here", where=out, do="train first")
     before = json.loads((out / "config.json").read_bytes())
-    changed = list(differences(before, json.loads(folders.dump_json(to_dict(config)))))
+    changed = list(differences(before, json.loads(dump_json(to_dict(config)))))
     if changed:
         raise ConfigError(f"the settings differ from those of the run: {'; '.join(changed)}", where=out,
                           do="resume with the same settings, or train into another folder")  # fmt: skip
@@ -163,7 +164,7 @@ def ended(out: Path, state: State, config: Config) -> Result:
 def fingerprint_bundle(manifest: Mapping[str, Any]) -> str:
     """The SHA-256 of a bundle's files by their hashes in its manifest; a `training/` folder does not count."""
     files = {name: item["sha256"] for name, item in manifest["files"].items() if not name.startswith("training/")}
-    return hashlib.sha256(folders.dump_json(files)).hexdigest()
+    return hashlib.sha256(dump_json(files)).hexdigest()
 
 
 def fingerprint(store: Store) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from antiphon import metrics
 from antiphon.data.batching import mix
-from antiphon.inference import files as folders
 from antiphon.inference.forced import LIKELIHOODS
+from antiphon.inference.strict_json import load_json
 from antiphon.metrics.base import Pooled, Stats, digits_of
 from antiphon.metrics.significance import resample
 from antiphon.tuning.crew import Job, Jobs, never_begun
@@ -164,7 +164,7 @@ class Finals(Jobs):
 
 def judged(run: Path) -> dict[str, Any]:
     """What a finalist's model says of the judging pairs."""
-    found: dict[str, Any] = folders.load_json((run / JUDGED).read_bytes(), where=run / JUDGED)
+    found: dict[str, Any] = load_json((run / JUDGED).read_bytes(), where=run / JUDGED)
     return found
 
 

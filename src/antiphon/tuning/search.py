@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from antiphon.core.errors import require
 from antiphon.data.batching import mix
 from antiphon.inference import files as folders
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.training.spaces import Among, Between, Range
 from antiphon.tuning.brackets import BRACKET, bracket, ends, turn
 from antiphon.tuning.crew import Job, Jobs, never_begun
@@ -253,7 +254,7 @@ class Clock:
 
     def __init__(self, out: Path, every: float = 5.0) -> None:
         self.path, self.every = out / "clock.json", every
-        self.before = float(folders.load_json(self.path.read_bytes(), where=self.path)["seconds"]) \
+        self.before = float(load_json(self.path.read_bytes(), where=self.path)["seconds"]) \
             if self.path.exists() else 0.0  # fmt: skip
         self.begun = self.written = time.monotonic()
 
@@ -266,7 +267,7 @@ class Clock:
         """Keep it."""
         if now or time.monotonic() - self.written >= self.every:
             self.written = time.monotonic()
-            folders.write_file(self.path, folders.dump_json({"seconds": round(self.seconds, 1)}))
+            folders.write_file(self.path, dump_json({"seconds": round(self.seconds, 1)}))
 
 
 def importance(trials: Trials) -> Iterator[tuple[str, float]]:

@@ -18,6 +18,7 @@ from antiphon.core.keys import get, override
 from antiphon.data.corpus import Corpus, open_pairs, split
 from antiphon.inference import files as folders
 from antiphon.inference.forced import LIKELIHOODS
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.tasks import Choice
 from antiphon.training import recipes
 from antiphon.training.given import settings
@@ -59,12 +60,12 @@ class Spec:
     def to_bytes(self) -> bytes:
         """As a file."""
         values = asdict(self) | {"version": 1, "ranges": [vars(each) for each in self.ranges]}
-        return folders.dump_json(values)
+        return dump_json(values)
 
     @classmethod
     def read(cls, path: Path) -> Spec:
         """What `to_bytes` gave; anything else is a `BundleError`."""
-        values = folders.load_json(path.read_bytes(), where=path)
+        values = load_json(path.read_bytes(), where=path)
         try:
             if values.pop("version") != 1:
                 raise ValueError
@@ -116,7 +117,7 @@ class Study:
         return cls(out, spec, choices)
 
     def _same(self, data: Any, valid: Any, test: Any, given: Mapping[str, Any]) -> None:
-        changed = list(differences(self.spec.asked, json.loads(folders.dump_json(dict(given)))))
+        changed = list(differences(self.spec.asked, json.loads(dump_json(dict(given)))))
         if changed:
             raise ConfigError(f"the settings differ from those of the study: {'; '.join(changed)}", where=self.out,
                               do="give the same ones, or another --out")  # fmt: skip

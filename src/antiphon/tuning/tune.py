@@ -16,6 +16,7 @@ from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
 from antiphon.core.keys import get, override
 from antiphon.inference import files as folders
+from antiphon.inference.strict_json import dump_json
 from antiphon.training.runner import Signals
 from antiphon.training.spaces import Among, Range
 from antiphon.training.start import interruptible
@@ -104,7 +105,7 @@ class Outcome:
                    "seconds": round(self.seconds, 1), "bundle": str(self.bundle) if self.bundle else None}  # fmt: skip
         if self.gain is not None:
             values["gain"] = {**asdict(self.gain), "difference": self.gain.difference, "better": self.gain.better}
-        return folders.dump_json(values)
+        return dump_json(values)
 
 
 def _final(each: Final) -> dict[str, Any]:

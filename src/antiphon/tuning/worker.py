@@ -142,13 +142,14 @@ def _trained(job: Mapping[str, Any], reporter: Reporter) -> Result:
 def _find_pairs(run: Path, job: Mapping[str, Any]) -> None:
     """Tell a run where its pairs are now, if the study was moved since it began; that they are the same is checked."""
     from antiphon.inference import files as folders
+    from antiphon.inference.strict_json import dump_json
     from antiphon.training.start import read_run
 
     facts = read_run(run)[1]
     here = {name: [str(Path(job[name]).absolute())] for name in ("train", "valid")}
     known = facts.get("files")
     if isinstance(known, dict) and known != (files := {**known, **here}):
-        folders.write_file(run / "data.json", folders.dump_json({**facts, "files": files}))
+        folders.write_file(run / "data.json", dump_json({**facts, "files": files}))
 
 
 def _judge(result: Result, judge: Path) -> None:
@@ -159,6 +160,7 @@ def _judge(result: Result, judge: Path) -> None:
     from antiphon.inference.evaluate import evaluate
     from antiphon.inference.forced import LIKELIHOODS
     from antiphon.inference.predictor import as_trained
+    from antiphon.inference.strict_json import dump_json
 
     if result.bundle is None:
         raise UntrainableError("the training gave no model", where=result.out, do="give it more steps, or more minutes")
@@ -170,7 +172,7 @@ def _judge(result: Result, judge: Path) -> None:
     rows = found.tables.get("" if forced else metric)
     values = {"value": found.scores[metric].value, "answers": found.answers, "valid": result.best,
               "seconds": round(result.seconds, 2), "rows": rows.tolist() if rows is not None else None}  # fmt: skip
-    folders.write_file(result.out / JUDGED, folders.dump_json(values))
+    folders.write_file(result.out / JUDGED, dump_json(values))
 
 
 def lines(descriptor: IO[str]) -> Iterator[dict[str, Any]]:

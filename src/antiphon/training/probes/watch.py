@@ -18,7 +18,7 @@ from antiphon.core.config import Config
 from antiphon.core.errors import BundleError
 from antiphon.data.corpus import Pair
 from antiphon.data.store import Store
-from antiphon.inference.files import dump_json, load_json
+from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.task import Task
 from antiphon.models.forecasting import NumbersHead
 from antiphon.models.seq2seq import Seq2Seq
