@@ -5,8 +5,8 @@
 `speed` answers sentences of Multi30k with the model of `bench/decoding.py`, by `Predictor.predict` and by a server with
 64 clients that ask for one or four at a time and wait for the answer, both with one decoding process. `overload` asks
 four times as much as the server can answer, from clients that do not wait for each other, and watches its health.
-`memory` is that of all processes after 1,000 and after 100,000 requests. A table on standard error, JSON on standard
-output (or `--json FILE`).
+`memory` is that of all processes at rest, after 1,000 and after 100,000 requests. A table on standard error, JSON on
+standard output (or `--json FILE`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from decoding import trained
 from peers.corpus import available, prepare
 from peers.install import tell
 
-CLIENTS, TIMES = 64, 4
+CLIENTS, TIMES, QUIET = 64, 4, 8
 OFFLINE = """
 import json, sys, time
 from pathlib import Path
@@ -164,14 +164,19 @@ async def _flood(port: int, lines: list[str], rate: float, seconds: float) -> tu
 
 
 def memory(model: Path, lines: list[str], requests: int, log: Path) -> dict[str, Any]:
-    """Megabytes after the first thousand requests, and after all of them."""
+    """Megabytes after the first thousand requests, and after all of them, some seconds after the last answer."""
+
+    def at_rest() -> float:
+        time.sleep(QUIET)
+        return round(server.memory(), 1)
+
     with serving(f"model={model}", "--processes", "1", log=log) as server:
         asyncio.run(closed(server.port, cycle(lines), 1000, beam=1))
-        course = {1000: round(server.memory(), 1)}
+        course = {1000: at_rest()}
         while max(course) < requests:
             more = min(9000 if max(course) < 10_000 else 10_000, requests - max(course))
             asyncio.run(closed(server.port, cycle(lines), more, beam=1))
-            course[max(course) + more] = round(server.memory(), 1)
+            course[max(course) + more] = at_rest()
             print(f"  {max(course):,} requests: {course[max(course)]} MB", file=sys.stderr, flush=True)
     growth = 100 * (course[max(course)] / course[1000] - 1)
     return {"megabytes": course, "growth_percent": round(growth, 2)}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
+import socket
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import pytest
 
 from antiphon.core.errors import ConfigError
-from antiphon.serving import logs
+from antiphon.serving import logs, worker
 from antiphon.serving.app import _lines
+from antiphon.serving.channel import Channel
 from antiphon.serving.fleet import Fleet, Process
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.settings import Settings
@@ -75,6 +80,36 @@ def test_the_log_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     logs.tell("somebody reads")
     logs.flush()
     assert json.loads(pipe.text.splitlines()[-1])["event"] == "somebody reads"
+
+
+def test_a_decoding_process_at_rest_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = threading.Event()
+    monkeypatch.setattr(worker, "REST", 0.01)
+    monkeypatch.setattr(worker, "give_back", given.set)
+    server, process = socket.socketpair()
+    threading.Timer(0.2, server.close).start()
+    with process, pytest.raises(EOFError):
+        worker.Worker(Channel(process)).run()
+    assert given.is_set()
+
+
+HELD = """
+from pathlib import Path
+from antiphon.serving.worker import give_back
+def pages(): return int(Path("/proc/self/statm").read_text().split()[1])
+blocks = [bytearray(100_000) for _ in range(1000)]
+last, full = blocks.pop(), pages()
+del blocks
+held = pages()
+give_back()
+print(full - held, held - pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    kept, given = map(int, subprocess.check_output([sys.executable, "-c", HELD], text=True).split())
+    assert given > 20_000 > kept  # of some 24,400 pages
 
 
 def test_a_process_that_dies_while_others_load_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,9 +36,9 @@ class Channel:
         """Send a message whole."""
         self.end.sendall(packed(message))
 
-    def waiting(self) -> bool:
-        """Whether there is something to receive."""
-        return bool(select.select([self.end], [], [], 0)[0])
+    def waiting(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to receive, or comes within so many seconds."""
+        return bool(select.select([self.end], [], [], seconds)[0])
 
     def receive(self) -> Message:
         """The next message; `EOFError` where the other side has gone."""

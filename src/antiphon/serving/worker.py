@@ -7,10 +7,12 @@ decodes, and `answered` with what is left.
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ from antiphon.serving.logs import place
 
 ALIVE = 0.5
 """Seconds between signs of life."""
+REST = 5.0
+"""Seconds without a request after which memory that was freed goes back to the system."""
 PRACTICE = 4
 """Inputs of a batch that warms a model up."""
 
@@ -54,6 +58,8 @@ class Worker:
     def run(self) -> None:
         """Until the server goes."""
         while True:
+            if not self.waiting and not self.channel.waiting(REST):
+                give_back()
             message = self.waiting.popleft() if self.waiting else self.channel.receive()
             if message["do"] == "load":
                 self.channel.send(self.load(message["models"]))
@@ -224,6 +230,12 @@ def tags(task: Task) -> dict[str, list[str]]:
     if task.covariates:
         return {column.name: list(column.words) for column in task.covariates.columns}
     return values_of(task.source.vocabulary.tokens if isinstance(task.source, Text) else (), task.context)
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc): batches of all sizes leave gaps."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def serve(descriptor: int) -> None:
