@@ -123,3 +123,25 @@ def test_a_table_gives_its_sources(folder: Path, call: Call, tmp_path: Path) -> 
         assert (code, out.count("\n")) == (0, 1), err
     assert "no model is named" in refused(call, "predict", ",", text="a\n")
     assert "no metric is named" in refused(call, "evaluate", folder / "plain", folder / "table.tsv", "--metrics", "")
+
+
+def test_predict_reads_the_columns_that_are_named_and_no_other_setting_of_data(
+    folder: Path, tmp_path: Path, call: Call
+) -> None:
+    (tmp_path / "asked.csv").write_text(f"id,text\n7,{PAIRS[0][0]}\n")
+    (tmp_path / "lines").write_text(f"{PAIRS[0][0]}\n")
+    named = call("predict", folder / "plain", tmp_path / "asked.csv", "data.columns=text")
+    assert named == call("predict", folder / "plain", tmp_path / "lines")
+    assert "there is no column nope; known: id, text" in refused(
+        call, "predict", folder / "plain", tmp_path / "asked.csv", "data.columns=nope")  # fmt: skip
+    assert "data.columns is for tables" in refused(call, "predict", folder / "plain", "data.columns=text", text="a\n")
+    assert "unknown setting data.empty" in refused(
+        call, "predict", folder / "plain", tmp_path / "asked.csv", "data.empty=bogus")  # fmt: skip
+    assert "unknown setting data.columns" in refused(call, "chat", folder / "plain", "data.columns=a", text="a\n")
+
+
+def test_lines_with_their_context_are_no_mistaken_table(folder: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "asked.tsv").write_text(f"{PAIRS[0][0]}\ta\n")
+    code, _, err = call("predict", folder / "tagged", tmp_path / "asked.tsv")
+    assert (code, "read as lines" in err) == (0, False)
+    assert "read as lines" in call("predict", folder / "plain", tmp_path / "asked.tsv")[2]

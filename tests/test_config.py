@@ -36,9 +36,13 @@ def test_none_opens_a_setting_again() -> None:
     ("assignments", "message"),
     [
         ({"model.encoder.knd": "gru"}, r"unknown setting model.encoder.knd; did you mean model.encoder.kind\?"),
+        ({"data.taget.tokenizer": "bpe"}, r"did you mean data.target.tokenizer\?"),
+        ({"decding.temperature": "2"}, r"did you mean decoding.temperature\?"),
         ({"model.encoder.kind": "gruu"}, r"model.encoder.kind: .*'gru'.*got 'gruu'"),
         ({"model.width": "wide"}, r"model.width: .*integer.*got 'wide'"),
         ({"model.width": "30"}, "model.width must be a multiple of model.heads .got 30 and 4."),
+        ({"model.width": "33", "model.attention": "general", "model.encoder.kind": "lstm", "model.decoder.kind": "lstm",
+          "model.knowledge.kind": "graph"}, "model.width must be a multiple of model.heads"),
         ({"model.dropout": "1.5"}, "model.dropout must be at least 0 and below 1 .got 1.5."),
         ({"data.batch_tokens": "0"}, "data.batch_tokens must be at least 1"),
         ({"training.rate": "-1"}, "training.rate must be above 0 .got -1.0."),

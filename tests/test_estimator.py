@@ -104,6 +104,8 @@ def test_validation_pairs_and_other_shapes_of_data() -> None:
     model = Seq2Seq(settings=SETTINGS | {"training.steps": 2}, verbose=False).fit(rows, valid=PAIRS[:7])
     assert model.result_ is not None
     assert model.result_.bundle is not None
+    frame = pandas.DataFrame(PAIRS[:20], columns=["source", "target"])
+    assert Seq2Seq(settings=SETTINGS | {"training.steps": 2}, verbose=False).fit(frame, frame).result_ is not None
 
 
 def test_verbose_shows_the_recipe_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,12 +191,15 @@ def test_facts_that_no_model_reads_do_not_cost_the_training(tmp_path: Path) -> N
     facts = {"data.knowledge": str(tmp_path / "facts.tsv"), "model.knowledge.kind": "none"}
     given = {**SETTINGS, **facts, "training.steps": 2}
     assert Seq2Seq(settings=given, verbose=False).fit(PAIRS[:40]).predict(["1 0 2"])
+    nested = {**SETTINGS, "data": {"knowledge": facts["data.knowledge"]}, "training.steps": 2, "task": "data-to-text"}
+    assert Seq2Seq(settings=nested, verbose=False).fit(PAIRS[:40]).predict(["1 0 2"])
 
 
-def test_an_adapter_answers_and_teaches_whichever_way_it_was_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [{"model.adapter.name": "law"}, {"model": {"adapter": {"name": "law"}}}])
+def test_an_adapter_answers_and_teaches_whichever_way_it_was_named(name: dict[str, Any], tmp_path: Path) -> None:
     quick = {**SETTINGS, "training.steps": 4, "training.validate_every": 4}
     base = Seq2Seq(settings=quick, verbose=False).fit(PAIRS[:60])
-    given = {**quick, "training.rate": 0.3, "model.adapter.name": "law"}
+    given = {**quick, "training.rate": 0.3, **name}
     model = Seq2Seq(settings=given, verbose=False).fit(PAIRS[60:120], start=base)
     model.save(tmp_path / "both")
     sources = [source for source, _ in PAIRS[:20]]

@@ -47,6 +47,7 @@ def test_nothing_is_left_open_and_the_model_builds(task: str, pairs: list[Pair])
 @pytest.mark.parametrize(("given", "key", "value"), [
     ({"model.heads": 3}, "model.width", 129),
     ({"decoding.groups": 3}, "decoding.beam", 6),
+    ({"task": "classification", "decoding.groups": 2}, "decoding.beam", 2),
     ({"model.encoder.window": 4}, "model.encoder.kind", "transformer"),
     ({"model.encoder.global_tokens": 2}, "model.encoder.window", 128),
     ({"model.ctc": True}, "training.ctc", 0.3),
@@ -66,6 +67,8 @@ def test_one_text_that_is_far_too_long_changes_nothing() -> None:
     symbols = [Pair(" ".join("abcdefgh" * 10), "x")] * 300 + [Pair(" ".join("ab" * 15_000), "y")]
     read = propose(Config(task="classification"), Statistics.of(symbols))[0].data.source
     assert (read.tokenizer, read.max_length) == ("whitespace", 800)
+    tail = [Pair("a b", "b a")] * 960 + [Pair(" ".join("ab" * 75), "x")] * 40
+    assert propose(Config(task="classification"), Statistics.of(tail))[0].data.source.max_length == 300
 
 
 @pytest.mark.parametrize(("given", "every"), [
@@ -330,6 +333,8 @@ def test_nothing_is_left_open_where_sources_are_no_text(kind: str, task: str, fo
     heard = kind == "speech"
     assert (config.model.ctc, bool(config.training.ctc), bool(config.data.augment.speed)) == (heard, heard, heard)
     assert config.data.frames.rate == (16_000 if heard else None)
+    alone = propose(override(Config(), {**given, "training.ctc": 0}), found)[0]
+    assert (alone.model.ctc, alone.decoding.ctc) == (False, 0)
 
 
 def test_brief_recordings_are_not_normalized_by_themselves() -> None:

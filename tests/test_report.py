@@ -24,6 +24,7 @@ from antiphon.inference.predictor import Predictor
 from antiphon.training.sources import Sources
 from antiphon.training.start import fit
 from commands import Call, calling, refused  # noqa: F401
+from corpora import write_pairs
 from runs import light, words
 
 HOSTILE = '<script>alert(1)</script> & "more"'
@@ -356,3 +357,19 @@ def test_what_another_run_learned_from_judges_nobody(tmp_path: Path, monkeypatch
     assert found.pairs == len(parts[0][1] & parts[1][1])
     assert f"without {found.learned} that another of the runs learned from" in found.about
     assert judge([runs[0], runs[0]]).learned == 0
+
+
+def test_pairs_that_were_added_to_a_file_do_not_hide_what_was_learned_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light(monkeypatch)
+    known = words(40)
+    for seed, (name, size) in enumerate((("one", 30), ("two", 40))):
+        write_pairs(tmp_path / f"{name}.tsv", *map(list, zip(*known[:size], strict=True)))
+        given = {**SETTINGS, "training.steps": 2, "training.seed": seed, "data.valid": 0.4}
+        fit(str(tmp_path / f"{name}.tsv"), out=tmp_path / name, assignments=given)
+    runs = [open_run(tmp_path / name) for name in ("one", "two")]
+    before = judge(runs).learned
+    with open(tmp_path / "two.tsv", "a") as file:
+        file.write("9 9\t9 9\n")
+    assert judge(runs).learned == before > 0

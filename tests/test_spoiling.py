@@ -57,6 +57,8 @@ def test_an_export_leaves_its_model_alone(out: str, call: Call, work: Path, tmp_
     words = "export", model, tmp_path / out, "--data", work / "pairs.tsv", "--to", "onnx"
     assert "would take the place of the model" in refused(call, *words)
     assert (tmp_path / out / "model.safetensors").exists()
+    (tmp_path / "checkpoints").mkdir()
+    assert call("export", model, tmp_path / "fast.zip", *words[3:])[0] == 0
 
 
 def test_formats_that_would_not_be_what_they_are_called_are_refused(call: Call, work: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_a_report_and_a_doctor_do_not_take_other_pairs_for_those_of_the_run(
 
 
 def test_brackets_in_names_are_said_as_they_are(call: Call, work: Path, tmp_path: Path) -> None:
-    out = tmp_path / "rate[/b] [lr=0.1]"
+    out = tmp_path / "rate[/b] [lr=0.1] :cat:"
     code, told, err = call("train", work / "pairs.tsv", "--out", out, *TINY)
     assert (code, err) == (0, "")
     assert f"try: antiphon predict '{out}'" in told
@@ -97,20 +99,23 @@ def program(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "antiphon", *map(str, words)]
 
 
-def test_training_whose_lines_nobody_reads_stops_with_a_checkpoint(work: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("last", "every"), [(b"step 4", 2), (b"training ", 50_000)])
+def test_training_whose_lines_nobody_reads_stops_with_a_checkpoint(
+    last: bytes, every: int, work: Path, tmp_path: Path
+) -> None:
     words = ["train", work / "pairs.tsv", "--out", tmp_path / "run", *TINY[:3], "training.steps=100000",
-             "training.validate_every=2", "training.patience=0"]  # fmt: skip
+             f"training.validate_every={every}", "training.patience=0"]  # fmt: skip
     with subprocess.Popen(program(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
-            if line.startswith(b"step 4"):
+            if line.startswith(last):
                 break
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (141, b"")
-    last = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
-    assert (last["event"], last["reason"]) == ("end", "observer")
+    end = json.loads((tmp_path / "run/log.jsonl").read_text().splitlines()[-1])
+    assert (end["event"], end["reason"]) == ("end", "observer")
 
 
 def test_one_process_trains_in_a_run(work: Path, tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ def test_ranges_hit_what_the_recipe_has() -> None:
     assert Choices("training.ema", (0.9,)).around(config) == Among("training.ema", (0.9, 0.0))
     assert Choices("training.ema", (0.9,), where=("model.width", 1)).around(config) is None
     assert [each.key for each in space(config, given=["training.rate"])].count("training.rate") == 0
+    odd = override(config, {"model.width": 129, "model.heads": 3})
+    widths = Factor("model.width", 2, step=32).around(odd)
+    assert widths == Between("model.width", 129, 225, 96)
 
 
 # Whether it is better
@@ -291,6 +294,8 @@ def test_settings_as_toml_are_what_they_were() -> None:
     assert values["data"]["columns"] == ["a", 'b"']
     assert values["training"] == {"rate": 1e-05}
     assert values["model"] == {"width": 64, "residual": True}
+    together = {"data.source.freeze": True, "data.source.vectors": "v.txt", "model.width": 129, "model.heads": 3}
+    assert tomllib.loads(toml(together))["model"] == {"width": 129, "heads": 3}
 
 
 def test_one_search_at_a_time(found: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:

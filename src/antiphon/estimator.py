@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.core.errors import AntiphonError, ConfigError, DataError, nearest
+from antiphon.core.keys import flat
 
 if TYPE_CHECKING:
     from antiphon.data.columns import Pair
@@ -86,7 +87,7 @@ class Seq2Seq:
             if self.result_.bundle is None:
                 raise AntiphonError("training ended before there was a model", do="allow more time or steps")
             bundle = load(self.result_.bundle)
-            facts = (self.settings or {}).get("data.knowledge") if bundle.task.knowledge != "none" else None
+            facts = flat(self.settings or {}).get("data.knowledge") if bundle.task.knowledge != "none" else None
             self._use(bundle, facts or None)
         finally:
             if self.out is None and not (self.result_ and self.result_.interrupted):
@@ -103,7 +104,8 @@ class Seq2Seq:
         if odd := [name for name in settings or () if not isinstance(name, str)]:
             do = "write names as text, such as 'model.width'"
             raise ConfigError("settings go by their names", where="Seq2Seq", got=repr(odd[0])[:60], do=do)
-        lists = all(hasattr(each, "__len__") and not isinstance(each, str) and len(each) > 2 for each in (pairs, valid))
+        lists = all(hasattr(each, "__len__") and not isinstance(each, str) and not hasattr(each, "columns")
+                    and len(each) > 2 for each in (pairs, valid))  # fmt: skip
         if lists and len(pairs) == len(valid) and isinstance(next(iter(pairs)), str):
             do = "write fit(list(zip(sources, targets)))"
             raise DataError("fit takes pairs", where="fit", got="a list of sources, and one of targets", do=do)
@@ -116,7 +118,7 @@ class Seq2Seq:
         from antiphon.cli.console import Console
         from antiphon.cli.display import watching
         from antiphon.core.config import Config
-        from antiphon.core.keys import flat, override
+        from antiphon.core.keys import override
         from antiphon.training.observers import Observer
         from antiphon.training.start import fit
 
@@ -139,7 +141,7 @@ class Seq2Seq:
     @property
     def _adapter(self) -> str | None:
         """The adapter that answers, whichever way it was named."""
-        return self.adapter or (self.settings or {}).get("model.adapter.name") or None
+        return self.adapter or flat(self.settings or {}).get("model.adapter.name") or None
 
     def calibrate(self, pairs: Any, metric: str | None = None) -> Seq2Seq:
         """Learn from pairs that training has not seen how likely each answer is to be right: `confidence` of the

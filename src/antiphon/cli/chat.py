@@ -50,7 +50,7 @@ def chat(
     guesser = predictor(model, knowledge=knowledge, adapter=adapter)
     columns = dict(word.split("=", 1) for word in settings if word.partition("=")[0] in guesser.task.context)
     words = [word for word in settings if word.partition("=")[0] not in columns]
-    chosen = searching(guesser.config, words)
+    chosen = searching(guesser.config, words, ())
     idle(chosen, words)
     if chosen.n_best > 1:
         raise ConfigError("a chat gives one answer", where="chat", got=f"n_best={chosen.n_best}", do="leave n_best out")

@@ -12,7 +12,7 @@ class Console(console.Console):
     """Rich's, for text that is no markup."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(markup=False, **options)
+        super().__init__(markup=False, emoji=False, **options)
 
     def on_broken_pipe(self) -> NoReturn:
         """Rich would exit with 1, which means other things here."""

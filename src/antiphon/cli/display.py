@@ -73,8 +73,9 @@ class Lines(Observer):
         return self._say(event.text) if event.kind != "choice" else None
 
     def finished(self, event: Result) -> None:
-        """How it ended."""
-        self._say(ending(event))
+        """How it ended. Raises `BrokenPipeError` where nobody reads: all is saved by now."""
+        if self._say(ending(event)):
+            raise BrokenPipeError
 
     def _say(self, what: RenderableType) -> Answer:
         try:

@@ -66,7 +66,8 @@ def export(
     {"browser": browser.room, "executorch": executorch.room}.get(to, room)(out)
     if runtime is not None and to != "browser":
         raise ConfigError("--runtime is for --to browser", where="export", do="leave it out")
-    if out.resolve() in (Path(model).resolve(), Path(model, "best").resolve()) or (out.parent / "checkpoints").exists():
+    own = out.resolve() in (Path(model).resolve(), Path(model, "best").resolve())
+    if own or (out.name == "best" and (out.parent / "checkpoints").exists()):
         do = "choose another name"
         raise ConfigError("an export would take the place of the model that it is made of", where=out, do=do)
     bundle = load(Path(model))

@@ -75,17 +75,24 @@ def model_paths(names: str) -> list[str]:
     return found
 
 
-READING = ("data.columns", "data.empty", "data.damaged")
+COLUMNS = ("data.columns",)
+READING = (*COLUMNS, "data.empty", "data.damaged")
 """Settings of a command that are of the pairs it reads, and not of its search."""
 
 
-def searching(model: Config, words: Iterable[str]) -> Decoding:
-    """A model's own decoding settings with those of the command line put in; `decoding.` may be left out."""
-    return override(model, assignments(_of_search(words), "decoding")).decoding
+def searching(model: Config, words: Iterable[str], aside: Sequence[str] = READING) -> Decoding:
+    """A model's own decoding settings with those of the command line put in; `decoding.` may be left out. Those named
+    `aside` are for reading."""
+    return override(model, assignments(_of_search(words, aside), "decoding")).decoding
 
 
-def _of_search(words: Iterable[str]) -> list[str]:
-    return [word for word in words if word.partition("=")[0] not in READING]
+def _of_search(words: Iterable[str], aside: Sequence[str] = READING) -> list[str]:
+    return [word for word in words if word.partition("=")[0] not in aside]
+
+
+def reading(model: Config, words: Iterable[str], names: Sequence[str] = READING) -> Config:
+    """A model's own settings with those of the command line that say how pairs are read."""
+    return override(model, assignments([word for word in words if word.partition("=")[0] in names]))
 
 
 def scored_pairs(
@@ -99,7 +106,7 @@ def scored_pairs(
     from antiphon.core.errors import DataError
     from antiphon.data.corpus import group_references, open_pairs
 
-    model = override(model, assignments([word for word in words if word.partition("=")[0] in READING]))
+    model = reading(model, words)
     wanted = dict.fromkeys([*model.data.context, *(name for each in others for name in each.data.context), *more])
     corpus = open_pairs(data, replace(model.data, context=tuple(wanted)) if model.data.columns else model.data)
     pairs = group_references(corpus)

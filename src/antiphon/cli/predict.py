@@ -69,7 +69,7 @@ def predict(
     words
         How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further files.
     """
-    from antiphon.cli.models import predictor, tell
+    from antiphon.cli.models import COLUMNS, predictor, reading, tell
     from antiphon.core.config import HELD
     from antiphon.data.signals import Signal
 
@@ -83,8 +83,9 @@ def predict(
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
     lines: Iterator[str | Pair] = _typed()
     if not live:
-        read = guesser.config.data
-        lines = _named(files or ["-"], behind, read) if named else _lines(files or ["-"], read)
+        files, read = files or ["-"], reading(guesser.config, settings, COLUMNS).data
+        typed = any(word.partition("=")[0] in COLUMNS for word in settings)
+        lines = _named(files, behind, read) if named else _lines(files, read, behind, table=typed)
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
@@ -99,10 +100,10 @@ def predict(
 
 def _chosen(guesser: Predictor, settings: tuple[str, ...], confidence: bool, jsonl: bool) -> Decoding:
     """How to search; a `ConfigError` where that is more than is known or can be written."""
-    from antiphon.cli.models import idle, searching
+    from antiphon.cli.models import COLUMNS, idle, searching
     from antiphon.core.errors import ConfigError
 
-    chosen = searching(guesser.config, settings)
+    chosen = searching(guesser.config, settings, COLUMNS)
     idle(chosen, settings, backward=guesser.backward is not None)
     if confidence and guesser.calibration is None:
         from antiphon.inference.confidence import unsure
@@ -176,19 +177,22 @@ def _line(answer: Answer, confidence: bool) -> str:
     return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
 
 
-def _lines(files: Sequence[str], settings: Data) -> Iterator[str | Pair]:
-    """The lines of one file of text, or the sources of a table with their context."""
+def _lines(files: Sequence[str], settings: Data, behind: Sequence[str], *, table: bool) -> Iterator[str | Pair]:
+    """The lines of one file of text, or the sources of a table with their context, which it is if its first line names
+    them or somebody says so."""
     from antiphon.core.errors import ConfigError
     from antiphon.data.corpus import TABLES, kind_of_table, open_pairs, read_lines
 
     if len(files) > 1:
         raise ConfigError("takes one file of text", where="predict", got=" ".join(files), do="put them together")
+    if table and files[0] == "-":
+        raise ConfigError("data.columns is for tables", where="predict", got="lines of text", do="give a file")
     kind = kind_of_table(Path(files[0]))
     mark = {".csv": ",", ".tsv": "\t"}.get(kind, "")
-    if _titled(files[0], settings, mark) if mark else kind in TABLES:
+    if table or (_titled(files[0], settings, mark) if mark else kind in TABLES):
         strict = replace(settings, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
-    if mark and mark in next(read_lines(files[0]), ""):
+    if mark and not behind and mark in next(read_lines(files[0]), ""):
         text = f"{files[0]} is read as lines of text; where a column is meant, call it source in the first line"
         print(f"note: {text}", file=sys.stderr)
     return read_lines(sys.stdin if files[0] == "-" else files[0])

@@ -46,7 +46,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The advice for an unknown name: the closest known one, first that of another group, or the list of all."""
     known = sorted(known)
     moved = [each for each in known if "." in name and each.rpartition(".")[2] == name.rpartition(".")[2]]
-    close = moved or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, moved or known, n=1, cutoff=0.0 if moved else 0.5)
     if not close and len(known) > MANY:
         return "`antiphon info` lists all"
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"

@@ -124,7 +124,8 @@ def _check_network(model: Model, where: str) -> None:
     """What layers cannot be built of."""
     width, encoder = model.width, model.encoder
     attends = {encoder.kind, model.decoder.kind} & {None, "transformer", "conformer"}
-    if width is not None and width % model.heads and (attends or model.attention in (None, "multihead")):
+    headed = attends or model.attention in (None, "multihead") or model.knowledge.kind == "graph"
+    if width is not None and width % model.heads and headed:
         what, got = "model.width must be a multiple of model.heads", f"{width} and {model.heads}"
         do = f"take model.width={-(-width // model.heads) * model.heads}, or model.heads=1"
         raise ConfigError(what, where=where, got=got, do=do)

@@ -86,7 +86,8 @@ class Plan:
         for choice in self.preset.choices:
             key, value = choice.needs or ("task", self.config.task)
             if get(self.config, key) == value:
-                self.propose(choice.key, choice.value, choice.reason)
+                groups = self.config.decoding.groups if choice.key == "decoding.beam" else 1
+                self.propose(choice.key, up(choice.value, groups) if groups > 1 else choice.value, choice.reason)
         reason = "names and rare words can be taken from the source" if self._copies() else "answers are of known words"
         self.propose("model.head", "copy" if self._copies() else "vocabulary", reason)
 
@@ -171,7 +172,7 @@ class Plan:
     def _longest(self, side: str) -> None:
         statistics, kind = getattr(self.statistics, side), getattr(self.config.data, side).tokenizer
         letters = 200 if self.preset.spelled else 400
-        symbols = max(100, min(2 * statistics.longest_words, round(FAR * statistics.many_words), READ))
+        symbols = max(100, min(2 * statistics.longest_words, max(LONG, round(FAR * statistics.many_words)), READ))
         longest = {"char": letters, "byte": 400, "whitespace": symbols}.get(kind, 256)
         if side == "source":
             longest = max(longest, self.preset.longest_source, 512 if self.statistics.facts else 0)

@@ -55,8 +55,9 @@ class Hearing(Plan):
         self.propose("model.frontend.reduce", reduce, f"about {room:,.0f} frames a token of the target")
         self._longest_source(max(3000, 100 * round(signal.frames / 10)))
         heard = speech or self.preset.name == "speech"
-        self.propose("model.ctc", heard, "words are heard in their order" if heard else "an order is not known")
-        share = 0.3 if self.config.model.ctc else 0.0
+        heard = heard and self.config.training.ctc != 0
+        self.propose("model.ctc", heard, "words are heard in their order" if heard else "no order is to be learned")
+        share = 0.3 if self.config.model.ctc and self.config.training.ctc != 0 else 0.0
         self.propose("training.ctc", share, "attention finds its way sooner" if share else "there is no CTC head")
         self.propose("decoding.ctc", share, "attention alone may skip or repeat" if share else "there is no CTC head")
 

@@ -81,7 +81,8 @@ class Factor:
         if not own:
             return None
         low, high = own / self.factor, own * self.factor
-        return Between(self.key, low, high, log=True) if not self.step else _grid(self.key, own, low, high, self.step)
+        step = math.lcm(self.step, config.model.heads) if self.key == "model.width" else self.step
+        return Between(self.key, low, high, log=True) if not step else _grid(self.key, own, low, high, step)
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,8 @@ class _Search:
 
 def toml(settings: Mapping[str, Any]) -> str:
     """Settings by dotted names as TOML that `--config` reads."""
-    values = {key: get(override(Config(), {key: value}), key) for key, value in settings.items()}
+    whole = override(Config(), dict(settings))  # together: some need one another
+    values = {key: get(whole, key) for key in settings}
     return "".join(f"{key} = {_spelled(value)}\n" for key, value in sorted(values.items()) if value is not None)
 
 

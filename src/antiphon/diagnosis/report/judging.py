@@ -105,7 +105,7 @@ def learned(runs: Sequence[Run], pairs: Sequence[Pair]) -> set[str]:
 
     def of(run: Run) -> set[str]:
         with suppress(AntiphonError, OSError):
-            train = Sources.unchanged(run.path, run.facts, run.config).open(run.config)[0]
+            train = Sources.recall(run.path, run.facts).open(run.config)[0]  # changed ones are mostly what they were
             return {pair.source for pair in train} & asked
         return set()
 
