@@ -19,7 +19,9 @@ def calling(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     """Runs a command in this process; gives exit code, output and errors."""
 
     def run(*words: str | Path, text: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8"))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8", "surrogateescape")), encoding="utf-8")
+        )
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main([str(word) for word in words])

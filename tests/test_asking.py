@@ -145,3 +145,29 @@ def test_lines_with_their_context_are_no_mistaken_table(folder: Path, tmp_path: 
     code, _, err = call("predict", folder / "tagged", tmp_path / "asked.tsv")
     assert (code, "read as lines" in err) == (0, False)
     assert "read as lines" in call("predict", folder / "plain", tmp_path / "asked.tsv")[2]
+
+
+def test_a_title_as_usual_is_known_whatever_training_called_it(folder: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "asked.csv").write_text(f"source,label\n{PAIRS[0][0]},x\n")
+    (tmp_path / "one.tsv").write_text(f"source\n{PAIRS[0][0]}\n")
+    (tmp_path / "lines").write_text(f"{PAIRS[0][0]}\n")
+    wanted = call("predict", folder / "plain", tmp_path / "lines")[1]
+    for name in ("asked.csv", "one.tsv"):
+        assert call("predict", folder / "plain", tmp_path / name)[:2] == (0, wanted)
+
+
+def test_answers_to_another_column_are_not_gone_on_with(folder: Path, tmp_path: Path, call: Call) -> None:
+    table, out = tmp_path / "two.csv", tmp_path / "answers"
+    table.write_text("left,right\n" + f"{PAIRS[0][0]},{PAIRS[1][0]}\n" * 3)
+    assert call("predict", folder / "plain", table, "data.columns=left", "--out", out)[0] == 0
+    out.rename(tmp_path / "answers.partial")
+    refused(call, "predict", folder / "plain", table, "data.columns=right", "--out", out)
+
+
+def test_advice_is_of_settings_that_the_command_has(folder: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "asked.jsonl").write_text('{"word": "a"}\n{"word": ""}\n')
+    told = refused(call, "predict", folder / "plain", tmp_path / "asked.jsonl")
+    assert "repair or remove the line" in told
+    assert "data.empty" not in told
+    _, _, err = call("chat", folder / "plain", text="a\udcff\n")
+    assert "is not valid UTF-8" in err

@@ -123,6 +123,26 @@ def test_a_csv_file_without_known_names_says_so(tmp_path: Path) -> None:
     assert corpus.report.lines() == [
         f"1 x first line taken as a pair; if it holds names, pass data.columns ({tmp_path / 'a.csv'}:1)"
     ]
+    numbered = open_pairs(tmp_path / "a.csv", Data(columns=("2", "1")))
+    assert len(list(numbered)) == 2
+    assert "name them in data.columns" in numbered.report.lines()[0]
+
+
+def test_what_is_not_there_by_its_name_is_told_by_it(tmp_path: Path) -> None:
+    titled = write(tmp_path / "a.csv", "mr,ref,tone\nx,y,z\n")
+    with pytest.raises(DataError, match="no column tone; the first line has it: choose all columns by name"):
+        list(open_pairs(titled, Data(columns=("1", "2"), context=("tone",))))
+    made = write(tmp_path / "a.jsonl", '{"source": "x", "target": "y"}\n')
+    with pytest.raises(DataError, match="has no ref"):
+        list(open_pairs(made, Data(columns=("ref", "mr"))))
+
+
+def test_facts_stay_with_pairs_whose_columns_are_named(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "ask,say,facts\nx,y,a | is | b\n")
+    made = write(tmp_path / "a.jsonl", '{"ask": "x", "say": "y", "facts": "a | is | b"}\n')
+    for path in (table, made):
+        [pair] = open_pairs(path, Data(columns=("ask", "say")))
+        assert pair.context == {"facts": "a | is | b"}
 
 
 def test_columns_by_name_and_by_number(tmp_path: Path) -> None:

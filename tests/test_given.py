@@ -17,6 +17,7 @@ from starts import QUICK
 
 
 @pytest.mark.parametrize(("given", "said"), [
+    ({"training.likelihood": 0.5}, "training.likelihood does nothing with this objective"),
     ({"training.reward": "bleu"}, "training.reward does nothing with this objective.*self-critical or minimum-risk"),
     ({"training.samples": 9, "training.objective": "self-critical"}, "training.samples does nothing"),
     ({"training.rollouts": 3}, "add training.objective=adversarial"),

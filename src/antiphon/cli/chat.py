@@ -45,6 +45,7 @@ def chat(
         model was trained with.
     """
     from antiphon.cli.models import idle, predictor, searching
+    from antiphon.data.corpus import read_lines
     from antiphon.inference.chat import Chat
 
     guesser = predictor(model, knowledge=knowledge, adapter=adapter)
@@ -61,7 +62,7 @@ def chat(
     live = sys.stdin.isatty()
     _tell(beginning(talk), live)
     notes = set[str]()
-    for line in _typed(talk.speaker or "you") if live else (line.rstrip("\n") for line in sys.stdin):
+    for line in _typed(talk.speaker or "you") if live else read_lines(sys.stdin):
         if line.strip() == "/quit":
             return
         if line.strip():

@@ -82,8 +82,10 @@ def predict(
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
     lines: Iterator[str | Pair] = _typed()
+    columns: tuple[str, ...] = ()
     if not live:
         files, read = files or ["-"], reading(guesser.config, settings, COLUMNS).data
+        columns = read.columns
         typed = any(word.partition("=")[0] in COLUMNS for word in settings)
         lines = _named(files, behind, read) if named else _lines(files, read, behind, table=typed)
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
@@ -92,7 +94,7 @@ def predict(
         for line in answered(0):
             print(line, flush=live)
     else:
-        about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence}
+        about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence, "columns": list(columns)}
         code = _to_file(out, files, answered, {**about, **_models(guesser, backward, knowledge, adapter)})
     tell(guesser.report)
     return code
@@ -189,27 +191,31 @@ def _lines(files: Sequence[str], settings: Data, behind: Sequence[str], *, table
         raise ConfigError("data.columns is for tables", where="predict", got="lines of text", do="give a file")
     kind = kind_of_table(Path(files[0]))
     mark = {".csv": ",", ".tsv": "\t"}.get(kind, "")
-    if table or (_titled(files[0], settings, mark) if mark else kind in TABLES):
-        strict = replace(settings, empty="error", damaged="error")  # an answer for each row
+    columns = settings.columns if table or kind in TABLES else None
+    if mark and not table:
+        columns = _titles(files[0], settings, mark)
+    if columns is not None:
+        strict = replace(settings, columns=columns, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
     if mark and not behind and mark in next(read_lines(files[0]), ""):
-        text = f"{files[0]} is read as lines of text; where a column is meant, call it source in the first line"
+        text = f"{files[0]} is read as lines of text; where a column is meant, choose it with data.columns"
         print(f"note: {text}", file=sys.stderr)
     return read_lines(sys.stdin if files[0] == "-" else files[0])
 
 
-def _titled(file: str, settings: Data, mark: str) -> bool:
-    """Whether the first line of a file names the column of its sources; else marks between belong to the text."""
+def _titles(file: str, settings: Data, mark: str) -> tuple[str, ...] | None:
+    """How the first line of a file names the column of its sources: as in training (`data.columns`), or as usual (no
+    columns); None where it does not, and marks between belong to the text."""
     from antiphon.data.columns import SOURCES
     from antiphon.data.corpus import read_lines
 
     try:
-        first = next(csv.reader([next(read_lines(file), "")], delimiter=mark), [])
+        first = [cell.strip() for cell in next(csv.reader([next(read_lines(file), "")], delimiter=mark), [])]
     except csv.Error:  # a line too long for names, or with a return in it
-        return False
-    if settings.columns:
-        return settings.columns[0] in map(str.strip, first)
-    return any(cell.strip().lower() in SOURCES for cell in first)
+        return None
+    if settings.columns and settings.columns[0] in first:
+        return settings.columns
+    return () if any(cell.lower() in SOURCES for cell in first) else None
 
 
 def _named(files: Sequence[str], behind: Sequence[str], settings: Data) -> Iterator[str | Pair]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,9 @@ def pairs_of(
                 read, header = _table(row.values, f"{name}:{row.number}", settings, need_target)
                 if header:
                     continue
-                if titled == "likely" and not settings.columns:
-                    report.add("first line taken as a pair; if it holds names, pass data.columns", f"{name}:1")
+                if titled == "likely":
+                    do = "name them in data.columns" if settings.columns else "pass data.columns"
+                    report.add(f"first line taken as a pair; if it holds names, {do}", f"{name}:1")
             if read is None:
                 read = _items(settings, need_target)
             found = read(row.values)
@@ -86,7 +87,7 @@ def pairs_of(
             yield from (_counted(pair, settings) for pair in found)
         except Odd as odd:
             damaged += not odd.empty
-            _refuse(odd, f"{name}:{row.number}", settings, report)
+            _refuse(odd, f"{name}:{row.number}", settings, report, need_target)
     if damaged > most_damaged * number:
         what = f"{damaged:,} of {number:,} rows are damaged, more than {most_damaged:.0%}"
         raise DataError(what, where=name, do="check the format and data.columns")
@@ -117,10 +118,11 @@ def _counted(pair: Pair, settings: Data) -> Pair:
         raise Odd(f"{side}: {error.what}" + (f" ({details})" if details else "")) from None
 
 
-def _refuse(odd: Odd, place: str, settings: Data, report: Report) -> None:
+def _refuse(odd: Odd, place: str, settings: Data, report: Report, need_target: bool) -> None:
     option = "empty" if odd.empty else "damaged"
     if getattr(settings, option) == "error":
-        raise DataError(odd.what, where=place, do=f"repair or remove the line, or pass data.{option}=skip")
+        instead = f", or pass data.{option}=skip" if need_target else ""  # what is asked wants an answer a row
+        raise DataError(odd.what, where=place, do=f"repair or remove the line{instead}")
     report.add(f"skipped: {odd.what.partition(' (')[0]}", place)
 
 
@@ -157,14 +159,17 @@ def _named(settings: Data, need_target: bool) -> Reader:
         more, facts = _first(values, references), _first(values, COLUMNS)
         source = facts if source is None else source
         if source is None:
-            raise Odd(f"has no source (columns: {_names(values)}; name them with data.columns)")
+            raise Odd(
+                f"has no {columns[0] if columns else 'source'} (columns: {_names(values)}; name them with data.columns)"
+            )
         if target is None and more is None and need_target:
-            raise Odd(f"has no target (columns: {_names(values)}; name them with data.columns)")
+            wanted = columns[1] if len(columns) > 1 else "target"
+            raise Odd(f"has no {wanted} (columns: {_names(values)}; name them with data.columns)")
         accepted = [value for name in (target, more) if name is not None for value in listed(values[name])]
         taken = {source, target, more}
         asked = (*columns[2:], *settings.context)
         names = asked if columns else tuple(name for name in values if name not in taken)
-        names += tuple(name for name in (settings.balance, DIALOGUE) if columns and name in values)
+        names += tuple(name for name in (settings.balance, DIALOGUE, *COLUMNS) if columns and name in values)
         for name in asked:
             if name not in values:
                 raise Odd(f"has no column {name}")
@@ -236,8 +241,9 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
     rest += [place for place in chosen[:1] if header and titles[place].lower() in COLUMNS]
     _check_places(chosen, len(first), place, need_target)
     context = {titles[spot]: spot for spot in (*chosen[2:], *rest)}
-    context |= {name: _place(name, titles, place) for name in (*beside, *settings.context)}
-    context |= {name: titles.index(name) for name in (settings.balance, DIALOGUE) if name in titles}  # where there
+    context |= {name: _place(name, titles, place, names) for name in (*beside, *settings.context)}
+    there = (name for name in (settings.balance, DIALOGUE, *COLUMNS) if name in titles)
+    context |= {name: titles.index(name) for name in there}
     if twice := [titles[spot] for spot in (*chosen, *context.values()) if titles.count(titles[spot]) > 1]:
         raise DataError("two columns have the same name", where=place, got=twice[0], do="rename one")
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header
@@ -253,11 +259,13 @@ def _known(names: list[str], need_target: bool) -> list[int]:
     return [source] if target is None else [source, target]
 
 
-def _place(name: str, names: list[str], place: str) -> int:
+def _place(name: str, names: list[str], place: str, first: Collection[str] = ()) -> int:
+    """Where a column is; `first` is the first line where columns go by numbers."""
     if name not in names and name.isdecimal() and 0 < int(name) <= len(names):
         return int(name) - 1
     if name not in names:
-        raise DataError(f"there is no column {name}", where=place, do=nearest(name, names))
+        do = "the first line has it: choose all columns by name" if name in first else nearest(name, names)
+        raise DataError(f"there is no column {name}", where=place, do=do)
     return names.index(name)
 
 

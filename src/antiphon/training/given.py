@@ -22,6 +22,7 @@ FILES = ("data.knowledge", "data.source.vectors", "data.target.vectors", "data.a
 
 OBJECTIVES = {
     "training.reward": ("self-critical", "minimum-risk"),
+    "training.likelihood": ("self-critical", "minimum-risk", "adversarial", "sequence-unlikelihood", "distillation"),
     **dict.fromkeys(("training.samples", "training.risk_sharpness"), ("minimum-risk",)),
     "training.unlikelihood": ("unlikelihood",),
     "training.temperature": ("distillation",),
