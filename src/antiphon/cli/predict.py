@@ -191,9 +191,8 @@ def _lines(files: Sequence[str], settings: Data, behind: Sequence[str], *, table
         raise ConfigError("data.columns is for tables", where="predict", got="lines of text", do="give a file")
     kind = kind_of_table(Path(files[0]))
     mark = {".csv": ",", ".tsv": "\t"}.get(kind, "")
-    columns = settings.columns if table or kind in TABLES else None
-    if mark and not table:
-        columns = _titles(files[0], settings, mark)
+    given = settings.columns if table or kind in TABLES else None
+    columns = _titles(files[0], settings, mark) if mark and not table else given
     if columns is not None:
         strict = replace(settings, columns=columns, empty="error", damaged="error")  # an answer for each row
         return iter(open_pairs(files[0], strict, need_target=False))
