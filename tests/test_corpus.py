@@ -137,14 +137,6 @@ def test_what_is_not_there_by_its_name_is_told_by_it(tmp_path: Path) -> None:
         list(open_pairs(made, Data(columns=("ref", "mr"))))
 
 
-def test_facts_stay_with_pairs_whose_columns_are_named(tmp_path: Path) -> None:
-    table = write(tmp_path / "a.csv", "ask,say,facts\nx,y,a | is | b\n")
-    made = write(tmp_path / "a.jsonl", '{"ask": "x", "say": "y", "facts": "a | is | b"}\n')
-    for path in (table, made):
-        [pair] = open_pairs(path, Data(columns=("ask", "say")))
-        assert pair.context == {"facts": "a | is | b"}
-
-
 def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", "id,mr,ref,domain\n1,x,y,d\n2,u,v,e\n")
     expected = [Pair("x", "y", (), {"domain": "d"}), Pair("u", "v", (), {"domain": "e"})]
@@ -407,3 +399,8 @@ def test_a_shifted_pair_of_files_is_reported(tmp_path: Path) -> None:
 
 def test_errors_of_this_layer_are_for_users() -> None:
     assert issubclass(DataError, AntiphonError)
+
+
+def test_a_target_called_facts_is_no_input(tmp_path: Path) -> None:
+    [pair] = open_pairs(write(tmp_path / "a.tsv", "text\ttriples\nx\ta | b | c\n"), Data(columns=("text", "triples")))
+    assert (pair.target, dict(pair.context)) == ("a | b | c", {})

@@ -5,13 +5,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from antiphon.cli import display, drawing, info, settings
+from antiphon.cli import console, display, drawing, info, settings
 from antiphon.cli.display import Trace, clock, marked, watching
 from antiphon.core.errors import ConfigError
 from antiphon.metrics import Score
@@ -191,3 +192,14 @@ def test_settings_page_is_up_to_date() -> None:
     if os.environ.get("WRITE_DOCS"):
         path.write_text(info.settings_page(), encoding="utf-8")
     assert path.read_text(encoding="utf-8") == info.settings_page(), "WRITE_DOCS=1 writes it anew"
+
+
+@pytest.mark.parametrize("command", [True, False])
+def test_only_a_command_fails_where_nobody_reads(command: bool) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    fails = pytest.raises(BrokenPipeError) if command else nullcontext()
+    with fails, watching(console.Console(file=Gone()), command=command) as lines:
+        assert lines.noted(Note("save", "text", 1)) == "stop"

@@ -16,10 +16,11 @@ from rich.console import Console
 from antiphon.cli.bedside import LAST, Bedside
 from antiphon.cli.prescription import report
 from antiphon.core.errors import ConfigError, TrainingError
+from antiphon.core.keys import override
 from antiphon.data.columns import Pair
 from antiphon.diagnosis.cases import Case
 from antiphon.diagnosis.data import audit
-from antiphon.diagnosis.doctor import Examination, Finding, Plot, curing, examine
+from antiphon.diagnosis.doctor import Examination, Finding, Plot, Record, curing, examine
 from antiphon.diagnosis.doctor.findings import HIGH, Evidence
 from antiphon.diagnosis.doctor.pairs import AUDITED, distance, leaked
 from antiphon.diagnosis.doctor.trying import EXPERIMENTS, Trial, tried, weighed
@@ -196,6 +197,9 @@ def test_without_its_data_the_log_alone_is_looked_at(slow: Path, tmp_path: Path)
     found = examine(tmp_path)
     assert "gone.tsv" in found.looked_at[-1]
     assert len(found.looked_at) == 3
+    assert found.learned < 1
+    (tmp_path / "data.json").write_text(json.dumps({**facts, "start": "model"}))
+    assert examine(tmp_path).learned == 1  # whoever begins with a trained model need not learn more
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])
@@ -320,6 +324,10 @@ def test_what_followed_from_a_fault_is_proposed_anew(tmp_path: Path, monkeypatch
     finding = Finding("no attention", 0.9, "", (Evidence(""),), "", {"model.attention": "multihead"})
     model = load(curing.cure(tmp_path / "run", finding, tmp_path / "cured").out).config.model
     assert (model.attention, model.head, model.dropout) == ("multihead", "copy", 0.25)
+    record = Record.open(tmp_path / "run")
+    record = replace(record, config=override(record.config, {"training.likelihood": 0.3}))  # as older runs may have it
+    assert "training.likelihood" not in curing.settings(record, {})
+    assert curing.settings(record, {"training.objective": "minimum-risk"})["training.likelihood"] == 0.3
 
 
 def test_experiments_are_for_fresh_weights(slow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,4 +171,4 @@ def test_a_table_that_is_read_as_text_is_told(call: Call, work: Path, tmp_path: 
     (tmp_path / "in.csv").write_text("word,pron\n1,2\n")
     code, told, err = call("predict", work / "run", tmp_path / "in.csv")
     assert (code, len(told.splitlines())) == (0, 2)
-    assert "in.csv is read as lines of text; where a column is meant, call it source in the first line" in err
+    assert "in.csv is read as lines of text; where a column is meant, choose it with data.columns" in err

@@ -126,7 +126,7 @@ class Seq2Seq:
                  "model.adapter.name": self.adapter}  # fmt: skip
         given = {key: value for key, value in named.items() if value is not None} | flat(self.settings or {})
         override(Config(), given, where="settings")
-        with watching(Console(), given) if self.verbose else nullcontext(Observer()) as observer:
+        with watching(Console(), given, command=False) if self.verbose else nullcontext(Observer()) as observer:
             return fit(
                 pairs, valid=valid, out=out, assignments=given, observers=[observer], command=repr(self), start=start,
                 mix=mix, teachers=teachers,

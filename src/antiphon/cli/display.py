@@ -23,13 +23,19 @@ PLAIN_SECONDS = 20.0
 
 
 @contextmanager
-def watching(console: Console, given: Mapping[str, Any] | None = None) -> Iterator[Observer]:
+def watching(
+    console: Console, given: Mapping[str, Any] | None = None, *, command: bool = True
+) -> Iterator[Observer]:  # fmt: skip
     """The display that suits the console; the terminal is left in order whatever happens.
 
-    `given` are the settings that somebody chose; the recipe shows them beside those it proposes.
+    `given` are the settings that somebody chose; the recipe shows them beside those it proposes. Raises
+    `BrokenPipeError` at the end of a `command` whose lines nobody reads.
     """
     if not console.is_terminal or console.is_jupyter:
-        yield Lines(console, given or {})
+        lines = Lines(console, given or {})
+        yield lines
+        if command and lines.unread:
+            raise BrokenPipeError
         return
     panel = Panel(console, given or {})
     try:
@@ -44,6 +50,7 @@ class Lines(Observer):
 
     def __init__(self, console: Console, given: Mapping[str, Any]) -> None:
         self.console, self.given, self.last, self.metric = console, given, 0.0, ""
+        self.unread = False
 
     def proposed(self, choices: Iterable[Choice]) -> Answer:
         """The recipe, before anything else."""
@@ -73,14 +80,14 @@ class Lines(Observer):
         return self._say(event.text) if event.kind != "choice" else None
 
     def finished(self, event: Result) -> None:
-        """How it ended. Raises `BrokenPipeError` where nobody reads: all is saved by now."""
-        if self._say(ending(event)):
-            raise BrokenPipeError
+        """How it ended."""
+        self._say(ending(event))
 
     def _say(self, what: RenderableType) -> Answer:
         try:
             self.console.print(what, soft_wrap=isinstance(what, str), highlight=False, markup=False)
         except BrokenPipeError:
+            self.unread = True
             return "stop"
         return None
 

@@ -169,7 +169,7 @@ def _named(settings: Data, need_target: bool) -> Reader:
         taken = {source, target, more}
         asked = (*columns[2:], *settings.context)
         names = asked if columns else tuple(name for name in values if name not in taken)
-        names += tuple(name for name in (settings.balance, DIALOGUE, *COLUMNS) if columns and name in values)
+        names += tuple(name for name in (settings.balance, DIALOGUE) if columns and name in values)
         for name in asked:
             if name not in values:
                 raise Odd(f"has no column {name}")
@@ -242,8 +242,7 @@ def _table(first: list[str], place: str, settings: Data, need_target: bool) -> t
     _check_places(chosen, len(first), place, need_target)
     context = {titles[spot]: spot for spot in (*chosen[2:], *rest)}
     context |= {name: _place(name, titles, place, names) for name in (*beside, *settings.context)}
-    there = (name for name in (settings.balance, DIALOGUE, *COLUMNS) if name in titles)
-    context |= {name: titles.index(name) for name in there}
+    context |= {name: titles.index(name) for name in (settings.balance, DIALOGUE) if name in titles}  # where there
     if twice := [titles[spot] for spot in (*chosen, *context.values()) if titles.count(titles[spot]) > 1]:
         raise DataError("two columns have the same name", where=place, got=twice[0], do="rename one")
     return _by_place(chosen[0], chosen[1] if len(chosen) > 1 else None, context, len(first), need_target), header

@@ -42,7 +42,8 @@ class Finder:
         Raises `DataError` for facts that are malformed, and where there is neither a column nor a base.
         """
         if knowledge.FACTS not in pair.context and self.base is None:
-            do = "give a column facts, or a file of facts: --knowledge FILE (in training data.knowledge=FILE)"
+            do = ("give a column facts, named too where data.columns is set, or a file of facts: --knowledge FILE "
+                  "(in training data.knowledge=FILE)")  # fmt: skip
             raise DataError("the facts that the model wants are missing", where=repr(pair.source[:60]), do=do)
         try:
             given = knowledge.parse(pair.context.get(knowledge.FACTS, ""))

@@ -16,6 +16,7 @@ from antiphon.diagnosis.doctor.examining import examine
 from antiphon.diagnosis.doctor.findings import HIGH, Finding
 from antiphon.diagnosis.doctor.record import Record
 from antiphon.inference.bundle import load, save
+from antiphon.training.given import OBJECTIVES
 from antiphon.training.observers import Result
 from antiphon.training.sources import Sources
 from antiphon.training.start import fit
@@ -66,8 +67,10 @@ def settings(record: Record, cure: Mapping[str, Any]) -> dict[str, Any]:
     follows = (
         {"training.validate_every"} if any(key in changed for key in ("training.epochs", "training.steps")) else set()
     )
-    kept = {key: get(config, key) for key in given}
-    return {key: value for key, value in {**kept, **changed}.items() if value is not None and key not in follows}
+    found = {**{key: get(config, key) for key in given}, **changed}
+    objective = found.get("training.objective", plain.training.objective)
+    follows |= {key for key, objectives in OBJECTIVES.items() if objective not in objectives}
+    return {key: value for key, value in found.items() if value is not None and key not in follows}
 
 
 def curable(finding: Finding) -> None:

@@ -44,7 +44,8 @@ def examine(run: Path, *, answers: bool = True) -> Examination:
     rules = (*FROM_LOG, *AT_THE_END) if record.in_nats else ()
     asked = (*_damaged(whole), *_asked(patient, (optimization.broke, *rules, *FROM_DATA)))
     findings = [_changing(each, record) for each in (*asked, *(_answered(patient) if answers else ()))]
-    learned = patient.learned if record.in_nats else 1.0
+    anew = patient.unigram or not ("start" in record.facts or record.config.model.adapter.name)
+    learned = patient.learned if record.in_nats and anew else 1.0  # the loss of a trained model need not fall
     seconds = time.process_time() - begun
     looked_at = (*_looked_at(patient, answers), *missing)
     return Examination(str(run), ranked(findings), looked_at, record.plot(), learned, seconds)

@@ -47,7 +47,7 @@ class Patient:
         """How much of what frequencies leave open the best model knows, 0 to 1."""
         best, floor = self.record.best_loss, self.unigram
         if best is None or not floor:
-            return 1 - self.left if len(self.record.losses) >= FEWEST else 1.0
+            return max(0.0, 1 - self.left) if len(self.record.losses) >= FEWEST else 1.0
         return max(0.0, 1 - best / floor)
 
     @cached_property
