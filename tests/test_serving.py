@@ -322,7 +322,9 @@ def test_what_is_not_wanted_is_read_on_to_its_end_or_to_a_limit() -> None:
 
 
 def test_what_is_not_there_is_said_as_json(server: Served) -> None:
+    assert all(server.client.get(path).text.startswith("<!doctype html>") for path in ("/", "/page", "/page/"))
     error(server.client.get("/nothing"), 404)
+    error(server.client.post("/v1/predict/", json={"inputs": ["ba"]}), 404)  # no redirect to what Host says
     error(server.client.get("/v1/predict"), 405)
     error(server.client.get("/page/../../app.py"), 404)
     error(server.client.get("/docs/%2e%2e/app.py"), 404)

@@ -41,7 +41,9 @@ FAILURES: dict[int | str, dict[str, Any]] = {"4XX": {"model": schema.Failed}, "5
 
 def create(service: Service) -> App:
     """The application of a service that is started and ended by somebody else."""
-    app = FastAPI(title="Antiphon", version=antiphon.__version__, docs_url=None, redoc_url=None, lifespan=_still)
+    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "lifespan": _still}
+    options["redirect_slashes"] = False  # a redirect would go wherever the request's Host header says
+    app = FastAPI(title="Antiphon", version=antiphon.__version__, **options)
     app.include_router(make_health(service))
     app.include_router(make_api(service))
     app.include_router(make_libretranslate(service, said))
@@ -296,8 +298,6 @@ async def _kept(file: UploadFile, folder: Path, suffix: str, model: Served, serv
 def _serve_pages(app: FastAPI) -> None:
     """The web page at / and /page, and the documentation at /docs; nothing is fetched from elsewhere."""
 
-    @app.head("/", include_in_schema=False)
-    @app.get("/", include_in_schema=False)
     async def index() -> Response:
         if not (PAGE / "index.html").is_file():
             raise Refusal(MISSING, "this server has no page", do="see /docs", cause="http")
@@ -309,6 +309,8 @@ def _serve_pages(app: FastAPI) -> None:
 
         return get
 
+    for path in ("/", "/page"):
+        app.add_api_route(path, index, methods=["GET", "HEAD"], include_in_schema=False)
     for file in sorted(PAGE.glob("*.*")):
         app.add_api_route(f"/{file.name}", serve(file), include_in_schema=False)
     for path in ("/docs", "/docs/"):
