@@ -128,28 +128,6 @@ def test_a_csv_file_without_known_names_says_so(tmp_path: Path) -> None:
     assert "name them in data.columns" in numbered.report.lines()[0]
 
 
-def test_what_is_not_there_by_its_name_is_told_by_it(tmp_path: Path) -> None:
-    titled = write(tmp_path / "a.csv", "mr,ref,tone\nx,y,z\n")
-    with pytest.raises(DataError, match="no column tone; the first line has it: choose all columns by name"):
-        list(open_pairs(titled, Data(columns=("1", "2"), context=("tone",))))
-    made = write(tmp_path / "a.jsonl", '{"source": "x", "target": "y"}\n')
-    with pytest.raises(DataError, match="has no ref"):
-        list(open_pairs(made, Data(columns=("ref", "mr"))))
-
-
-def test_columns_by_name_and_by_number(tmp_path: Path) -> None:
-    table = write(tmp_path / "a.csv", "id,mr,ref,domain\n1,x,y,d\n2,u,v,e\n")
-    expected = [Pair("x", "y", (), {"domain": "d"}), Pair("u", "v", (), {"domain": "e"})]
-    assert list(open_pairs(table, Data(columns=("mr", "ref", "domain")))) == expected
-    assert list(open_pairs(table, Data(columns=("mr", "ref"), context=("domain",)))) == expected
-    plain = write(tmp_path / "a.tsv", "1\tx\ty\td\n")
-    assert list(open_pairs(plain, Data(columns=("2", "3", "4")))) == [Pair("x", "y", (), {"4": "d"})]
-    lines = write(tmp_path / "a.jsonl", '{"mr": "x", "ref": "y", "domain": "d", "seen": true}\n')
-    assert list(open_pairs(lines, Data(columns=("mr", "ref", "domain")))) == expected[:1]
-    with pytest.raises(DataError, match="did you mean domain"):
-        list(open_pairs(table, Data(columns=("mr", "ref", "domian"))))
-
-
 def test_further_columns_are_context(tmp_path: Path) -> None:
     inflection = write(tmp_path / "a.tsv", "go\twent\tV;PST\nbe\tam\tV;1;SG\n")
     assert [pair.context for pair in open_pairs(inflection, Data())] == [{"3": "V;PST"}, {"3": "V;1;SG"}]
@@ -399,8 +377,3 @@ def test_a_shifted_pair_of_files_is_reported(tmp_path: Path) -> None:
 
 def test_errors_of_this_layer_are_for_users() -> None:
     assert issubclass(DataError, AntiphonError)
-
-
-def test_a_target_called_facts_is_no_input(tmp_path: Path) -> None:
-    [pair] = open_pairs(write(tmp_path / "a.tsv", "text\ttriples\nx\ta | b | c\n"), Data(columns=("text", "triples")))
-    assert (pair.target, dict(pair.context)) == ("a | b | c", {})

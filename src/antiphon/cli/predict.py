@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from antiphon.core.numbers import Forecast
     from antiphon.data.corpus import Pair
     from antiphon.inference.predictor import Answer, Predictor
+    from antiphon.inference.task import Task
 
 DIGITS = 6
 """Decimals of scores in JSON lines."""
@@ -70,31 +71,24 @@ def predict(
         How to search, as key=value: beam=5, n_best=3, sample=true, length_penalty=0.6 and so on. Further files.
     """
     from antiphon.cli.models import COLUMNS, predictor, reading, tell
-    from antiphon.core.config import HELD
-    from antiphon.data.signals import Signal
 
     files = [word for word in (file, *words) if "=" not in word or Path(word).exists()]
     settings = tuple(word for word in (file, *words) if word not in files)
     guesser = predictor(model, backward, knowledge, adapter)
     chosen = _chosen(guesser, settings if abstain is None else (*settings, f"abstain={abstain}"), confidence, jsonl)
     live = (files or ["-"]) == ["-"] and sys.stdin.isatty()
-    named = isinstance(guesser.task.source, Signal) and guesser.task.source.kind not in HELD
     facts = "no" if guesser.task.knowledge == "none" else "maybe" if knowledge else "yes"
     behind = (*guesser.task.context, *(("facts",) if facts != "no" else ()))
-    lines: Iterator[str | Pair] = _typed()
-    columns: tuple[str, ...] = ()
-    if not live:
-        files, read = files or ["-"], reading(guesser.config, settings, COLUMNS).data
-        columns = read.columns
-        typed = any(word.partition("=")[0] in COLUMNS for word in settings)
-        lines = _named(files, behind, read) if named else _lines(files, read, behind, table=typed)
+    read = reading(guesser.config, settings, COLUMNS).data
+    table = any(word.partition("=")[0] in COLUMNS for word in settings)
+    lines = _typed() if live else _asked(guesser.task, files or ["-"], read, behind, table=table)
     answered = partial(_answered, guesser, chosen, lines, facts, 1 if live else None, jsonl, confidence)
     code = 0
     if out is None:
         for line in answered(0):
             print(line, flush=live)
     else:
-        about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence, "columns": list(columns)}
+        about = {"settings": asdict(chosen), "jsonl": jsonl, "confidence": confidence, "columns": list(read.columns)}
         code = _to_file(out, files, answered, {**about, **_models(guesser, backward, knowledge, adapter)})
     tell(guesser.report)
     return code
@@ -177,6 +171,18 @@ def _line(answer: Answer, confidence: bool) -> str:
     if not confidence:
         return text
     return f"{text}\t" + ("" if answer.confidence is None else f"{answer.confidence:.3f}")
+
+
+def _asked(
+    task: Task, files: Sequence[str], settings: Data, behind: Sequence[str], *, table: bool
+) -> Iterator[str | Pair]:  # fmt: skip
+    """The inputs of files: recordings and the like by name, else texts."""
+    from antiphon.core.config import HELD
+    from antiphon.data.signals import Signal
+
+    if isinstance(task.source, Signal) and task.source.kind not in HELD:
+        return _named(files, behind, settings)
+    return _lines(files, settings, behind, table=table)
 
 
 def _lines(files: Sequence[str], settings: Data, behind: Sequence[str], *, table: bool) -> Iterator[str | Pair]:

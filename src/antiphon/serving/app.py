@@ -41,9 +41,14 @@ FAILURES: dict[int | str, dict[str, Any]] = {"4XX": {"model": schema.Failed}, "5
 
 def create(service: Service) -> App:
     """The application of a service that is started and ended by somebody else."""
-    options: dict[str, Any] = {"docs_url": None, "redoc_url": None, "lifespan": _still}
-    options["redirect_slashes"] = False  # a redirect would go wherever the request's Host header says
-    app = FastAPI(title="Antiphon", version=antiphon.__version__, **options)
+    app = FastAPI(
+        title="Antiphon",
+        version=antiphon.__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_still,
+        redirect_slashes=False,  # a redirect would go wherever the request's Host header says
+    )
     app.include_router(make_health(service))
     app.include_router(make_api(service))
     app.include_router(make_libretranslate(service, said))
