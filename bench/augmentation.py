@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
+from shutil import rmtree
 from statistics import mean
 from typing import Any
 
@@ -82,11 +83,12 @@ def pairs(name: str, root: Path, part: str) -> list[tuple[str, str]]:
 
 
 def measure(name: str, kind: str, seed: int, out: Path) -> dict[str, float]:
-    """Train, unless that is done, and evaluate."""
+    """Train, unless that is done, and evaluate; what was cut off begins anew."""
     each, run = SETS[name], out / f"{name}-{kind}-{seed}"
     files = {part: str(out / f"{name}.{part}.tsv") for part in ("train", "valid", "test")}
     told = out / f"{run.name}.json"
     if not told.exists():
+        rmtree(run, ignore_errors=True)
         words = ["train", files["train"], "--valid", files["valid"], "--task", each["task"], "--out", str(run)]
         settings = [*COMMON, f"training.seed={seed}", *each.get("settings", []), *KINDS[kind]]
         seconds = antiphon(*words, *settings, threads=1).cpu_seconds

@@ -1,9 +1,10 @@
 """How a server holds: speed beside offline batches, overload, memory, and health while it works.
 
-    ANTIPHON_DATA=... python bench/serving.py [--parts speed,overload,memory] [--rounds 3]
+    ANTIPHON_DATA=... python bench/serving.py [--parts speed,overload,memory] [--engines pytorch,int8] [--rounds 3]
 
 `speed` answers sentences of Multi30k with the model of `bench/decoding.py`, by `Predictor.predict` and by a server with
-64 clients that ask for one or four at a time and wait for the answer, both with one decoding process. `overload` asks
+64 clients that ask for one or four at a time and wait for the answer, both with one decoding process, for each engine:
+`pytorch`, or what the model is exported to there, such as `fp32` and `int8` for CTranslate2. `overload` asks
 four times as much as the server can answer, from clients that do not wait for each other, and watches its health.
 `memory` is that of all processes at rest, after 1,000 and after 100,000 requests. A table on standard error, JSON on
 standard output (or `--json FILE`).
@@ -27,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from _clients import Client, Reply, Server, serving
-from decoding import trained
+from decoding import exported, trained
 from peers.corpus import available, prepare
 from peers.install import tell
 
@@ -195,6 +196,7 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="speed,overload,memory")
+    parser.add_argument("--engines", default="pytorch,int8", help="of the part on speed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
@@ -212,7 +214,9 @@ def main() -> int:
         for part in given.parts.split(","):
             log = Path(folder) / f"{part}.log"
             if part == "speed":
-                found[part] = speed(model, lines, given.rounds, log)
+                engines = {name: model if name == "pytorch" else exported(given.steps, name)
+                           for name in given.engines.split(",")}  # fmt: skip
+                found[part] = {name: speed(path, lines, given.rounds, log) for name, path in engines.items()}
             elif part == "overload":
                 found[part] = overload(model, lines, given.seconds, log)
             else:

@@ -74,7 +74,7 @@ SUMMARIZATION = Preset(
     choices=(
         Choice("training.metric", "loss", _LOSS),
         _SOMETHING,
-        Choice("decoding.length_penalty", 1.5, "else summaries come out too short"),
+        Choice("decoding.length_penalty", 2.0, "else summaries come out too short"),
     ),
     longest_source=512,
     copy=True,
