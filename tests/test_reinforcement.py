@@ -19,6 +19,7 @@ from antiphon.core.errors import ConfigError
 from antiphon.core.keys import override
 from antiphon.data.corpus import Pair
 from antiphon.inference.task import Task
+from antiphon.models.heads import of_tokens
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import reinforcement
 from antiphon.training.objectives import Likelihood
@@ -94,6 +95,29 @@ def test_what_is_drawn_is_what_the_model_says(kind: str, head: str) -> None:
             assert torch.equal(tokens, said[row, :length])
     assert len({int(length) for length in answers.lengths_B}) > 1
     assert any(not torch.equal(answers.values[row], answers.values[row + 1]) for row in range(0, 14, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 512])
+@pytest.mark.parametrize("head", ["vocabulary", "copy"])
+def test_log_probabilities_by_pieces_are_the_plain_ones(head: str, rows: int) -> None:
+    """So are their gradients, in every weight and in what the source says."""
+    _, model, task = made(configured("lstm", model__head=head))
+    batch, found = some(task), []
+    for each in (None, rows):
+        torch.manual_seed(3)
+        memory = remembered(model.eval(), batch, 2)
+        answers = draw(model, memory, torch.tensor([5, 2] * 7), torch.zeros(14, dtype=torch.bool))
+        steps = forced(model, memory, answers)
+        if each is None:
+            said_NT = model.log_probs(steps, memory).gather(2, answers.values[..., None]).squeeze(2)
+            said_NT = said_NT.masked_fill(~answers.mask_BL, 0.0)
+        else:
+            said_NT = of_tokens(model.words, steps, memory, answers, rows=each)
+        weights = torch.linspace(-1, 2, said_NT.numel()).view_as(said_NT)
+        found.append([said_NT, slope(model, (said_NT.exp() * weights).sum())])
+    assert len({int(length) for length in answers.lengths_B}) > 1
+    for plain, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(pieces, plain, atol=1e-5, rtol=1e-4)
 
 
 def test_answers_can_be_learned_from_and_dropout_comes_back() -> None:

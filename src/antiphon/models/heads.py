@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from antiphon.core.batch import Loss, Memory, Steps
+from antiphon.core.batch import Loss, Memory, Padded, Steps
 from antiphon.models.copying import TINY, mixture_cross_entropy
 from antiphon.models.functional import linear_cross_entropy, real_rows
 from antiphon.models.linear import Linear, linear
+
+ROWS = 512
+"""Steps whose distributions are held at once where not all of them are wanted."""
 
 
 class VocabularyHead(nn.Module):
@@ -70,6 +77,37 @@ def _copies(steps: Steps, memory: Memory) -> Tensor:
     """The source's ids, one row a hypothesis."""
     assert memory.copy_BS is not None, "a copy head needs Batch.context['copy']"
     return memory.copy_BS.repeat_interleave(steps.hidden_BTD.shape[0] // memory.copy_BS.shape[0], dim=0)
+
+
+def pieces(steps: Steps, memory: Memory, real_NT: Tensor, rows: int = ROWS) -> Iterator[tuple[Steps, Memory]]:
+    """The real steps of all answers, so many at a time, each as an answer of one step `[M, 1]`; of the memory only what
+    a head reads is theirs. It has a row an answer."""
+    places_M = real_NT.flatten().nonzero().squeeze(1)
+    columns = [each.flatten(0, 1).index_select(0, places_M) for each in (steps.hidden_BTD, steps.weights_BTS)]
+    answers_M = places_M // real_NT.shape[1]
+    for hidden_MD, weights_MS, answer_M in zip(*(each.split(rows) for each in (*columns, answers_M)), strict=True):
+        copies = None if memory.copy_BS is None else memory.copy_BS[answer_M]
+        yield Steps(hidden_MD[:, None], weights_MS[:, None]), replace(memory, copy_BS=copies)
+
+
+def of_tokens(head: VocabularyHead, steps: Steps, memory: Memory, answers: Padded, rows: int = ROWS) -> Tensor:
+    """The log probability of each token of given answers, `[N, T]`, 0 where they are padded; one answer a memory row.
+
+    A few distributions are held at once, and made again for their gradient.
+    """
+
+    def piece(hidden_M1D: Tensor, weights_M1S: Tensor, memory: Memory, tokens_M: Tensor) -> Tensor:
+        return head.log_probs(Steps(hidden_M1D, weights_M1S), memory)[:, 0].gather(1, tokens_M[:, None]).squeeze(1)
+
+    real_NT = answers.mask_BL
+    tokens = answers.values[real_NT].split(rows)
+    found = [
+        checkpoint(piece, part.hidden_BTD, part.weights_BTS, own, token_M, use_reentrant=False,
+                   preserve_rng_state=False)
+        for (part, own), token_M in zip(pieces(steps, memory, real_NT, rows), tokens, strict=True)
+    ]  # fmt: skip
+    log_probs_M = torch.cat(found)
+    return log_probs_M.new_zeros(real_NT.shape).masked_scatter(real_NT, log_probs_M)
 
 
 def coverage_loss(steps: Steps, labels_BT: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class Adversarial(Drawing):
         sums, answers, tokens = loss.sums, loss.sums["answers"], loss.sums["tokens"]
         return {
             "accuracy": sums["right"] / (2 * answers), "reward": sums["reward"] / answers,
-            "entropy": sums["entropy"] / tokens, "kl": sums["divergence"] / tokens, "length": tokens / answers,
+            **reinforcement.looks(sums), "length": tokens / answers,
             "distinct2": sums["pairs"] / max(1.0, sums["all_pairs"]), "identical": sums["identical"] / answers,
         }  # fmt: skip
 

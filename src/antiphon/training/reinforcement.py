@@ -27,6 +27,7 @@ from antiphon.data.modalities import Text
 from antiphon.inference.bundle import tensors
 from antiphon.inference.task import Task
 from antiphon.metrics import Metric, Pooled
+from antiphon.models.heads import of_tokens, pieces
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.distillation import from_settings
 from antiphon.training.objectives import Likelihood, Objective
@@ -106,26 +107,27 @@ class Drawing(Objective):
     ) -> tuple[Tensor, dict[str, float]]:
         """The log probability of each token `[N, T]`, with its gradient; and sums of what is logged of them."""
         steps = forced(model, memory, answers)
-        log_probs_NTV = model.log_probs(steps, memory)
-        picked_NT = log_probs_NTV.gather(2, answers.values[..., None]).squeeze(2)
+        log_probs_NT = of_tokens(model.words, steps, memory, answers)
         self.initial.to(model.words.weight.dtype)  # in bf16 with a twin, so that nothing but learning parts them
-        entropy, divergence = self._shape(log_probs_NTV.detach(), batch, answers)
-        known = {"tokens": float(answers.lengths_B.sum()), "entropy": entropy, "divergence": divergence}
-        return picked_NT.masked_fill(~answers.mask_BL, 0.0), known
+        sums = self._shape(model, steps, memory, batch, answers)
+        return log_probs_NT, {"tokens": float(answers.lengths_B.sum()), **sums}
 
     @torch.no_grad()
-    def _shape(self, now_NTV: Tensor, batch: Batch, answers: Padded) -> tuple[float, float]:
-        """Entropy of each next token, and its divergence from what the initial model expects, summed over steps."""
-        memory = remembered(self.initial, batch, len(answers.lengths_B) // len(batch.labels_BT))
-        steps = forced(self.initial, memory, answers)
-        entropy, divergence = now_NTV.new_zeros(()), now_NTV.new_zeros(())
-        for step in range(now_NTV.shape[1]):  # one at a time: all at once they would not fit in memory
-            one = Steps(steps.hidden_BTD[:, step : step + 1], steps.weights_BTS[:, step : step + 1])
-            before_NV, now_NV = self.initial.log_probs(one, memory)[:, 0], now_NTV[:, step]
-            chances_NV = now_NV.exp() * answers.mask_BL[:, step, None]
-            entropy -= (chances_NV * now_NV).sum()
-            divergence += (chances_NV * (now_NV - before_NV)).sum()
-        return float(entropy), float(divergence)
+    def _shape(self, model: Seq2Seq, steps: Steps, memory: Memory, batch: Batch, answers: Padded) -> dict[str, float]:
+        """Of the first answer to each source: the number of its tokens, and summed over them the entropy of each next
+        token and its divergence from what the initial model expects."""
+        many = len(answers.lengths_B) // len(batch.labels_BT)
+        first_B = torch.arange(0, len(answers.lengths_B), many, device=answers.values.device)
+        first, known = Padded(answers.values[first_B], answers.lengths_B[first_B]), remembered(self.initial, batch, 1)
+        now = pieces(steps.rows(first_B), memory.rows(first_B), first.mask_BL)
+        before = pieces(forced(self.initial, known, first), known, first.mask_BL)
+        entropy, divergence = 0.0, 0.0
+        for one, other in zip(now, before, strict=True):
+            now_MV, before_MV = model.log_probs(*one)[:, 0], self.initial.log_probs(*other)[:, 0]
+            chances_MV = now_MV.exp()
+            entropy -= float((chances_MV * now_MV).sum())
+            divergence += float((chances_MV * (now_MV - before_MV)).sum())
+        return {"looked": float(first.lengths_B.sum()), "entropy": entropy, "divergence": divergence}
 
     @abstractmethod
     def greedy(self, limits_N: Tensor) -> Tensor:
@@ -158,8 +160,8 @@ class SequenceLevel(Drawing):
         reward = sums["reward"] / count
         return {
             "reward": reward, "reward_variance": max(0.0, sums["squares"] / count - reward**2),
-            "advantage": sums["advantage"] / count, "entropy": sums["entropy"] / tokens, "length": tokens / count,
-            "kl": sums["divergence"] / tokens, "identical": sums["identical"] / count,
+            "advantage": sums["advantage"] / count, "length": tokens / count, "identical": sums["identical"] / count,
+            **looks(sums),
         }  # fmt: skip
 
     @abstractmethod
@@ -224,6 +226,11 @@ class MinimumRisk(SequenceLevel):
         expected_B = (powers_BS.softmax(1) * rewards_BS).sum(1)
         advantage_BS = rewards_BS - expected_B.detach()[:, None]
         return -expected_B.sum() / self.sharpness, sums | _rewarded(rewards_BS, advantage_BS, int(again_BS.sum()))
+
+
+def looks(sums: Mapping[str, float]) -> dict[str, float]:
+    """Entropy of the next token and its divergence from what the initial model expects, in nats a token."""
+    return {"entropy": sums["entropy"] / sums["looked"], "kl": sums["divergence"] / sums["looked"]}
 
 
 def _rewarded(rewards: Tensor, advantage: Tensor, identical: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from antiphon.core.batch import Batch, Loss, Padded
 from antiphon.training.objectives import LEAST
-from antiphon.training.reinforcement import Drawing, no_dropout
+from antiphon.training.reinforcement import Drawing, looks, no_dropout
 
 LONG = 4
 """Tokens of a run that must not come again."""
@@ -45,8 +45,7 @@ class SequenceUnlikelihood(Drawing):
         sums = loss.sums
         return {
             "repetition": sums["again"] / sums["tokens"], "unlikelihood": sums["unlikelihood"] / sums["answers"],
-            "length": sums["tokens"] / sums["answers"], "entropy": sums["entropy"] / sums["tokens"],
-            "kl": sums["divergence"] / sums["tokens"],
+            "length": sums["tokens"] / sums["answers"], **looks(sums),
         }  # fmt: skip
 
 
