@@ -244,12 +244,15 @@ def test_distillation_needs_a_teacher_with_a_distribution(tmp_path: Path) -> Non
         )
 
 
-def test_a_student_that_copies_learns_from_one_that_copies(tmp_path: Path) -> None:
+def test_a_student_copies_where_its_teacher_does(tmp_path: Path) -> None:
     copying = raw(tmp_path / "copying", configured(model__head="copy"))
-    seen, given = Recorder(), {**QUICK, **MADE, "model.head": "copy", "training.steps": 4}
+    seen, given = Recorder(), {**QUICK, **MADE, "training.steps": 4}
     fit(words(), out=tmp_path / "run", teachers=[copying], assignments=given, observers=[seen])
     assert all(0 < step.facts["teacher"] < 20 for step in seen.steps)
     assert bundle.load(tmp_path / "run").task.copy
+    given = {**given, "training.objective": "likelihood", "model.attention": "none"}  # which cannot copy
+    fit(words(), out=tmp_path / "blind", teachers=[copying], assignments=given)
+    assert not bundle.load(tmp_path / "blind").task.copy
 
 
 def test_other_objectives_take_the_vocabulary_alone(teacher: Path, tmp_path: Path) -> None:

@@ -190,18 +190,33 @@ def test_tags_need_a_vocabulary_and_something_to_mix(tmp_path: Path) -> None:
     assert bundle.load(tmp_path / "run").task.source.vocabulary.tokens[-1] == "<made>"
 
 
-def test_plain_text_has_no_context(tmp_path: Path) -> None:
+def test_plain_text_has_the_columns_that_are_given(good: Path, tmp_path: Path) -> None:
     rich = [Pair(a, b, (), {"domain": "x"}) for a, b in words()]
     given = {**QUICK, "model.width": 16, "model.heads": 2, "training.steps": 1, "data.context": "domain"}
     fit(rich, out=tmp_path / "run", assignments=given)
-    with pytest.raises(ConfigError, match="a model that reads context columns cannot answer plain text"):
-        from_text([tmp_path / "run"], ["a"], tmp_path / "made.jsonl", "target", "beam")
+    run, made = str(tmp_path / "run"), tmp_path / "made.jsonl"
+    with pytest.raises(ConfigError, match=r"reads a column domain, and plain text has none.*--column domain=VALUE"):
+        from_text([run], ["a"], made, "target", "beam")
+    (tmp_path / "text").write_text("ab\n" * 40)
+    for model, way in ((run, "sample"), (str(good), "beam")):
+        with pytest.raises(SystemExit) as code:
+            main(
+                ["synthesize", model, str(tmp_path / "text"), "--out", str(made), "--way", way, "--column", "domain=x"]
+            )
+        assert code.value.code == 0
+        rows = [json.loads(line) for line in made.read_text().splitlines()]
+        assert rows
+        assert {(row["source"], row["domain"]) for row in rows} == {("ab", "x")}
+        made.unlink()
+    with pytest.raises(SystemExit) as code:
+        main(["synthesize", str(good), str(tmp_path / "text"), "--out", str(made), "--column", "domain"])
+    assert code.value.code == 2
 
 
 def test_what_text_cannot_have_is_said_before_the_answering(good: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"by": good, "text": ["ab"], "side": "source", "out": tmp_path / "run"}
     rich = [Pair(a, b, (), {"domain": "x", "facts": "a | is | b"}) for a, b in words()]
-    with pytest.raises(ConfigError, match="the pairs have a column domain"):
+    with pytest.raises(ConfigError, match=r"the pairs have a column domain.*antiphon synthesize"):
         learn_from_text(rich, **given, assignments={"data.context": ("domain",)})
     with pytest.raises(ConfigError, match=r"have a column facts.*model\.knowledge\.kind=none"):
         learn_from_text(rich, **given)

@@ -28,11 +28,15 @@ def synthesize(
     way: Annotated[
         Ways, Parameter(help="the best answer, a drawn one, or the best with noise on the source", show_default=True)
     ] = "beam",
+    column: Annotated[
+        list[str] | None, Parameter(help="NAME=VALUE, a column that all texts have, such as lang=de; may come twice")
+    ] = None,
     knowledge: Knowledge = None,
 ) -> int:
     """Make pairs of text: a model answers each line, and its answer becomes the target, or the source, of a pair.
 
-    `antiphon train PAIRS --mix OUT` learns from them. Answers that are empty or have no end are left out and counted.
+    `antiphon train PAIRS --mix OUT` learns from them; they have the columns that are given with `--column`. Answers
+    that are empty or have no end are left out and counted.
 
     Parameters
     ----------
@@ -52,10 +56,14 @@ def synthesize(
         raise ConfigError("pairs are written as JSONL", where="--out", got=out, do="end it in .jsonl")
     console = Console(stderr=True)
     chosen = assignments(settings, "decoding")
+    for word in column or []:
+        if not word.partition("=")[0] or "=" not in word:
+            raise ConfigError("is no column", where="--column", got=word, do="write NAME=VALUE, such as lang=de")
     try:
         with answering(console) as progress, interruptible():
             made = from_text(model_paths(model), text, out, as_, way, decoding=chosen, progress=progress,
-                             knowledge=knowledge or "")  # fmt: skip
+                             knowledge=knowledge or "",
+                             columns=dict(word.split("=", 1) for word in column or []))  # fmt: skip
     except Stopped as error:
         return stopped(console, error)
     for line in made.lines():

@@ -286,7 +286,7 @@ class Training:
     compile: bool = setting(False, "have PyTorch compile the layers: minutes at the start, for GPUs and long runs")
     processes: int | None = setting(None, "CPU: processes that share each batch, each with 1,000 tokens or more")
     threads: int | None = setting(None, "CPU threads of each process; cores / processes where not given")
-    seed: int = setting(1, "every random choice follows from it")
+    seed: int = setting(1, "every random choice follows from it, but for the pairs that are held out")
     l2_start: float = setting(0.0, "with a model to start from: L2 pull of all weights towards its own")
 
 

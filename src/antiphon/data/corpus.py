@@ -257,11 +257,12 @@ def group_references(pairs: Iterable[Pair]) -> list[Pair]:
     return [replace(first[key], references=tuple(targets)) for key, targets in groups.items()]
 
 
-def split(corpus: Corpus, share: float, seed: int, *, most: int | None = None) -> tuple[Corpus, Corpus]:
+def split(corpus: Corpus, share: float, seed: int = 1, *, most: int | None = None) -> tuple[Corpus, Corpus]:
     """Two views, train and valid: `share` of the distinct sources, at least one and at most `most`, are held out.
 
     A hash of the source decides, so no source is on both sides, and other rows added later move few. Pairs of one
-    dialogue (the column `dialogue`) are on the same side.
+    dialogue (the column `dialogue`) are on the same side. Nothing else decides: models of other seeds, students, and
+    what goes on from a model are judged by the same pairs, which none of them has learned from.
     """
     hashes = np.unique(np.fromiter((_hash(_group(pair), seed) for pair in corpus), dtype=np.uint64))
     if len(hashes) < 2:

@@ -148,7 +148,7 @@ class _Folder:
         if self.out.exists() and any(path.name != "data" for path in self.out.iterdir()):
             raise ConfigError("the folder has something else in it", where=self.out, do="give another --out")
         halves = (opened["data"], opened["valid"]) if valid is not None else \
-            split(opened["data"], read.valid, bundle.config.training.seed, most=HELD_OUT)  # fmt: skip
+            split(opened["data"], read.valid, most=HELD_OUT)  # fmt: skip
         find = Finder.open(replace(read, knowledge=told), Report())
         for path, part in zip(parts, halves, strict=True):
             write_pairs(path, map(find.written, part) if told else part, read.source.kind or "text")

@@ -27,7 +27,8 @@ def check_together(bundles: Sequence[Bundle]) -> None:
         same = replace(other.task, **seen).files() == first.task.files()
         reads = [(each.task.knowledge, bool(each.task.turns)) for each in (first, other)]
         if not same or reads[0] != reads[1]:
-            raise ConfigError("models that answer together need the same vocabularies", where=where)
+            do = "take models that were trained on the same pairs with the same settings, but for training.seed"
+            raise ConfigError("models that answer together need the same vocabularies", where=where, do=do)
         for key in READ:
             one, another = get(first.config, key), get(other.config, key)
             if one != another:

@@ -101,7 +101,7 @@ def from_settings(settings: Training, task: Task | None = None) -> Objective:
     teachers = Teachers.open(settings.teachers)
     if task is not None:
         teachers.check(task)
-        teachers.check_heads(task)
+        teachers.check_heads(task.copy)
     return Distillation(settings, [bundle.model for bundle in teachers.bundles])
 
 
@@ -127,10 +127,10 @@ class Teachers:
             found.check(bundle.task, name)
         return found
 
-    def check_heads(self, task: Task) -> None:
+    def check_heads(self, copies: bool) -> None:
         """Refuse a teacher that copies where the student cannot: it expects words that the student never says."""
         for name, bundle in zip(self.names, self.bundles, strict=True):
-            if bundle.task.copy and not task.copy:
+            if bundle.task.copy and not copies:
                 do = "set model.head=copy; or `antiphon distill --level sequence` learns from its answers"
                 raise ConfigError("the teacher copies words of the source, and the student has no copy head",
                                   where=name, got="model.head=vocabulary", do=do)  # fmt: skip
@@ -155,7 +155,8 @@ class Teachers:
                               got=f"{task.knowledge} and {theirs.knowledge}", do=do)  # fmt: skip
 
     def settings(self, assignments: Mapping[str, Any]) -> Config:
-        """The task and the sides of the first teacher, and its way to read facts, with these settings put in.
+        """The task and the sides of the first teacher, and its way to read facts, with these settings put in; a student
+        copies where a teacher does, if it can.
 
         Raises `ConfigError` that names a setting which contradicts what the teacher decides.
         """
@@ -169,7 +170,8 @@ class Teachers:
         data = replace(Config().data, **sides, **same)
         knowledge = replace(Config().model.knowledge, kind=known.model.knowledge.kind or "none")
         free = {key: value for key, value in assignments.items() if key not in KEPT}
-        model = replace(Config().model, knowledge=knowledge)
+        copies = any(bundle.task.copy for bundle in self.bundles) and given.model.attention != "none"
+        model = replace(Config().model, knowledge=knowledge, head="copy" if copies and not given.model.ctc else None)
         return override(replace(Config(), task=known.task, data=data, model=model), free)
 
     def task(self, config: Config) -> Task:

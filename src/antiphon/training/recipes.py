@@ -102,7 +102,7 @@ class Plan:
             self.propose("training.ctc", 0.3, "what the CTC head learns from")
 
     def _copies(self) -> bool:
-        """Whether to copy: it needs attention, tokens alike, and neither CTC nor a teacher, which cannot copy."""
+        """Whether to copy: it needs attention, tokens alike, no CTC, and no teacher, which decides that itself."""
         given = {self.config.data.source.tokenizer, self.config.data.target.tokenizer} - {None}
         possible = self.config.model.attention != "none" and len(given) < 2 and not self.config.training.teachers
         possible = possible and not self.config.model.ctc

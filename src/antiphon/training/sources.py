@@ -125,7 +125,7 @@ class Sources:
         corpus = self.corpus("train", config.data)
         if self.valid:
             return corpus, self.corpus("valid", config.data)
-        return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
+        return split(corpus, config.data.valid, most=HELD_OUT)
 
     def kind(self, config: Config) -> Config:
         """The settings with what sources and targets are: as set, what the first look like, or as the task says."""

@@ -128,7 +128,8 @@ def _bare(config: Config, data: Any) -> None:
     reads = config.model.knowledge.kind != "none" and not config.data.knowledge
     facts = [FACTS] if reads and first is not None and FACTS in first.context else []
     for column in (*config.data.context, *facts):
-        do = "leave it out" if column != FACTS else "give data.knowledge=FILE, or set model.knowledge.kind=none"
+        do = f"make them with `antiphon synthesize MODEL TEXT --column {column}=VALUE`, and give these with --mix"
+        do = do if column != FACTS else "give data.knowledge=FILE, or set model.knowledge.kind=none"
         what = f"the pairs have a column {column}, and what is made of plain text has none"
         raise ConfigError(what, where="--text", do=do)
 
@@ -136,10 +137,12 @@ def _bare(config: Config, data: Any) -> None:
 def from_text(
     by: Sequence[str | os.PathLike[str]], text: Any, out: Path, side: Side, way: Way, *,
     decoding: Mapping[str, Any] | None = None, seed: int = 1, progress: Progress = silent, knowledge: str = "",
+    columns: Mapping[str, str] | None = None,
 ) -> Made:  # fmt: skip
     """Pairs whose one side is a text, a line each, and whose other side is a model's answer to it, as JSONL.
 
-    `knowledge` is a file of facts, for models that read some.
+    `knowledge` is a file of facts, for models that read some; `columns` are what every text has as context, and the
+    pairs have too.
     """
     lines = (lambda: read_lines(text)) if isinstance(text, str | os.PathLike) else list(text).__iter__
     count = sum(1 for _ in lines())
@@ -148,9 +151,14 @@ def from_text(
         raise DataError("there is no line in it", where=where, do="check that this is the right file")
     changes = {"decoding.sample": way == "sample", "decoding.seed": seed, **(decoding or {})}
     making = Making(side, NOISE if way == "noise" else 0.0, seed=seed)
-    inputs = (Pair(line, "") for line in lines())
-    known = {"asked": _digest(lines())}
-    return _made([str(path) for path in by], inputs, out, making, known, changes, count, progress, knowledge)
+    inputs = (Pair(line, "", (), dict(columns or {})) for line in lines())
+    known = {"asked": _digest(lines()), **({"columns": dict(columns)} if columns else {})}
+    paths = [str(path) for path in by]
+    for name in (read := load(Path(paths[0])).task.context):
+        if name not in (columns or {}):
+            do = f"give --column {name}=VALUE" + (", and the others" if len(read) > 1 else "")
+            raise ConfigError(f"the model reads a column {name}, and plain text has none", where=paths[0], do=do)
+    return _made(paths, inputs, out, making, known, changes, count, progress, knowledge)
 
 
 def beside(run: Path) -> Path:
@@ -165,9 +173,6 @@ def _made(
     models = [load(Path(path)) for path in paths]
     looked_up = knowledge if models[0].task.knowledge != "none" else ""
     predictor = Predictor(models, knowledge=looked_up or None)
-    if predictor.task.context and not isinstance(inputs, list):
-        do = "take a model without data.context"
-        raise ConfigError("a model that reads context columns cannot answer plain text", where=paths[0], do=do)
     decoding = override(predictor.config, dict(changes)).decoding
     known = {**known, "models": fingerprint(paths), **({"knowledge": digest_of(looked_up)} if looked_up else {})}
     return synthesize(predictor, inputs, out, making, settings=decoding, known=known,
@@ -176,7 +181,7 @@ def _made(
 
 def _split(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:
     """The training and the held-out part, as `fit` would make them."""
-    return split(corpus, config.data.valid, config.training.seed, most=HELD_OUT)
+    return split(corpus, config.data.valid, most=HELD_OUT)
 
 
 def _free(run: Path) -> None:
