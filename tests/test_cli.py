@@ -177,7 +177,7 @@ def test_training_log_is_plain_and_says_how_to_go_on(call: Call, work: Path, tmp
     assert f"antiphon predict {tmp_path}/run" in out.replace("\n", "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_interrupted_training_says_how_to_resume(work: Path, tmp_path: Path, number: int, code: int) -> None:
     run = tmp_path / "run"
     words = ["training.steps=100000", "training.epochs=none", "training.patience=0", *TINY]

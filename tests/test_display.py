@@ -1,5 +1,6 @@
 """What people see: curves, alignments, the live panel, plain lines, the recipe and the settings."""
 
+import errno
 import io
 import math
 import os
@@ -203,3 +204,16 @@ def test_only_a_command_fails_where_nobody_reads(command: bool) -> None:
     fails = pytest.raises(BrokenPipeError) if command else nullcontext()
     with fails, watching(console.Console(file=Gone()), command=command) as lines:
         assert lines.noted(Note("save", "text", 1)) == "stop"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_full_disk_behind_the_output_and_a_closed_terminal_end_nothing(terminal: bool) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    full = console.Console(file=Full(), force_terminal=terminal, force_jupyter=False, width=100)
+    with watching(full) as observer:
+        for name, event in events():
+            assert getattr(observer, name)(event) != "stop"
+        assert observer.noted(Note("data", "text", 1)) is None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ import pytest
 
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
-from antiphon.training import twin
+from antiphon.training import identity, runner, twin
+from antiphon.training.observers import Log, Note, read_log
 from antiphon.training.start import fit, resume
 from antiphon.training.trainer import train
 from runs import Recorder, configured, light, listing, outcome, prepared, run, words
@@ -142,10 +146,75 @@ def test_a_failed_beginning_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_failed_beginning_in_a_linked_folder_leaves_it_empty(tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("a\tb\nc\t\n")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "far")
+    with pytest.raises(DataError, match="empty"):
+        fit(tmp_path / "train.tsv", out=tmp_path / "run")
+    assert list((tmp_path / "far").iterdir()) == []
+    (tmp_path / "far/.preparing").touch()  # somebody was killed
+    assert fit(words(60), out=tmp_path / "run", assignments=tiny()).reason == "steps"
+    assert (tmp_path / "far/best").exists()
+
+
+def test_a_run_that_another_machine_prepares_is_left_alone(tmp_path: Path) -> None:
+    """Its process cannot be looked up here; the file that it holds can."""
+    identity.claim(tmp_path / "run")
+    (tmp_path / "run/.preparing").write_text("1 1 another machine")
+    with identity.alone(tmp_path / "run"), pytest.raises(TrainingError, match="another process is training"):
+        identity.claim(tmp_path / "run")
+    assert (tmp_path / "run/.preparing").exists()
+
+
 def test_resuming_with_other_settings_names_them(tmp_path: Path) -> None:
     run(configured(**COMMON), tmp_path, observers=[Recorder(3)])
     with pytest.raises(ConfigError, match=r"training\.rate: 0\.01 -> 0\.02"):
         run(configured(**COMMON, training__rate=0.02), tmp_path, resume=True)
+
+
+def test_settings_that_were_changed_in_the_run_are_named(tmp_path: Path) -> None:
+    fit(words(60), out=tmp_path / "run", assignments=tiny(), observers=[Recorder(3)])
+    file = tmp_path / "run/config.json"
+    settings = json.loads(file.read_bytes())
+    rate = settings["training"]["rate"]
+    settings["training"]["rate"] = 2 * rate
+    file.write_text(json.dumps(settings))
+    before = listing(tmp_path / "run")
+    with pytest.raises(ConfigError, match=rf"training\.rate: {rate} -> {2 * rate}"):
+        resume(tmp_path / "run")
+    assert listing(tmp_path / "run") == before
+
+
+def test_a_run_that_lost_the_names_of_its_files_says_so(tmp_path: Path) -> None:
+    fit(words(60), out=tmp_path / "run", assignments=tiny(), observers=[Recorder(3)])
+    file = tmp_path / "run/data.json"
+    facts = json.loads(file.read_bytes())
+    file.write_text(json.dumps({**facts, "files": {**facts["files"], "train": []}}))
+    with pytest.raises(DataError, match="does not know its data"):
+        resume(tmp_path / "run")
+
+
+def test_data_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "train.tsv"
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in words(60)))
+
+    class Writer(Recorder):
+        def opened(self, event: Any) -> None:
+            file.write_text("x\ty\n" * 60)
+
+    with pytest.raises(DataError, match="training data has changed since this run began"):
+        fit(file, out=tmp_path / "run", assignments=tiny(), observers=[Writer()])
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_somebody_put_beside_the_checkpoints_stays(tmp_path: Path) -> None:
+    fit(words(60), out=tmp_path / "run", assignments=tiny(), observers=[Recorder(3)])
+    kept = [tmp_path / "run/checkpoints" / name for name in ("step-9", "step-good", "step-²")]
+    for folder in kept:
+        shutil.copytree(next((tmp_path / "run/checkpoints").glob("step-0*")), folder)
+    assert resume(tmp_path / "run").reason == "steps"
+    assert all(folder.exists() for folder in kept)
 
 
 def test_resuming_with_one_byte_of_data_changed_is_refused(tmp_path: Path) -> None:
@@ -204,3 +273,28 @@ def test_two_hundred_kills(precision: str) -> None:
     found = killed("--kills", "34", "--precision", precision, "--seed", "2")
     assert found["identical"], found
     assert sum(family["kills"] for family in found["families"]) >= 200
+
+
+def test_a_line_of_the_log_that_a_full_disk_cut_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, room = Log(tmp_path / "log.jsonl"), [10_000]
+
+    class Small(FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(bytes(data)[: room[0]])
+
+    monkeypatch.setattr("antiphon.training.observers.open", lambda path, *_, **__: Small(path, "ab"), raising=False)
+    for number, room[0] in enumerate((10_000, 20, 10_000)):
+        log.noted(Note("data", f"line {number}", number))
+    log.close()
+    assert [event["text"] for event in read_log(tmp_path / "log.jsonl")] == ["line 0", "line 2"]
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup() -> None:
+    assert signal.SIGHUP in runner.ending()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with runner.Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert not signals.number
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -224,7 +224,7 @@ def test_a_worker_hears_no_signals_and_a_hanging_one_is_given_up(begun: list[Wor
     monkeypatch.setattr(workers, "DYING", 0.1)
     parallel = Parallel(Training(), Split(2))
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             begun[0].process.send_signal(number)
         time.sleep(0.2)
         assert begun[0].process.poll() is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -41,7 +41,8 @@ def watching(
     try:
         yield panel
     finally:
-        panel.live.stop()
+        with suppress(OSError):
+            panel.live.stop()
 
 
 class Lines(Observer):
@@ -89,11 +90,14 @@ class Lines(Observer):
         except BrokenPipeError:
             self.unread = True
             return "stop"
+        except OSError:  # a full disk has no room for what is said, and perhaps for what is learned
+            return None
         return None
 
 
 class Panel(Observer):
-    """A live panel: where it is, how fast, how long still, the loss as a curve, the score, and growing samples."""
+    """A live panel: where it is, how fast, how long still, the loss as a curve, the score, and growing samples. A
+    terminal that is closed meanwhile is no error."""
 
     def __init__(self, console: Console, given: Mapping[str, Any]) -> None:
         self.console, self.given = console, given
@@ -106,15 +110,16 @@ class Panel(Observer):
 
     def proposed(self, choices: Iterable[Choice]) -> None:
         """The recipe, before anything else."""
-        self.console.print(recipe(choices, self.given))
-        self.console.print()
+        self._print(recipe(choices, self.given))
+        self._print()
 
     def started(self, event: Started) -> None:
         """What begins; from here on the panel lives."""
         self.begun, self.clock = event, time.monotonic()
-        self.console.print(heading(event), style="dim", highlight=False)
-        self.console.print()
-        self.live.start()
+        self._print(heading(event), style="dim", highlight=False)
+        self._print()
+        with suppress(OSError):
+            self.live.start()
 
     def step(self, event: StepEvent) -> None:
         """Remember for the next picture."""
@@ -130,17 +135,20 @@ class Panel(Observer):
         if event.kind == "stop":
             self.farewell = event.text
         elif event.kind != "choice":
-            self.console.print(
-                Text(event.text, style="yellow" if event.kind in ("audit", "skip", "rollback") else "dim")
-            )
+            self._print(Text(event.text, style="yellow" if event.kind in ("audit", "skip", "rollback") else "dim"))
 
     def finished(self, event: Result) -> None:
         """How it ended, below the last picture."""
-        self.live.stop()
-        self.console.print()
-        self.console.print(ending(event), highlight=False)
+        with suppress(OSError):
+            self.live.stop()
+        self._print()
+        self._print(ending(event), highlight=False)
         if self.farewell:
-            self.console.print(self.farewell, highlight=False, soft_wrap=True, style="bold")
+            self._print(self.farewell, highlight=False, soft_wrap=True, style="bold")
+
+    def _print(self, *what: RenderableType, **options: Any) -> None:
+        with suppress(OSError):
+            self.console.print(*what, **options)
 
     def render(self) -> RenderableType:
         """The panel as it stands."""

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from antiphon.inference import files as folders
 from antiphon.inference.strict_json import dump_json, load_json
 
 STATE = "training/state.json"
+NAME = re.compile(r"step-[0-9]{8,}")
+"""Of a checkpoint; whatever else is beside them is somebody's own."""
 
 WAITS = (0.1, 0.4)
 """Seconds before each new attempt to write what could not be written."""
@@ -129,7 +132,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """All checkpoint folders, newest first, damaged ones included."""
-        return sorted((path for path in self.folder.glob("step-*") if path.name[5:].isdigit()), reverse=True)
+        return sorted((path for path in self.folder.glob("step-*") if NAME.fullmatch(path.name)), reverse=True)
 
     def save(self, state: State, contents: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
         """Write the checkpoint of this state, then drop older generations. `OSError` where the disk fails.

@@ -48,7 +48,8 @@ DATA |= {
 def claim(run: Path) -> None:
     """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
     if not (run / "config.json").exists() and abandoned(run):
-        shutil.rmtree(run)
+        with alone(run):
+            clear(run)
     if run.exists() and not run.is_dir():
         raise TrainingError("this is a file, and a run is a folder", where=run, do="choose another name")
     if run.exists() and any(run.iterdir()):
@@ -61,6 +62,18 @@ def claim(run: Path) -> None:
         raise TrainingError(
             f"the run folder cannot be made: {error.strerror}", where=run, do="choose another"
         ) from None
+
+
+def clear(run: Path) -> None:
+    """Remove a run that has not begun, unless another process has begun one there meanwhile; of a link what it leads
+    to stays, as an empty folder."""
+    if (run / "config.json").exists():
+        return
+    if run.is_symlink():
+        for path in run.iterdir():
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(run, ignore_errors=True)
 
 
 @contextmanager
@@ -134,14 +147,18 @@ def resumable(config: Config, out: Path, known: Mapping[str, Any]) -> Found | No
     """The checkpoint to go on from; None where a run was begun and never got to its first one."""
     if not (out / "config.json").exists():
         raise TrainingError("there is no run here", where=out, do="train first")
-    before = json.loads((out / "config.json").read_bytes())
+    same_settings(json.loads((out / "config.json").read_bytes()), config, out)
+    same_data(json.loads((out / "data.json").read_bytes()), known, out)
+    checkpoints = Checkpoints(out)
+    return checkpoints.newest() if checkpoints.all() else None
+
+
+def same_settings(before: Mapping[str, Any], config: Config, out: Path) -> None:
+    """Refuse settings that are not those that the run began with, or that its checkpoint has."""
     changed = list(differences(before, json.loads(dump_json(to_dict(config)))))
     if changed:
         raise ConfigError(f"the settings differ from those of the run: {'; '.join(changed)}", where=out,
                           do="resume with the same settings, or train into another folder")  # fmt: skip
-    same_data(json.loads((out / "data.json").read_bytes()), known, out)
-    checkpoints = Checkpoints(out)
-    return checkpoints.newest() if checkpoints.all() else None
 
 
 def same_data(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:

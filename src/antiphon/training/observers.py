@@ -130,7 +130,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0, or 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """0, or 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM, 129 where the terminal has closed."""
         return 128 + self.interrupted if self.interrupted else 0
 
 
@@ -231,11 +231,13 @@ class Log(Observer):
         values = finite({"event": kind, **dataclasses.asdict(event)})
         if isinstance(event, ProbeEvent):
             values |= values.pop("facts")
-        line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False)
+        line = json.dumps(values, ensure_ascii=False, default=str, allow_nan=False).encode("utf-8", "replace") + b"\n"
         with suppress(OSError):
             if self.file is None:
                 self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-            self.file.write(line.encode("utf-8", "replace") + b"\n")
+            before = os.fstat(self.file.fileno()).st_size
+            if self.file.write(line) != len(line):  # the disk is full: the next line must not go on with this one
+                os.ftruncate(self.file.fileno(), before)
         return None
 
     def size(self) -> int:

@@ -304,8 +304,17 @@ class Interrupted(Exception):
     """Raised inside long loops once a signal has come, so that they end soon."""
 
 
+def ending() -> tuple[int, ...]:
+    """The signals that end training: Ctrl-C, SIGTERM, and that the terminal has closed, unless that is ignored
+    (nohup)."""
+    found: list[int] = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return tuple(found)
+
+
 class Signals:
-    """Ctrl-C and SIGTERM as a flag; a second one ends the process at once with 128 + its number.
+    """What ends training as a flag; a second one ends the process at once with 128 + its number.
 
     Off the main thread Python allows no handlers: there it stays quiet, and whoever runs the thread decides.
     """
@@ -316,7 +325,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ending():
                 self._before[number] = signal.signal(number, self._receive)
         return self
 

@@ -75,6 +75,8 @@ class Sources:
         try:
             files = {"mix": (), **facts["files"]}
             train, valid, copied, mix = (tuple(map(str, files[name])) for name in ("train", "valid", "copied", "mix"))
+            if not train:
+                raise KeyError("train")
         except (KeyError, TypeError):
             raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
         return cls(run, train, valid, copied, mix=mix)
@@ -97,11 +99,7 @@ class Sources:
         """For `data.json`: the files and their hashes."""
         files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
         files |= {"mix": list(self.mix)} if self.mix else {}
-        facts = {"files": files, "train": self.corpus("train", config.data).fingerprint()}
-        if self.valid:
-            facts["held_out"] = self.corpus("valid", config.data).fingerprint()
-        if self.mix:
-            facts["mixed"] = self.corpus("mix", config.data).fingerprint()
+        facts = {"files": files, **self.hashes(config)}
         if config.training.objective == "distillation":
             facts["teachers"] = distillation.fingerprint(config.training.teachers)
         if config.data.augment.synonyms:
@@ -109,6 +107,12 @@ class Sources:
         if config.data.knowledge:
             facts["knowledge"] = knowledge.fingerprint(config.data.knowledge)
         return facts
+
+    def hashes(self, config: Config) -> dict[str, Any]:
+        """Of the pairs alone."""
+        parts = {"train": self.train, "held_out": self.valid, "mixed": self.mix}
+        corpora = {"train": "train", "held_out": "valid", "mixed": "mix"}
+        return {name: self.corpus(corpora[name], config.data).fingerprint() for name, files in parts.items() if files}
 
     def old(self, config: Config) -> Corpus | None:
         """The pairs to be mixed in, if there are any."""

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,7 +39,7 @@ from antiphon.training.checkpoint import Checkpoints
 from antiphon.training.distillation import Teachers, taught, teaching
 from antiphon.training.finetuning import Start
 from antiphon.training.given import enough_positions, nothing_to_mix, settings
-from antiphon.training.identity import alone, claim, ended, same_data
+from antiphon.training.identity import alone, claim, clear, ended, same_data, same_settings
 from antiphon.training.observers import Audience, Note, Opened, Result
 from antiphon.training.sources import Sources
 from antiphon.training.statistics import Statistics
@@ -83,6 +82,7 @@ def fit(
                 sources = Sources.keep(run, data, valid, parallel, config.data, mix)
                 for line in sources.lost:
                     audience.note("data", line)
+                read_first = sources.hashes(config)
                 config = sources.kind(config)
                 train_part, valid_part = sources.open(config)
                 find = finder(config, audience)
@@ -94,13 +94,15 @@ def fit(
                 learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
                 store = _mixed(sources, config, learned, store, held_out, audience)
                 learned = _measured(learned, store, started=origin is not None)
-                facts = {**sources.facts(config), "data": sources.names(), **(origin.facts() if origin else {}),
+                facts = sources.facts(config)
+                same_data(read_first, facts, run)  # it is read several times
+                facts = {**facts, "data": sources.names(), **(origin.facts() if origin else {}),
                          **teaching(config.training.teachers),
                          "command": command or _command(assignments, origin)}  # fmt: skip
         except BaseException as error:
             if runner is not None:
                 runner.close()
-            shutil.rmtree(run, ignore_errors=True)
+            clear(run)
             if isinstance(error, Stopped):
                 return _stopped(run, error.number, config, audience)
             raise
@@ -123,8 +125,10 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
     with alone(run):
         checkpoints.sweep()
         found = checkpoints.newest() if checkpoints.all() else None
-        if found is not None and found.state.done:  # another process was faster
-            return ended(run, found.state, config)
+        if found is not None:
+            same_settings(json.loads(found.files["config.json"]), config, run)
+            if found.state.done:  # another process was faster
+                return ended(run, found.state, config)
         audience = Audience([])
         try:
             with interruptible():
@@ -364,7 +368,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise `Stopped`: before training there is nothing to save."""
+    """What ends training raises `Stopped`: before it there is nothing to save."""
 
     def stop(number: int, frame: Any) -> None:
         raise Stopped(number)
@@ -372,7 +376,7 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in running.ending()}
     try:
         yield
     finally:

@@ -215,8 +215,8 @@ class Parallel(Local):
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes begun in here never hear Ctrl-C or SIGTERM: either may go to all of a group, and one decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Processes begun in here never hear what ends training: it may go to all of a group, and one decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, running.ending())
     try:
         yield
     finally:
