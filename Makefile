@@ -37,8 +37,9 @@ browser:  ## install Chromium and onnxruntime-web, for the tests of web pages (D
 	@command -v npm > /dev/null || echo "no npm: the tests of models in a page are skipped"
 	@! command -v npm > /dev/null || npm install --no-save --no-package-lock onnxruntime-web@$(WEB)
 
-reliability: .venv/.installed  ## what the server promises, at length: an hour (SERVING_SLACK=3 on a slow machine)
-	$(BIN)/python -m pytest -q -n 0 -m slow tests/test_serving_reliability.py tests/test_serving_fuzz.py $(ARGS)
+reliability: .venv/.installed  ## what runs and the server promise, at length: an hour (SERVING_SLACK=3 on a slow machine)
+	$(BIN)/python -m pytest -q -n 0 -m slow tests/test_serving_reliability.py tests/test_serving_fuzz.py \
+		tests/test_resume.py tests/test_bad_input.py $(ARGS)
 
 bench: .venv/.installed  ## measure speed and memory: hours (FILES=bench/limits.py ARGS="--models t128" for one)
 	@for file in $(FILES); do echo "== $$file"; $(BIN)/python $$file $(ARGS) || exit 1; done

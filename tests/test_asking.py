@@ -71,6 +71,9 @@ def test_settings_of_a_search_that_do_nothing_or_cannot_be_are_told(folder: Path
     assert code == 0
     assert "note: temperature, top_k without sample=true: it changes nothing" in err
     assert "note: diversity without groups=2 or more: it changes nothing" in err
+    err = call("predict", folder / "plain", "risk=chrf", "beam=1", text="a b\n")[2]
+    assert "note: risk with one candidate changes nothing" in err
+    assert "decoding.risk is one metric (got chrf+bleu)" in refused(call, "predict", folder / "plain", "risk=chrf+bleu")
     err = call("predict", folder / "plain", "samples=5", "risk=chrf", "length_reward=2", text="a b\n")[2]
     assert "note: samples without sample=true" in err
     assert "note: length_reward without --backward" in err

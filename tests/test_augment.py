@@ -133,6 +133,15 @@ def test_casing_and_punctuation_change_the_whole_source_at_their_rate() -> None:
         assert made(punctuation=1.0)(Pair(text, "x"), 1).source == bare
 
 
+def test_switchout_leaves_labels_alone() -> None:
+    pairs = [Pair(f"{word} b", "good" if word == "a" else "bad") for word in "ac"]
+    augmenter = augment.learn(pairs, Data(augment=Augment(switchout=1e9)), Whitespace(), Label())
+    assert augmenter is not None
+    changed = [augmenter(pair, seed) for pair in pairs for seed in range(20)]
+    assert {each.target for each in changed[:20]} == {"good"}
+    assert len({each.source for each in changed}) > 2
+
+
 def test_switchout_changes_as_many_as_its_temperature_says() -> None:
     """Wang et al. 2018: of L units n are changed with probability in proportion to exp(-n / temperature)."""
     augmenter = made(switchout=1.0)

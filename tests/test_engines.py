@@ -19,6 +19,7 @@ from antiphon.core.errors import AntiphonError, BundleError, ConfigError
 from antiphon.core.exact import Inexact, exactly
 from antiphon.core.keys import read, to_dict
 from antiphon.export.writing import Plan, export
+from antiphon.inference.answer import Answer
 from antiphon.inference.bundle import load, save
 from antiphon.inference.calibration import calibrate
 from antiphon.inference.predictor import Predictor
@@ -47,14 +48,14 @@ def python(code: str, *words: str | Path, text: str = "") -> subprocess.Complete
     return subprocess.run(command, input=text, text=True, capture_output=True, env=settings, timeout=120)
 
 
-def test_an_exported_model_answers_without_pytorch(folder: Path) -> None:
+def test_an_exported_model_answers_without_pytorch(folder: Path, tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["torch"] = None  # importing it is an error
 from antiphon.__main__ import _run
 code = _run(["predict", sys.argv[1], *sys.argv[2:]])
 late = ("torch.", "sacrebleu", "multiprocessing", "ctranslate2.specs", *(() if sys.argv[2:] else ("pydantic",)))
-assert not {name for name in sys.modules if name.startswith(late)}
+assert "--out" in sys.argv or not {name for name in sys.modules if name.startswith(late)}
 sys.exit(code)
 """
     right = [each[0].text for each in answers(load(folder / "plain"), FEW, refill=True)]
@@ -64,6 +65,10 @@ sys.exit(code)
         if not more:
             assert done.stdout.splitlines() == right
     assert [json.loads(line)["answers"][0]["text"] for line in done.stdout.splitlines()] == right
+    (tmp_path / "texts").write_text("".join(f"{line}\n" for line in FEW))
+    done = python(code, folder / "bare", tmp_path / "texts", "--out", tmp_path / "answers")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers").read_text().splitlines() == right
     refused_by = python(code, folder / "plain", text="abc\n")
     assert refused_by.returncode != 0  # the canary: a model without an engine does need PyTorch
 
@@ -87,9 +92,48 @@ def test_what_an_engine_cannot_do_pytorch_does_by_name(folder: Path, settings: d
     right = answers(load(folder / "plain"), FEW, **{"refill": True, **settings})
     assert found == [each[0].tokens for each in right]
     assert f"{len(FEW)} x answered by PyTorch, since CTranslate2 fp32 cannot do {named}" in predictor.report.lines()[0]
-    with pytest.raises(ConfigError, match="cannot do this, and PyTorch's weights are not here") as error:
+    reason = f"answered by PyTorch, since CTranslate2 fp32 cannot do {named}"
+    assert all(each[0].reason.startswith(reason) for each in predictor.predict(FEW, settings=chosen))
+    with pytest.raises(ConfigError, match="leave it out, or export the model again with --keep") as error:
         list(Predictor(load(folder / "bare"), processes=1).predict(FEW, settings=chosen))
-    assert f"(got {named}); leave it out, or export the model again with --keep" in str(error.value)
+    assert f"CTranslate2 fp32 cannot do {named}, and PyTorch's weights are not here" in str(error.value)
+
+
+def test_an_exported_model_is_watched_between_a_few_inputs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that nobody waits for any more are left out; the others are told as soon as they are done, and the same."""
+    monkeypatch.setattr("antiphon.inference.engines.LOOK", 60)
+    predictor = Predictor(load(folder / "bare"), processes=1)
+    right, chosen = [each[0].tokens for each in predictor.predict(FEW)], predictor.config.decoding
+    looks, told, left_out = list[list[int]](), dict[int, list[int]](), list[int]()
+
+    class Watching:
+        def look(self, going: Any, text: Any) -> list[int]:
+            looks.append(list(going))
+            assert all(text(number) is None for number in going)
+            if len(looks) == 2:
+                left_out.append(looks[-1][-1])
+            return left_out if len(looks) == 2 else []
+
+        def tell(self, number: int, answers: list[Answer]) -> None:
+            told[number] = answers[0].tokens
+
+    found = [each[0] for each in predictor.predict(FEW, settings=chosen, watcher=Watching())]
+    assert len(looks) > 1
+    assert sorted(looks[0]) == list(range(len(FEW)))
+    [gone] = left_out
+    assert not found[gone].finished
+    assert told == {number: tokens for number, tokens in enumerate(right) if number != gone}
+    assert {number: each.tokens for number, each in enumerate(found) if number != gone} == told
+
+
+def test_a_server_of_exported_models_needs_no_pytorch() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # importing it is an error
+import antiphon.cli.serve, antiphon.serving.app, antiphon.serving.server, antiphon.serving.nursery
+import antiphon.serving.worker
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_words_go_to_pytorch_one_by_one(folder: Path) -> None:

@@ -236,6 +236,7 @@ def test_metrics_that_suit_the_task() -> None:
     config = override(Config(task="translation"), {"training.metric": "ter"})
     assert suitable(config, [["guten Tag"]], "a") == ["ter", "bleu", "chrf"]
     assert suitable(config, [["你好, world"]], "a") == ["ter", "bleu:zh", "chrf"]
+    assert suitable(config, [*[["guten Tag"]] * 2000, *[["你好"]] * 500], "a") == ["ter", "bleu", "bleu:zh", "chrf"]
     assert suitable(override(config, {"training.metric": "loss"}), [["x"]], "a") == ["bleu", "chrf"]
     found = evaluate(FakePredictor(RIGHT), PAIRS, bootstrap=0)
     assert list(found.scores) == ["exact", "error", "per", "cer"]

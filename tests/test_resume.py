@@ -18,6 +18,7 @@ import pytest
 
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError, DataError, TrainingError
+from antiphon.core.stopping import ending
 from antiphon.training import identity, runner, twin
 from antiphon.training.observers import Log, Note, read_log
 from antiphon.training.start import fit, resume
@@ -290,7 +291,7 @@ def test_a_line_of_the_log_that_a_full_disk_cut_is_taken_back(tmp_path: Path, mo
 
 
 def test_a_closed_terminal_ends_nothing_under_nohup() -> None:
-    assert signal.SIGHUP in runner.ending()
+    assert signal.SIGHUP in ending()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with runner.Signals() as signals:

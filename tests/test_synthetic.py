@@ -213,6 +213,11 @@ def test_plain_text_has_the_columns_that_are_given(good: Path, tmp_path: Path) -
     assert code.value.code == 2
 
 
+def test_several_models_are_for_synthesize(good: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"one model makes the other side.*antiphon synthesize"):
+        learn_from_text(words(), by=f"{good},{good}", text=["ab"], side="source", out=tmp_path / "run")
+
+
 def test_what_text_cannot_have_is_said_before_the_answering(good: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"by": good, "text": ["ab"], "side": "source", "out": tmp_path / "run"}
     rich = [Pair(a, b, (), {"domain": "x", "facts": "a | is | b"}) for a, b in words()]

@@ -15,7 +15,7 @@ from antiphon.cli.display import PLAIN_SECONDS, clock, meter
 from antiphon.inference.synthesis import WINDOW
 
 if TYPE_CHECKING:
-    from antiphon.training.start import Stopped
+    from antiphon.core.stopping import Stopped
 
 REDRAW = 0.25
 """Seconds between pictures on a terminal."""

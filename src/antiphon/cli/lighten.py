@@ -45,8 +45,8 @@ def lighten(
     """
     given = assignments(settings)
     from antiphon.cli.answering import stopped
+    from antiphon.core.stopping import Stopped
     from antiphon.export.lighten import lighten as make
-    from antiphon.training.start import Stopped
 
     console = Console(stderr=json, highlight=False)
     command = shlex.join(["antiphon", *sys.argv[1:]])

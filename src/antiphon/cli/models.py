@@ -122,6 +122,8 @@ def scored_pairs(
 def idle(chosen: Decoding, words: Iterable[str], *, backward: bool = False, first: bool = False) -> None:
     """Say which of the settings that were typed do nothing, on standard error; `first` where only the first answer
     counts."""
+    from antiphon.inference.hypothesis import pool
+
     typed = {key.removeprefix("decoding.") for key in assignments(_of_search(words), "decoding")}
     drawn = sorted(typed & {"temperature", "top_k", "top_p", "samples"}) if not chosen.sample else []
     apart = sorted(typed & {"diversity"}) if chosen.groups == 1 else []
@@ -129,6 +131,8 @@ def idle(chosen: Decoding, words: Iterable[str], *, backward: bool = False, firs
     for names, need in ((drawn, "sample=true"), (apart, "groups=2 or more"), (again, "--backward")):
         if names:
             print(f"note: {', '.join(names)} without {need}: it changes nothing", file=sys.stderr)
+    if "risk" in typed and chosen.risk and pool(chosen) == 1:
+        print("note: risk with one candidate changes nothing: give a beam or samples", file=sys.stderr)
     if first and "n_best" in typed and not chosen.sample and not chosen.risk:
         print("note: n_best changes nothing: the first answer alone is judged", file=sys.stderr)
 

@@ -144,8 +144,8 @@ def _to_file(
     from antiphon.cli.answering import answering, stopped
     from antiphon.cli.console import Console
     from antiphon.core.errors import ConfigError
+    from antiphon.core.stopping import Stopped, interruptible
     from antiphon.inference.bulk import bulk, digest
-    from antiphon.training.start import Stopped, interruptible
 
     if not files or "-" in files:
         do = "name a file of text, or leave out --out"

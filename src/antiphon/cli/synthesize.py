@@ -49,7 +49,7 @@ def synthesize(
     """
     from antiphon.cli.answering import answering, stopped
     from antiphon.cli.models import model_paths
-    from antiphon.training.start import Stopped, interruptible
+    from antiphon.core.stopping import Stopped, interruptible
     from antiphon.training.synthetic import from_text
 
     if out.suffix not in (".jsonl", ".ndjson", ".json"):

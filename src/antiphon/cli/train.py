@@ -103,7 +103,7 @@ def learned(console: Console, given: Mapping[str, Any], learn: Callable[..., Res
     from antiphon.cli.bedside import Bedside
     from antiphon.cli.checkup import Checkup
     from antiphon.cli.display import watching
-    from antiphon.training.start import Stopped
+    from antiphon.core.stopping import Stopped
 
     try:
         with answering(console) as progress, watching(console, given) as observer:

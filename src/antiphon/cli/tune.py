@@ -53,7 +53,7 @@ def tune(
     from antiphon.cli.searching import conclusion, watching
     from antiphon.core.config import Config
     from antiphon.core.keys import override
-    from antiphon.training.start import Stopped
+    from antiphon.core.stopping import Stopped
     from antiphon.tuning.tune import Budget
     from antiphon.tuning.tune import tune as search
 

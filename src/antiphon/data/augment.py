@@ -76,7 +76,8 @@ def learn(
     if settings.synonyms and settings.synonym_rate:
         cut = source.encode if source.kind == "chinese" else synonyms.words_of if ours.spaced else None
         table = synonyms.learn(settings.synonyms, Texts(pairs, ["source"]), cut)
-    changes = {name: change for name, rate, change in _kinds(settings, ours, theirs, table) if rate}
+    label = target.kind == "label"
+    changes = {name: change for name, rate, change in _kinds(settings, ours, theirs, table, label) if rate}
     if settings.robust:
         changes |= {"robust": Mixed.learn(noise, ours.letters)}
     if settings.stems:
@@ -89,12 +90,14 @@ def learn(
 RATES = ("names", "stems", "punctuation", "replace", "mask", "drop", "swap", "insert", "casing", "typos")
 
 
-def _kinds(settings: Augment, ours: Side, theirs: Side, table: Synonyms | None) -> Iterator[tuple[str, float, Change]]:
+def _kinds(
+    settings: Augment, ours: Side, theirs: Side, table: Synonyms | None, label: bool
+) -> Iterator[tuple[str, float, Change]]:
     """Every kind with its rate, in the order in which a pair goes through them."""
     yield "punctuation", settings.punctuation, Sometimes(settings.punctuation, unpunctuated)
     if table is not None:
         yield "synonyms", settings.synonym_rate, Replaced(settings.synonym_rate, table)
-    yield "switchout", settings.switchout, SwitchOut(settings.switchout, ours, theirs)
+    yield "switchout", settings.switchout, SwitchOut(settings.switchout, ours, None if label else theirs)
     yield "replace", settings.replace, Noisy(ours.units, Replace(settings.replace, ours))
     yield "mask", settings.mask, Noisy(ours.units, Mask(settings.mask))
     yield "drop", settings.drop, Noisy(ours.units, Drop(settings.drop))
@@ -233,15 +236,15 @@ class Insert:
 @dataclass(frozen=True)
 class SwitchOut:
     """On both sides n units become others, all alike, where n has probability in proportion to `exp(-n / temperature)`
-    (Wang et al. 2018)."""
+    (Wang et al. 2018). A target that is a label stays (None): another would be wrong."""
 
     temperature: float
     source: Side
-    target: Side
+    target: Side | None
 
     def __call__(self, pair: Pair, draw: Random) -> Pair:
         source = self._switched(pair.source, self.source, draw)
-        return with_texts(pair, source, self._switched(pair.target, self.target, draw))
+        return with_texts(pair, source, self._switched(pair.target, self.target, draw) if self.target else pair.target)
 
     def _switched(self, text: str, side: Side, draw: Random) -> str:
         units = side.units.encode(text)

@@ -19,6 +19,9 @@ PAIRS = 500
 """Most pairs to measure on."""
 EXACT, ROUNDED = 1e-3, 0.1
 """Nats by which the log probability of a token may be off: the most in fp32, and the mean where weights are rounded."""
+LEAST, LOST = 0.5, 5.0
+"""Where weights are rounded or tokens left out: the share of answers that must be the same, or else the most points
+that their score may lose."""
 WARM = 16
 """Every so many-th input is answered before time counts."""
 
@@ -61,7 +64,7 @@ def check(bundle: Bundle, made: Predictor, size: int, pairs: Sequence[Pair], *, 
     """The exported model, of so many bytes, beside the one it was made from.
 
     Raises `ConfigError` where it does not answer as PyTorch does: with `exact` all answers must be the same, but for
-    ties; else log probabilities must be near.
+    ties; else log probabilities must be near, and answers the same or about as good.
     """
     pairs = [pair for pair in pairs if pair.source.strip()][:PAIRS]
     if not pairs:
@@ -77,6 +80,11 @@ def check(bundle: Bundle, made: Predictor, size: int, pairs: Sequence[Pair], *, 
         Row("PyTorch", len(weights), rate, _score(metric, before, pairs), _same(before, right), (0.0, 0.0)),
         Row(made.engine.name, size, fast, _score(metric, found, pairs), _same(found, right), off),
     )
+    lost = (rows[0].score - rows[1].score) * (1 if metrics.get(metric).higher_is_better else -1)
+    if rows[1].same < LEAST and lost > LOST:
+        got = f"{rows[1].same:.1%} of the answers, {metric} {rows[1].score:.2f} in place of {rows[0].score:.2f}"
+        do = "look at what --shortlist or --quantize was given, and leave it out; or measure on other pairs with --data"
+        raise ConfigError("the exported model answers worse than PyTorch does", where="export", got=got, do=do)
     return Checked(metric, len(pairs), rows)
 
 

@@ -19,6 +19,7 @@ from antiphon import metrics
 from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, require
 from antiphon.core.keys import get, override
+from antiphon.core.stopping import interruptible
 from antiphon.data.corpus import Pair, group_references, open_pairs, split
 from antiphon.data.facts import Finder
 from antiphon.data.knowledge import fingerprint as digest_of
@@ -38,7 +39,7 @@ from antiphon.training.distillation import Teachers
 from antiphon.training.identity import differences, fingerprint_bundle
 from antiphon.training.observers import Result
 from antiphon.training.sources import HELD_OUT, nameable, write_pairs
-from antiphon.training.start import interruptible, resume
+from antiphon.training.start import resume
 from antiphon.training.synthetic import Progress, beside, distill, silent
 
 SPEC, TOGETHER = "lighten.json", 16

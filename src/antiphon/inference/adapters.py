@@ -16,12 +16,12 @@ from torch import Tensor
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError
 from antiphon.core.keys import get, leaves, read, to_dict
+from antiphon.inference.bundle import ADAPTERS
 from antiphon.inference.lengths import LengthModel, length_model
 from antiphon.inference.strict_json import dump_json, load_json
 from antiphon.inference.weights import header
 from antiphon.models.adapters import Factors, added, shapes
 
-FOLDER = "adapters/"
 MOST = 40
 """Adapters in a bundle."""
 
@@ -62,12 +62,12 @@ class Adapter:
 
 def file_names(name: str) -> tuple[str, str]:
     """Of an adapter's settings and of its factors."""
-    return f"{FOLDER}{name}.json", f"{FOLDER}{name}.safetensors"
+    return f"{ADAPTERS}{name}.json", f"{ADAPTERS}{name}.safetensors"
 
 
 def restore(files: Mapping[str, bytes], config: Config, weights: Mapping[str, Tensor]) -> dict[str, Adapter]:
     """The adapters among the verified files of a bundle, which must fit its configuration and weights."""
-    names = sorted({name.removeprefix(FOLDER).partition(".")[0] for name in files if name.startswith(FOLDER)})
+    names = sorted({name.removeprefix(ADAPTERS).partition(".")[0] for name in files if name.startswith(ADAPTERS)})
     if len(names) > MOST:
         raise BundleError(f"a bundle has at most {MOST} adapters", got=len(names))
     return {name: _restored(name, files, config, weights) for name in names}

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "bundle_files", "current", "facts", "load", "locate", "read", "restore", "room", "save", "tensors"]
 __all__ += ["verify", "write", "write_file", "write_folder", "write_zip"]
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, ADAPTERS = "config.json", "model.safetensors", "adapters/"
 ENGINES = ("ctranslate2", "onnx")
 """Folders in a bundle that hold a network for another engine than PyTorch."""
 

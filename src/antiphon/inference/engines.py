@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from antiphon.core.config import Decoding
 from antiphon.core.errors import require
 from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.hypothesis import Constraint, Hypothesis
+from antiphon.inference.hypothesis import BEAM, Constraint, Hypothesis
 from antiphon.inference.task import Source
+
+if TYPE_CHECKING:
+    from antiphon.inference.beam import Look
+    from antiphon.inference.search import Tell
+
+
+KNOWN = (on_ctranslate2, on_onnxruntime)
+"""The engines that a model may be exported to, the fastest first."""
+LOOK = 8192
+"""Source tokens times hypotheses that such an engine answers between two looks at who still waits."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,40 @@ def open_engine(bundle: Bundle, workers: int) -> Engine | None:
 
     Raises `AntiphonError` with the command that installs one where there is nothing else to answer with.
     """
-    known = [on_ctranslate2, on_onnxruntime]
-    ready = [module for module in known if module.FOLDER in bundle.engines]
+    ready = [module for module in KNOWN if module.FOLDER in bundle.engines]
     for module in ready:
         if module.present():
             return module.open_files(bundle.engines[module.FOLDER], bundle, workers)
     if ready and not bundle.complete:
         raise require(ready[0].EXTRA, ready[0].PACKAGE)
     return None
+
+
+def answering(folders: Collection[str]) -> str:
+    """The name of what answers for a bundle with these exports, as far as is known before it is opened."""
+    return next((module.PACKAGE for module in KNOWN if module.FOLDER in folders and module.present()), "PyTorch")
+
+
+def watched(
+    engine: Engine, spare: Callable[[], Engine], asked: Sequence[Asked], settings: Decoding, *, batch_size: int,
+    details: bool, look: Look, tell: Tell | None,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """As `divided`, a few inputs at a time: between them `look` may give up those that nobody waits for any more, which
+    get an empty answer without an end, and `tell` hears of those that are done."""
+    found, left, width = dict[int, list[Hypothesis]](), list(asked), settings.beam or BEAM
+    while left:
+        gone = set(look([each.number for each in left], lambda number: None))
+        found |= {number: [Hypothesis([], 0.0, [], on_ctranslate2.NOWHERE, False)] for number in gone}
+        left = [each for each in left if each.number not in gone]
+        costs = itertools.accumulate(len(each.source.ids) * width for each in left)
+        part = left[: max(1, sum(cost <= LOOK for cost in costs))]
+        for each, mine in zip(part, divided(engine, spare, part, settings, batch_size=batch_size, details=details)
+                              if part else [], strict=True):  # fmt: skip
+            found[each.number] = mine
+            if tell is not None:
+                tell(each.number, mine)
+        left = left[len(part) :]
+    return [found[each.number] for each in asked]
 
 
 def divided(

@@ -31,6 +31,8 @@ from antiphon.metrics.significance import Comparison, paired, paired_pooled
 from antiphon.models.seq2seq import Seq2Seq
 
 _BATCH = 32  # pairs scored at once
+CHINESE = 0.01, 0.2
+"""Shares of the letters of references beyond which some, and most, are Chinese."""
 
 
 class Answered(Protocol):
@@ -237,8 +239,8 @@ def _trust(
 
 
 def suitable(config: Config, references: Sequence[Sequence[str]], source: str) -> list[str]:
-    """The metrics of the task, and what training was judged by; BLEU by character for Chinese references, and errors
-    by those of a naive forecast for numbers that go on from a source of as many features."""
+    """The metrics of the task, and what training was judged by; BLEU by character for Chinese references, and both
+    where some are; and errors by those of a naive forecast for numbers that go on from a source of as many features."""
     names = list(tasks.PRESETS.get(config.task, tasks.TRANSDUCTION).metrics)
     if of_numbers(config):
         read = config.data.source.kind == "numbers" and config.task == tasks.FORECASTING.name
@@ -247,9 +249,11 @@ def suitable(config: Config, references: Sequence[Sequence[str]], source: str) -
     judged = config.training.metric
     if judged is not None and judged not in [*names, *(each.name for each in LIKELIHOODS)]:
         names.insert(0, judged)
-    letters = "".join(reference for each in references[:1000] for reference in each)
-    chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) > len(letters) / 5
-    return ["bleu:zh" if name == "bleu" and chinese else name for name in names]
+    every = max(1, len(references) // 1000)
+    letters = "".join(reference for each in references[::every] for reference in each)
+    chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) / max(1, len(letters))
+    kinds = ["bleu:zh"] if chinese > CHINESE[1] else ["bleu", "bleu:zh"] if chinese > CHINESE[0] else ["bleu"]
+    return [each for name in names for each in (kinds if name == "bleu" else [name])]
 
 
 def of_numbers(config: Config) -> bool:

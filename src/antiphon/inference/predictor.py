@@ -24,7 +24,7 @@ from antiphon.data.report import Report
 from antiphon.inference.answer import Answer, nothing
 from antiphon.inference.bundle import Bundle
 from antiphon.inference.confidence import unsure
-from antiphon.inference.engines import Asked, Engine, divided, open_engine
+from antiphon.inference.engines import Asked, Engine, divided, open_engine, watched
 from antiphon.inference.ensembles import check_together
 from antiphon.inference.hypothesis import BEAM, MARGIN, Constraint, Hypothesis, Phrase, Ranked, pool
 from antiphon.inference.jobs import Job, Watcher, answered, batched, constrained, place_of
@@ -166,7 +166,7 @@ class Predictor:
             batch_size = max(1, min(batch_size, batch_size * BEAM // pool(settings)))
         details = details or chooser is not None or self.calibration is not None
         certain = not (banned or settings.abstain or chooser)  # which decide when all else is done
-        seen = _Seen(watcher, certain) if watcher is not None and self.engine.name == "PyTorch" else None
+        seen = _Seen(watcher, certain) if watcher is not None else None
         find = partial(
             self._find, settings=settings, chooser=chooser, batch_size=batch_size, details=details, seen=seen
         )
@@ -202,10 +202,11 @@ class Predictor:
         lack = "" if job.source is None else self.engine.lacks(settings, self._asked(job, settings))
         if lack and not self.bundles[0].complete:
             do = "leave it out, or export the model again with --keep"
-            raise ConfigError(f"{self.engine.name} cannot do this, and PyTorch's weights are not here", got=lack, do=do)
-        if lack:
-            report.add(f"answered by PyTorch, since {self.engine.name} cannot do {lack}", job.place)
-        return job
+            raise ConfigError(f"{self.engine.name} cannot do {lack}, and PyTorch's weights are not here", do=do)
+        if not lack:
+            return job
+        report.add(reason := f"answered by PyTorch, since {self.engine.name} cannot do {lack}", job.place)
+        return replace(job, reason="; ".join(filter(None, [job.reason, reason])))
 
     def _helpers(self, sentences: int) -> int:
         """Processes that are worth their making."""
@@ -348,13 +349,14 @@ class Predictor:
         """By the engine, and by PyTorch where that one cannot."""
         asked = [self._asked(job, settings) for job in jobs]
         if seen is not None:
-            return self._watched(jobs, asked, settings, batch_size, seen)
+            return self._watched(jobs, asked, settings, batch_size, details, seen)
         return divided(self.engine, lambda: self._pytorch, asked, settings, batch_size=batch_size, details=details)
 
     def _watched(
-        self, jobs: Sequence[Job], asked: Sequence[Asked], settings: Decoding, batch_size: int, seen: _Seen
-    ) -> list[list[Hypothesis]]:
-        """By PyTorch, while somebody looks on."""
+        self, jobs: Sequence[Job], asked: Sequence[Asked], settings: Decoding, batch_size: int, details: bool,
+        seen: _Seen,
+    ) -> list[list[Hypothesis]]:  # fmt: skip
+        """While somebody looks on: by PyTorch after each step, by another engine after a few inputs."""
         by_number = {job.number: job for job in jobs}
 
         def look(going: Collection[int], leading: Callable[[int], list[int] | None]) -> Collection[int]:
@@ -368,8 +370,11 @@ class Predictor:
             job = by_number[number]
             seen.watcher.tell(number, [answered(job, each, self.task, self.calibration) for each in found])
 
-        return self._pytorch.search(asked, settings, batch_size=batch_size, details=True, look=look,
-                                    tell=tell if seen.certain else None)  # fmt: skip
+        told = tell if seen.certain else None
+        if self.engine.name == "PyTorch" or all(self.engine.lacks(settings, each) for each in asked):
+            return self._pytorch.search(asked, settings, batch_size=batch_size, details=True, look=look, tell=told)
+        return watched(self.engine, lambda: self._pytorch, asked, settings, batch_size=batch_size, details=details,
+                       look=look, tell=told)  # fmt: skip
 
     @property
     def longest(self) -> int:

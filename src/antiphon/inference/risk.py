@@ -21,6 +21,8 @@ from antiphon.metrics.base import Metric, Pooled
 
 def utility(name: str) -> Metric:
     """The metric of that name; `ConfigError` where it cannot score one sentence, or is unknown."""
+    if "+" in name:
+        raise ConfigError("decoding.risk is one metric", got=name, do=f"take one of them, such as {name.split('+')[0]}")
     metric = scoring.of_text(name)
     if isinstance(metric, Pooled):
         do = "choose one that compares two texts, such as chrf, bleu or exact"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from antiphon.core.numbers import LEVELS, Forecast
 from antiphon.inference.answer import Answer
-from antiphon.inference.explore import Explored
 from antiphon.inference.recordings import words
 from antiphon.inference.task import Task
+
+if TYPE_CHECKING:
+    from antiphon.inference.explore import Explored
 
 DIGITS = 6
 """Decimals of scores and probabilities."""

@@ -44,7 +44,8 @@ class Process:
         ours, theirs = socket.socketpair()
         with theirs:
             self.reader, self.writer = await asyncio.open_connection(sock=ours)
-            self.number = await self.fleet.nursery.bear(theirs)
+            pytorch = any(model.engine == "PyTorch" for model in models.values())
+            self.number = await self.fleet.nursery.bear(theirs, pytorch=pytorch)
         self.send({"do": "load", "models": {name: list(model.copies) for name, model in models.items()}})
         try:
             message = await asyncio.wait_for(received(self.reader), LOADING)

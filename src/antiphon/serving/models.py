@@ -18,11 +18,10 @@ from antiphon.data.corpus import Pair
 from antiphon.data.formats import fault
 from antiphon.data.knowledge import FACTS, Fact, dump
 from antiphon.data.signals import Overview, Signal
-from antiphon.inference import bundle
-from antiphon.inference.adapters import FOLDER
-from antiphon.inference.beam import BEAM
+from antiphon.inference import bundle, engines
 from antiphon.inference.chat import speakers
 from antiphon.inference.confidence import FILE as CONFIDENCE_FILE
+from antiphon.inference.hypothesis import BEAM
 from antiphon.inference.lengths import LengthModel
 from antiphon.inference.strict_json import load_json
 from antiphon.inference.task import Task
@@ -37,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @dataclass(frozen=True)
 class Served:
     """A model, or an ensemble, under its name. `copies` are files of its own, so that every process has the same model
-    whatever happens to `paths`; `signature` is what these looked like."""
+    whatever happens to `paths`; `signature` is what these looked like. `engine` is what answers."""
 
     name: str
     paths: tuple[Path, ...]
@@ -49,6 +48,7 @@ class Served:
     adapters: Mapping[str, tuple[Config, Task]]
     parameters: int
     calibrated: bool
+    engine: str = "PyTorch"
 
     def by(self, adapter: str | None) -> Served:
         """The model as it reads and searches by one of its adapters; itself where it has none of this name."""
@@ -65,7 +65,7 @@ class Served:
             "target": str(self.config.data.target.kind or "text"), "knowledge": self.task.knowledge != "none",
             "chat": bool(self.task.turns), "speakers": speakers(self.task), "plain": not self.parameters,
             "adapters": list(self.adapters), "context": context,
-            "domains": context.get("domain", []), "engine": "antiphon", "parameters": self.parameters,
+            "domains": context.get("domain", []), "engine": self.engine, "parameters": self.parameters,
             "limits": {"characters": settings.characters, "batch": settings.inputs, "tokens": settings.tokens,
                        "hypotheses": settings.hypotheses},
             "beam": self.beam, "confidence": self.calibrated, "sha256": self.sha256,
@@ -217,13 +217,14 @@ def read(name: str, paths: tuple[Path, ...], folder: Path) -> Served:
     return Served(
         name, paths, tuple(copies), looks, sha256, task, config, adapters,
         sum(math.prod(shape) for _, shape in shapes.values()), CONFIDENCE_FILE in first and len(paths) == 1,
+        engines.answering(bundle.engines_of(first)) if len(paths) == 1 else "PyTorch",
     )  # fmt: skip
 
 
 def _adapters(files: Mapping[str, bytes], task: Task) -> dict[str, tuple[Config, Task]]:
     """By what settings, and of what lengths, each adapter answers."""
     found = {}
-    for file in sorted(name for name in files if name.startswith(FOLDER) and name.endswith(".json")):
+    for file in sorted(name for name in files if name.startswith(bundle.ADAPTERS) and name.endswith(".json")):
         about = load_json(files[file], where=file)
         config = read_config(about["config"], where=file)
         found[Path(file).stem] = config, task.within(config.data, LengthModel(**about["length"]))

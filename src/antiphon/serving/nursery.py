@@ -1,9 +1,10 @@
 """Where decoding processes come from: one process imports what they need and decodes nothing itself, so that each is
 forked in no time and shares that memory with the others.
 
-    python -m antiphon.serving.nursery DESCRIPTOR
+    python -m antiphon.serving.nursery DESCRIPTOR [pytorch]
 
 The descriptor is a socket, on which the ends of decoding processes come, each answered with the number of its process.
+Exported models need no PyTorch, and it is imported where it is asked for.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ class Nursery:
     def __init__(self) -> None:
         self.turn = asyncio.Lock()
         self.process: subprocess.Popen[bytes] | None = None
+        self.pytorch = False
 
-    async def bear(self, end: socket.socket) -> int:
+    async def bear(self, end: socket.socket, *, pytorch: bool) -> int:
         """A new decoding process with this end of a pair of sockets; its number. Raises `OSError`."""
         async with self.turn:
+            if pytorch and not self.pytorch:
+                self.kill()
+            self.pytorch = self.pytorch or pytorch
             if self.process is None or self.process.poll() is not None:
                 self._begin()
             socket.send_fds(self.socket, [b"+"], [end.fileno()])
@@ -43,6 +48,7 @@ class Nursery:
     def _begin(self) -> None:
         self.socket, theirs = socket.socketpair()
         command = [sys.executable, "-m", "antiphon.serving.nursery", str(theirs.fileno())]
+        command += ["pytorch"] if self.pytorch else []
         # A session of its own: what a terminal sends to the server is not for it, and it ends when the socket closes.
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                                         start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
@@ -62,6 +68,9 @@ def main() -> None:
     """Bear a process whenever asked to, until the server has gone."""
     from antiphon.serving.worker import serve
 
+    if "pytorch" in sys.argv[2:]:
+        import antiphon.inference.explore
+        import antiphon.inference.on_pytorch  # noqa: F401
     requests = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead need no burial
     gc.freeze()

@@ -25,9 +25,8 @@ from antiphon.data.corpus import Pair
 from antiphon.data.knowledge import FACTS
 from antiphon.data.modalities import Text
 from antiphon.inference.answer import Answer
-from antiphon.inference.beam import BEAM
 from antiphon.inference.bundle import Bundle, load
-from antiphon.inference.explore import explore
+from antiphon.inference.hypothesis import BEAM
 from antiphon.inference.predictor import Predictor
 from antiphon.inference.tags import values_of
 from antiphon.inference.task import Task
@@ -82,7 +81,7 @@ class Worker:
         return {"is": "ready", "paces": paces}
 
     def predictor(self, model: str, adapter: str | None) -> Predictor:
-        """What answers for a model, or for one of its adapters. Another engine would be chosen here."""
+        """What answers for a model, or for one of its adapters, by the fastest engine that there is for it."""
         if (model, adapter) not in self.predictors:
             self.predictors[model, adapter] = Predictor(self.bundles[model], processes=1, adapter=adapter)
         return self.predictors[model, adapter]
@@ -135,6 +134,8 @@ class Worker:
         return [(number, result.content) for number, result in results.items() if number not in watcher.done]
 
     def _explore(self, predictor: Predictor, batch: Message, jobs: Sequence[Message]) -> Iterator[tuple[str, Result]]:
+        from antiphon.inference.explore import explore  # by PyTorch, which others need not load
+
         for job in jobs:
 
             def look(

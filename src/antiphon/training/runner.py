@@ -21,6 +21,7 @@ from antiphon.core.batch import Batch, Loss
 from antiphon.core.config import Config, Training
 from antiphon.core.errors import ConfigError, UntrainableError
 from antiphon.core.machine import probe
+from antiphon.core.stopping import ending
 from antiphon.data.batching import mix
 from antiphon.models.seq2seq import Seq2Seq
 from antiphon.training.objectives import SEQUENCE_LEVEL, Turn
@@ -302,15 +303,6 @@ def floats(value: Any) -> Iterator[Tensor]:
 
 class Interrupted(Exception):
     """Raised inside long loops once a signal has come, so that they end soon."""
-
-
-def ending() -> tuple[int, ...]:
-    """The signals that end training: Ctrl-C, SIGTERM, and that the terminal has closed, unless that is ignored
-    (nohup)."""
-    found: list[int] = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        found.append(signal.SIGHUP)
-    return tuple(found)
 
 
 class Signals:

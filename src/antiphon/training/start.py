@@ -6,10 +6,7 @@ import json
 import math
 import os
 import random
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 from antiphon.core.config import Config
 from antiphon.core.errors import BundleError, ConfigError, DataError, TrainingError
 from antiphon.core.keys import override, read
+from antiphon.core.stopping import Stopped, interruptible
 from antiphon.data import augment, noise, turns
 from antiphon.data.balance import table
 from antiphon.data.batching import mixed_in, padding, plan
@@ -30,6 +28,7 @@ from antiphon.data.signals import Signal
 from antiphon.data.sizes import sizes
 from antiphon.data.store import Store, join, prepare
 from antiphon.inference import tasks
+from antiphon.inference.bundle import ADAPTERS, CONFIG_FILE
 from antiphon.inference.tags import tagged
 from antiphon.inference.task import Task
 from antiphon.training import recipes
@@ -95,7 +94,7 @@ def fit(
                 store = _mixed(sources, config, learned, store, held_out, audience)
                 learned = _measured(learned, store, started=origin is not None)
                 facts = sources.facts(config)
-                same_data(read_first, facts, run)  # it is read several times
+                same_data(read_first, {key: facts[key] for key in read_first}, run)  # it is read several times
                 facts = {**facts, "data": sources.names(), **(origin.facts() if origin else {}),
                          **teaching(config.training.teachers),
                          "command": command or _command(assignments, origin)}  # fmt: skip
@@ -126,7 +125,7 @@ def resume(run: str | os.PathLike[str], observers: Sequence[Any] = (), *, save_s
         checkpoints.sweep()
         found = checkpoints.newest() if checkpoints.all() else None
         if found is not None:
-            same_settings(json.loads(found.files["config.json"]), config, run)
+            same_settings(_learned_by(found.files, config), config, run)
             if found.state.done:  # another process was faster
                 return ended(run, found.state, config)
         audience = Audience([])
@@ -165,6 +164,12 @@ def read_run(run: Path) -> tuple[Config, dict[str, Any]]:
     if not isinstance(values[1], dict):
         raise BundleError("the run is damaged: data.json is no table", where=run)
     return read(values[0], where=str(run / "config.json")), values[1]
+
+
+def _learned_by(files: Mapping[str, bytes], config: Config) -> Any:
+    """The settings that a checkpoint was learned by; beside an adapter its model has others."""
+    name = config.model.adapter.name
+    return json.loads(files[f"{ADAPTERS}{name}.json"])["config"] if name else json.loads(files[CONFIG_FILE])
 
 
 def _command(assignments: Mapping[str, Any] | None, origin: Start | None) -> str:
@@ -356,32 +361,6 @@ def fits(pair: Pair, task: Task) -> bool:
     except TooLong:
         return False
     return True
-
-
-class Stopped(BaseException):
-    """A signal came before training began: like `KeyboardInterrupt`, no error that anything may turn into another."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__("stopped by a signal")
-        self.number = number
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """What ends training raises `Stopped`: before it there is nothing to save."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in running.ending()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stopped(run: Path, number: int, config: Config, audience: Audience) -> Result:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from antiphon.core.config import Config, Data
 from antiphon.core.errors import ConfigError, DataError
 from antiphon.core.keys import override
+from antiphon.core.stopping import interruptible
 from antiphon.data.corpus import Corpus, Pair, group_references, open_pairs, read_lines, split
 from antiphon.data.knowledge import FACTS
 from antiphon.data.knowledge import fingerprint as digest_of
@@ -26,7 +27,7 @@ from antiphon.training.given import nothing_to_mix, settings
 from antiphon.training.identity import claim
 from antiphon.training.observers import Audience, Result
 from antiphon.training.sources import HELD_OUT
-from antiphon.training.start import fit, interruptible
+from antiphon.training.start import fit
 
 Level = Literal["sequence", "word", "both"]
 """What is learned of a teacher: its answers, its distributions, or its distributions over its answers."""
@@ -108,6 +109,9 @@ def learn_from_text(
     if side == "source" and not fixed:
         given.setdefault("data.mix_tag", TAG)
     config = settings(taught(given), Start.open(start) if start is not None else None)
+    if "," in str(by) and not Path(by).exists():
+        do = f"make pairs with `antiphon synthesize {by} TEXT`, which takes several, and give these with --mix"
+        raise ConfigError("one model makes the other side of a text", got=by, do=do)
     _free(Path(out))
     read = side == "source" or isinstance(load(Path(by)).task.source, Text)
     usual: Way = "noise" if side == "target" and read else "beam"

@@ -33,6 +33,7 @@ from antiphon.core.config import Config
 from antiphon.core.errors import AntiphonError, TrainingError
 from antiphon.core.keys import read, to_dict
 from antiphon.core.machine import cores
+from antiphon.core.stopping import ending
 from antiphon.models.seq2seq import Seq2Seq, build
 from antiphon.training import runner as running
 from antiphon.training.checkpoint import State
@@ -216,7 +217,7 @@ class Parallel(Local):
 @contextmanager
 def deaf() -> Iterator[None]:
     """Processes begun in here never hear what ends training: it may go to all of a group, and one decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, running.ending())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending())
     try:
         yield
     finally:

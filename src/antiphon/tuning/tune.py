@@ -15,11 +15,11 @@ from typing import Any
 from antiphon.core.config import Config
 from antiphon.core.errors import ConfigError
 from antiphon.core.keys import get, override
+from antiphon.core.stopping import interruptible
 from antiphon.inference import files as folders
 from antiphon.inference.strict_json import dump_json
 from antiphon.training.runner import Signals
 from antiphon.training.spaces import Among, Range
-from antiphon.training.start import interruptible
 from antiphon.tuning.cluster import Cluster
 from antiphon.tuning.crew import Crew, Jobs, all_cores, finish, processes
 from antiphon.tuning.finals import RECIPE, Final, Finals, Gain, gain
