@@ -162,6 +162,20 @@ def test_a_shortlist_holds_what_goes_with_each_token() -> None:
     assert engine.name == "CTranslate2 int8 with a shortlist"
 
 
+def test_an_export_that_answers_much_worse_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a shortlist of other pairs."""
+    monkeypatch.setattr("antiphon.export.shortlist.EACH", 1)
+    monkeypatch.setattr("antiphon.export.shortlist.ALWAYS", 0)
+    model = made()
+    right = [
+        Pair(source, mine[0].text) for source, mine in zip(INPUTS, answers(model, INPUTS, refill=True), strict=True)
+    ]
+    wrong = [Pair(one.source, right[0].target[:1]) for one in right]
+    with pytest.raises(ConfigError, match=r"answers worse than PyTorch does \(got .*% of the answers"):
+        export(model, tmp_path / "fast", right, Plan("ctranslate2", "none", candidates=wrong))
+    assert not (tmp_path / "fast").exists()
+
+
 def test_likely_words_come_first_in_a_shortlist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("antiphon.export.shortlist.EACH", 2)
     monkeypatch.setattr("antiphon.export.shortlist.ALWAYS", 0)

@@ -115,7 +115,8 @@ def _converted(
         key = lack.removeprefix("decoding.").partition("=")[0]
         do = "give the export another search, as KEY=VALUE behind the command"
         do += ": ctc=0 goes by the decoder alone" if key == "ctc" else ""
-        do += ", or export it --to onnx" if plan.to == "ctranslate2" else ""
+        other = plan.to == "ctranslate2" and not on_onnxruntime.lacking(bundle.config.decoding)
+        do += ", or export it --to onnx" if other else ""
         raise ConfigError("this engine does not search as the model does", where="export", got=lack, do=do)
     nothing = Stored(None, config, (bundle.task.source.size, bundle.task.target.size), path)
     made = replace(bundle, network=nothing, config=config, path=path, adapters={}, engines=engines_of(files))
