@@ -82,20 +82,20 @@ def watched(
     details: bool, look: Look, tell: Tell | None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """As `divided`, a few inputs at a time: between them `look` may give up those that nobody waits for any more, which
-    get an empty answer without an end, and `tell` hears of those that are done."""
+    get an empty answer without an end, and `tell` hears of those that are done before the last."""
     found, left, width = dict[int, list[Hypothesis]](), list(asked), settings.beam or BEAM
     while left:
         gone = set(look([each.number for each in left], lambda number: None))
         found |= {number: [Hypothesis([], 0.0, [], on_ctranslate2.NOWHERE, False)] for number in gone}
         left = [each for each in left if each.number not in gone]
         costs = itertools.accumulate(len(each.source.ids) * width for each in left)
-        part = left[: max(1, sum(cost <= LOOK for cost in costs))]
-        for each, mine in zip(part, divided(engine, spare, part, settings, batch_size=batch_size, details=details)
-                              if part else [], strict=True):  # fmt: skip
+        count = max(1, sum(cost <= LOOK for cost in costs))
+        part, left = left[:count], left[count:]
+        answers = divided(engine, spare, part, settings, batch_size=batch_size, details=details) if part else []
+        for each, mine in zip(part, answers, strict=True):
             found[each.number] = mine
-            if tell is not None:
+            if tell is not None and left:  # what is done with the last comes with it
                 tell(each.number, mine)
-        left = left[len(part) :]
     return [found[each.number] for each in asked]
 
 
