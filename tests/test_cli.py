@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,7 @@ def test_interrupted_training_says_how_to_resume(work: Path, tmp_path: Path, num
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # tests may run under nohup
     )
     wait_for(lambda: (run / "log.jsonl").exists() and '"event": "validation"' in (run / "log.jsonl").read_text())
     process.send_signal(number)

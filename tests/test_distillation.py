@@ -244,6 +244,12 @@ def test_distillation_needs_a_teacher_with_a_distribution(tmp_path: Path) -> Non
         )
 
 
+def test_a_student_that_cannot_copy_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    copying = raw(tmp_path / "copying", configured(model__head="copy"))
+    with pytest.raises(ConfigError, match=r"the student has no copy head.*model\.attention=none"):
+        fit(tmp_path / "nowhere.tsv", out=tmp_path / "run", teachers=[copying], assignments={"model.attention": "none"})
+
+
 def test_a_student_copies_where_its_teacher_does(tmp_path: Path) -> None:
     copying = raw(tmp_path / "copying", configured(model__head="copy"))
     seen, given = Recorder(), {**QUICK, **MADE, "training.steps": 4}

@@ -21,7 +21,8 @@ from antiphon.core.errors import ConfigError, DataError, TrainingError
 from antiphon.core.stopping import ending
 from antiphon.training import identity, runner, twin
 from antiphon.training.observers import Log, Note, read_log
-from antiphon.training.start import fit, resume
+from antiphon.training.sources import Sources
+from antiphon.training.start import fit, read_run, resume
 from antiphon.training.trainer import train
 from runs import Recorder, configured, light, listing, outcome, prepared, run, words
 
@@ -187,6 +188,23 @@ def test_settings_that_were_changed_in_the_run_are_named(tmp_path: Path) -> None
     assert listing(tmp_path / "run") == before
 
 
+def test_the_seed_does_not_decide_what_is_held_out(tmp_path: Path) -> None:
+    """But of runs of before, which it did; they are judged by what they held out."""
+    held, facts = {}, {}
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        fit(words(60), out=out, assignments=tiny() | {"training.seed": seed}, observers=[Recorder(2)])
+        config, facts[seed] = read_run(out)
+        held[seed] = [pair.source for pair in Sources.recall(out, facts[seed]).open(config)[1]]
+    assert held[1] == held[2]
+    del facts[2]["held_out_alike"]
+    before = [pair.source for pair in Sources.recall(out, facts[2]).open(config)[1]]
+    assert before != held[2]
+    (out / "data.json").write_text(json.dumps(facts[2]))
+    with pytest.raises(DataError, match="training data has changed"):  # it was split in the other way
+        resume(out)
+
+
 def test_a_run_that_lost_the_names_of_its_files_says_so(tmp_path: Path) -> None:
     fit(words(60), out=tmp_path / "run", assignments=tiny(), observers=[Recorder(3)])
     file = tmp_path / "run/data.json"
@@ -291,9 +309,10 @@ def test_a_line_of_the_log_that_a_full_disk_cut_is_taken_back(tmp_path: Path, mo
 
 
 def test_a_closed_terminal_ends_nothing_under_nohup() -> None:
-    assert signal.SIGHUP in ending()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        assert signal.SIGHUP in ending()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with runner.Signals() as signals:
             signal.raise_signal(signal.SIGHUP)
             assert not signals.number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from antiphon.serving.app import _lines
 from antiphon.serving.channel import Channel
 from antiphon.serving.fleet import Fleet, Process
 from antiphon.serving.metrics import Metrics
+from antiphon.serving.nursery import Nursery
 from antiphon.serving.settings import Settings
 
 
@@ -134,3 +136,22 @@ def test_a_process_that_dies_while_others_load_is_replaced(monkeypatch: pytest.M
         assert replaced == [models]
 
     asyncio.run(load())
+
+
+def test_a_nursery_that_lacks_pytorch_is_replaced_where_a_model_wants_it() -> None:
+    async def course() -> None:
+        nursery, ends = Nursery(), [socket.socketpair() for _ in range(2)]
+        try:
+            first = await nursery.bear(ends[0][1], pytorch=False)
+            assert nursery.process is not None
+            assert "pytorch" not in nursery.process.args
+            second = await nursery.bear(ends[1][1], pytorch=True)
+            assert "pytorch" in nursery.process.args
+            assert first != second
+            os.kill(first, 0)  # it lives on
+        finally:
+            nursery.kill()
+            for each in (*ends[0], *ends[1]):
+                each.close()
+
+    asyncio.run(course())

@@ -211,6 +211,19 @@ def test_plain_text_has_the_columns_that_are_given(good: Path, tmp_path: Path) -
     with pytest.raises(SystemExit) as code:
         main(["synthesize", str(good), str(tmp_path / "text"), "--out", str(made), "--column", "domain"])
     assert code.value.code == 2
+    for wrong in (["source=a"], ["domain="], ["domain=a", "--column", "domain=b"]):
+        with pytest.raises(SystemExit) as code:
+            main(["synthesize", str(good), str(tmp_path / "text"), "--out", str(made), "--column", *wrong])
+        assert code.value.code == 2
+    assert not made.exists()
+
+
+def test_a_linked_folder_can_be_had(good: Path, tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "far")
+    given = {**SHORT, "training.steps": 2, "model.width": 16, "model.heads": 2}
+    assert distill([good], words(60), out=tmp_path / "run", assignments=given).reason == "steps"
+    assert (tmp_path / "far/best").exists()
 
 
 def test_several_models_are_for_synthesize(good: Path, tmp_path: Path) -> None:

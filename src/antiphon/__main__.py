@@ -16,7 +16,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, 2 (a mistake, said in one line), 130 (Ctrl-C) or 143 (told to stop)."""
+    """Run the command line; exits with 0, 2 (a mistake, said in one line), or 128 and a signal (130: Ctrl-C)."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as daemons have them
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115

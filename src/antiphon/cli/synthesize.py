@@ -50,20 +50,25 @@ def synthesize(
     from antiphon.cli.answering import answering, stopped
     from antiphon.cli.models import model_paths
     from antiphon.core.stopping import Stopped, interruptible
+    from antiphon.training.sources import NAMED
     from antiphon.training.synthetic import from_text
 
     if out.suffix not in (".jsonl", ".ndjson", ".json"):
         raise ConfigError("pairs are written as JSONL", where="--out", got=out, do="end it in .jsonl")
     console = Console(stderr=True)
     chosen = assignments(settings, "decoding")
+    columns = dict[str, str]()
     for word in column or []:
-        if not word.partition("=")[0] or "=" not in word:
-            raise ConfigError("is no column", where="--column", got=word, do="write NAME=VALUE, such as lang=de")
+        name, _, value = word.partition("=")
+        if not name or not value or name in NAMED or name in columns:
+            do = "write NAME=VALUE once for each name, such as lang=de"
+            raise ConfigError("is no column of context", where="--column", got=word, do=do)
+        columns[name] = value
     try:
         with answering(console) as progress, interruptible():
             made = from_text(model_paths(model), text, out, as_, way, decoding=chosen, progress=progress,
                              knowledge=knowledge or "",
-                             columns=dict(word.split("=", 1) for word in column or []))  # fmt: skip
+                             columns=columns)  # fmt: skip
     except Stopped as error:
         return stopped(console, error)
     for line in made.lines():

@@ -80,7 +80,7 @@ def check(bundle: Bundle, made: Predictor, size: int, pairs: Sequence[Pair], *, 
         Row("PyTorch", len(weights), rate, _score(metric, before, pairs), _same(before, right), (0.0, 0.0)),
         Row(made.engine.name, size, fast, _score(metric, found, pairs), _same(found, right), off),
     )
-    lost = (rows[0].score - rows[1].score) * (1 if metrics.get(metric).higher_is_better else -1)
+    lost = (_score(metric, right, pairs) - rows[1].score) * (1 if metrics.get(metric).higher_is_better else -1)
     if rows[1].same < LEAST and lost > LOST:
         got = f"{rows[1].same:.1%} of the answers, {metric} {rows[1].score:.2f} in place of {rows[0].score:.2f}"
         do = "look at what --shortlist or --quantize was given, and leave it out; or measure on other pairs with --data"

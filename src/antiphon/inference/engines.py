@@ -11,11 +11,12 @@ from antiphon.core.config import Decoding
 from antiphon.core.errors import require
 from antiphon.inference import on_ctranslate2, on_onnxruntime
 from antiphon.inference.bundle import Bundle
-from antiphon.inference.hypothesis import BEAM, Constraint, Hypothesis
+from antiphon.inference.hypothesis import Constraint, Hypothesis, pool
 from antiphon.inference.task import Source
 
 if TYPE_CHECKING:
     from antiphon.inference.beam import Look
+    from antiphon.inference.on_pytorch import PyTorch
     from antiphon.inference.search import Tell
 
 
@@ -78,12 +79,30 @@ def answering(folders: Collection[str]) -> str:
 
 
 def watched(
-    engine: Engine, spare: Callable[[], Engine], asked: Sequence[Asked], settings: Decoding, *, batch_size: int,
+    engine: Engine, pytorch: Callable[[], PyTorch], asked: Sequence[Asked], settings: Decoding, *, batch_size: int,
     details: bool, look: Look, tell: Tell | None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
-    """As `divided`, a few inputs at a time: between them `look` may give up those that nobody waits for any more, which
-    get an empty answer without an end, and `tell` hears of those that are done before the last."""
-    found, left, width = dict[int, list[Hypothesis]](), list(asked), settings.beam or BEAM
+    """What the engine finds while somebody looks on, and PyTorch for those that it cannot do: that one is looked at
+    after each step, another engine after a few inputs."""
+    parts: tuple[list[Asked], list[Asked]] = [], []
+    for each in asked:
+        parts[engine.name == "PyTorch" or bool(engine.lacks(settings, each))].append(each)
+    found = _in_pieces(engine, parts[0], settings, batch_size, details, look, tell)
+    if parts[1]:
+        searched = pytorch().search(
+            parts[1], settings, batch_size=batch_size, details=True, look=look, tell=tell
+        )  # fmt: skip
+        found |= zip((each.number for each in parts[1]), searched, strict=True)
+    return [found[each.number] for each in asked]
+
+
+def _in_pieces(
+    engine: Engine, asked: Sequence[Asked], settings: Decoding, batch_size: int, details: bool, look: Look,
+    tell: Tell | None,
+) -> dict[int, list[Hypothesis]]:  # fmt: skip
+    """Answers by the number of the input. Between pieces `look` may give up inputs that nobody waits for any more: they
+    get an empty answer without an end; and `tell` hears of those that are done before the last."""
+    found, left, width = dict[int, list[Hypothesis]](), list(asked), pool(settings)
     while left:
         gone = set(look([each.number for each in left], lambda number: None))
         found |= {number: [Hypothesis([], 0.0, [], on_ctranslate2.NOWHERE, False)] for number in gone}
@@ -91,12 +110,12 @@ def watched(
         costs = itertools.accumulate(len(each.source.ids) * width for each in left)
         count = max(1, sum(cost <= LOOK for cost in costs))
         part, left = left[:count], left[count:]
-        answers = divided(engine, spare, part, settings, batch_size=batch_size, details=details) if part else []
+        answers = engine.search(part, settings, batch_size=batch_size, details=details) if part else []
         for each, mine in zip(part, answers, strict=True):
             found[each.number] = mine
             if tell is not None and left:  # what is done with the last comes with it
                 tell(each.number, mine)
-    return [found[each.number] for each in asked]
+    return found
 
 
 def divided(

@@ -253,7 +253,7 @@ def suitable(config: Config, references: Sequence[Sequence[str]], source: str) -
     letters = "".join(reference for each in references[::every] for reference in each)
     chinese = sum("\u3400" <= letter <= "\u9fff" for letter in letters) / max(1, len(letters))
     kinds = ["bleu:zh"] if chinese > CHINESE[1] else ["bleu", "bleu:zh"] if chinese > CHINESE[0] else ["bleu"]
-    return [each for name in names for each in (kinds if name == "bleu" else [name])]
+    return list(dict.fromkeys(each for name in names for each in (kinds if name == "bleu" else [name])))
 
 
 def of_numbers(config: Config) -> bool:

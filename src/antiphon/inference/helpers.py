@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from antiphon.core.stopping import ending
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -84,8 +86,9 @@ class Helpers(Generic[T, R]):
 
 def _serve(work: Callable[[T], R], pipe: Connection, others: list[Connection]) -> None:
     """A helper's life. The ends of other pipes are closed, or it would not see the main process go."""
+    for number in ending():
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:
         other.close()
     with suppress(EOFError, OSError):

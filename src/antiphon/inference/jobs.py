@@ -51,11 +51,12 @@ def place_of(number: int) -> str:
 
 
 class Watcher(Protocol):
-    """Looks on while PyTorch answers inputs, told apart by their numbers, with text."""
+    """Looks on while inputs, told apart by their numbers, are answered with text."""
 
     def look(self, going: Collection[int], text: Callable[[int], str | None]) -> Collection[int]:
-        """After each step: what goes on, and the text of the best answer so far (None where an ended one is better);
-        the numbers of inputs to be given up, whose answers are then what there is of them, and not `finished`."""
+        """After each step of PyTorch, or a few inputs of another engine: what goes on, and the text of the best answer
+        so far (None where an ended one is better, or the engine does not tell); gives the numbers of inputs to be given
+        up, whose answers are then what there is of them, and not `finished`."""
         ...
 
     def tell(self, number: int, answers: list[Answer]) -> None:

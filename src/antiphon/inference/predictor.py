@@ -356,7 +356,7 @@ class Predictor:
         self, jobs: Sequence[Job], asked: Sequence[Asked], settings: Decoding, batch_size: int, details: bool,
         seen: _Seen,
     ) -> list[list[Hypothesis]]:  # fmt: skip
-        """While somebody looks on: by PyTorch after each step, by another engine after a few inputs."""
+        """While somebody looks on."""
         by_number = {job.number: job for job in jobs}
 
         def look(going: Collection[int], leading: Callable[[int], list[int] | None]) -> Collection[int]:
@@ -370,11 +370,8 @@ class Predictor:
             job = by_number[number]
             seen.watcher.tell(number, [answered(job, each, self.task, self.calibration) for each in found])
 
-        told = tell if seen.certain else None
-        if self.engine.name == "PyTorch" or all(self.engine.lacks(settings, each) for each in asked):
-            return self._pytorch.search(asked, settings, batch_size=batch_size, details=True, look=look, tell=told)
         return watched(self.engine, lambda: self._pytorch, asked, settings, batch_size=batch_size, details=details,
-                       look=look, tell=told)  # fmt: skip
+                       look=look, tell=tell if seen.certain else None)  # fmt: skip
 
     @property
     def longest(self) -> int:

@@ -131,9 +131,10 @@ class Teachers:
         """Refuse a teacher that copies where the student cannot: it expects words that the student never says."""
         for name, bundle in zip(self.names, self.bundles, strict=True):
             if bundle.task.copy and not copies:
-                do = "set model.head=copy; or `antiphon distill --level sequence` learns from its answers"
-                raise ConfigError("the teacher copies words of the source, and the student has no copy head",
-                                  where=name, got="model.head=vocabulary", do=do)  # fmt: skip
+                do = "leave out what keeps it from copying (model.head, model.ctc, model.attention=none); or "
+                do += "`antiphon distill --level sequence` learns from its answers"
+                what = "the teacher copies words of the source, and the student has no copy head"
+                raise ConfigError(what, where=name, do=do)
 
     def check(self, task: Task, where: str = "the student") -> None:
         """Refuse a task that cuts text otherwise, or numbers its tokens otherwise, than the first teacher does."""

@@ -42,8 +42,8 @@ def settings(assignments: Mapping[str, Any], origin: Start | None) -> Config:
     if config.training.objective == "distillation" or config.training.teachers:
         found = Teachers.open(config.training.teachers)
         config, kept = config if origin else found.settings(assignments), kept or found.bundles[0].task
-        if config.training.objective == "distillation" and config.model.head == "vocabulary":
-            found.check_heads(False)
+        if config.training.objective == "distillation":
+            found.check_heads(config.model.head == "copy")
     if kept is not None and isinstance(kept.source, Text):
         _marks(config, kept, kept.source)
     for key, objectives in OBJECTIVES.items():

@@ -49,7 +49,8 @@ def claim(run: Path) -> None:
     """Make the folder of a new run; refuse one that has something in it, but for a run that died before it began."""
     if not (run / "config.json").exists() and abandoned(run):
         with alone(run):
-            clear(run)
+            if abandoned(run):  # still, now that nobody else can begin
+                clear(run)
     if run.exists() and not run.is_dir():
         raise TrainingError("this is a file, and a run is a folder", where=run, do="choose another name")
     if run.exists() and any(run.iterdir()):
@@ -80,8 +81,11 @@ def clear(run: Path) -> None:
 def alone(run: Path) -> Iterator[None]:
     """Hold a run while something is done in it. Raises `TrainingError` where another process holds it."""
     with open(run / LOCK, "ab") as file:
-        do = "wait for it, or stop it"
-        hold(file, TrainingError("another process is training in this run", where=run, do=do), seconds=5)
+        busy = TrainingError("another process is training in this run", where=run, do="wait for it, or stop it")
+        hold(file, busy, seconds=5)
+        with suppress(OSError):
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(run / LOCK)):  # it was cleared, and begun anew
+                raise busy
         yield
 
 

@@ -30,6 +30,9 @@ HELD_OUT = 10_000
 NAMED = {*SOURCES, *TARGETS, *REFERENCES}
 """Names that columns of pairs have where these are kept."""
 
+ALIKE = "held_out_alike"
+"""In `data.json` where the held-out pairs do not depend on the seed."""
+
 SNIFFED = 20
 """Pairs that say whether both sides are numbers."""
 
@@ -38,7 +41,8 @@ SNIFFED = 20
 class Sources:
     """Where the pairs of a run are: files, absolute or inside the run (`copied`); one, or source and target.
 
-    `lost` says what was left out when pairs in memory were written down; `mix` is other data to be mixed in.
+    `lost` says what was left out when pairs in memory were written down; `mix` is other data to be mixed in. `alike` is
+    false for runs of before held-out pairs were the same for every seed.
     """
 
     run: Path
@@ -47,6 +51,7 @@ class Sources:
     copied: tuple[str, ...]
     lost: tuple[str, ...] = ()
     mix: tuple[str, ...] = ()
+    alike: bool = True
 
     @classmethod
     def keep(cls, run: Path, data: Any, valid: Any, parallel: Any, settings: Data, mix: Any = None) -> Sources:
@@ -79,7 +84,7 @@ class Sources:
                 raise KeyError("train")
         except (KeyError, TypeError):
             raise DataError("this run does not know its data", where=run, do="train anew from a file") from None
-        return cls(run, train, valid, copied, mix=mix)
+        return cls(run, train, valid, copied, mix=mix, alike=ALIKE in facts)
 
     def names(self) -> str:
         """The training files by name alone: a model card goes to other people."""
@@ -99,7 +104,7 @@ class Sources:
         """For `data.json`: the files and their hashes."""
         files = {"train": list(self.train), "valid": list(self.valid), "copied": list(self.copied)}
         files |= {"mix": list(self.mix)} if self.mix else {}
-        facts = {"files": files, **self.hashes(config)}
+        facts = {"files": files, **self.hashes(config), **({ALIKE: True} if self.alike else {})}
         if config.training.objective == "distillation":
             facts["teachers"] = distillation.fingerprint(config.training.teachers)
         if config.data.augment.synonyms:
@@ -129,7 +134,7 @@ class Sources:
         corpus = self.corpus("train", config.data)
         if self.valid:
             return corpus, self.corpus("valid", config.data)
-        return split(corpus, config.data.valid, most=HELD_OUT)
+        return split(corpus, config.data.valid, 1 if self.alike else config.training.seed, most=HELD_OUT)
 
     def kind(self, config: Config) -> Config:
         """The settings with what sources and targets are: as set, what the first look like, or as the task says."""

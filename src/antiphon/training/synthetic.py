@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from antiphon.inference.synthesis import Made, Making, synthesize
 from antiphon.training.distillation import fingerprint, taught
 from antiphon.training.finetuning import Start
 from antiphon.training.given import nothing_to_mix, settings
-from antiphon.training.identity import claim
+from antiphon.training.identity import claim, clear
 from antiphon.training.observers import Audience, Result
 from antiphon.training.sources import HELD_OUT
 from antiphon.training.start import fit
@@ -110,7 +109,7 @@ def learn_from_text(
         given.setdefault("data.mix_tag", TAG)
     config = settings(taught(given), Start.open(start) if start is not None else None)
     if "," in str(by) and not Path(by).exists():
-        do = f"make pairs with `antiphon synthesize {by} TEXT`, which takes several, and give these with --mix"
+        do = f"make pairs with `antiphon synthesize {by} TEXT --out PAIRS`, which takes several, and give --mix PAIRS"
         raise ConfigError("one model makes the other side of a text", got=by, do=do)
     _free(Path(out))
     read = side == "source" or isinstance(load(Path(by)).task.source, Text)
@@ -132,7 +131,7 @@ def _bare(config: Config, data: Any) -> None:
     reads = config.model.knowledge.kind != "none" and not config.data.knowledge
     facts = [FACTS] if reads and first is not None and FACTS in first.context else []
     for column in (*config.data.context, *facts):
-        do = f"make them with `antiphon synthesize MODEL TEXT --column {column}=VALUE`, and give these with --mix"
+        do = f"make them with `antiphon synthesize MODEL TEXT --column {column}=VALUE --out NEW`, and give --mix NEW"
         do = do if column != FACTS else "give data.knowledge=FILE, or set model.knowledge.kind=none"
         what = f"the pairs have a column {column}, and what is made of plain text has none"
         raise ConfigError(what, where="--text", do=do)
@@ -160,7 +159,7 @@ def from_text(
     paths = [str(path) for path in by]
     for name in (read := load(Path(paths[0])).task.context):
         if name not in (columns or {}):
-            do = f"give --column {name}=VALUE" + (", and the others" if len(read) > 1 else "")
+            do = f"give antiphon synthesize --column {name}=VALUE" + (", and the others" if len(read) > 1 else "")
             raise ConfigError(f"the model reads a column {name}, and plain text has none", where=paths[0], do=do)
     return _made(paths, inputs, out, making, known, changes, count, progress, knowledge)
 
@@ -191,7 +190,7 @@ def _split(corpus: Corpus, config: Config) -> tuple[Corpus, Corpus]:
 def _free(run: Path) -> None:
     """Refuse a run folder that cannot be had now, and not after hours of answering."""
     claim(run)
-    shutil.rmtree(run)
+    clear(run)
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -188,8 +188,8 @@ def _parts(sources: Sources, config: Config, test: Any) -> tuple[Corpus, Corpus,
     if test is not None:
         return train, valid, open_pairs(test, config.data)
     if sources.valid:
-        return (train, *split(valid, 0.5, config.training.seed))
-    kept, judge = split(train, config.data.valid, config.training.seed + 1, most=HELD_OUT)
+        return (train, *split(valid, 0.5))
+    kept, judge = split(train, config.data.valid, 2, most=HELD_OUT)
     return kept, valid, judge
 
 

@@ -21,7 +21,7 @@ from antiphon.metrics import scoring
 from antiphon.metrics.base import Metric, Pooled
 from antiphon.metrics.significance import Comparison
 from antiphon.metrics.words import units
-from antiphon.training.sources import Sources
+from antiphon.training.sources import ALIKE, Sources
 
 PAIRS, COUNTED = 1000, 200_000
 """Pairs that are answered where nobody says how many, and training targets whose words are counted."""
@@ -101,7 +101,8 @@ def learned(runs: Sequence[Run], pairs: Sequence[Pair]) -> set[str]:
     """Sources of the first run's held-out pairs that are among the training pairs of another, and not of its own."""
 
     def parts(run: Run) -> tuple[Any, ...]:
-        return run.facts.get("train"), run.facts.get("held_out"), run.config.data.valid, run.config.training.seed
+        seed = None if ALIKE in run.facts else run.config.training.seed
+        return run.facts.get("train"), run.facts.get("held_out"), run.config.data.valid, seed
 
     def of(run: Run) -> set[str]:
         with suppress(AntiphonError, OSError):
