@@ -75,7 +75,7 @@ def open_engine(bundle: Bundle, workers: int) -> Engine | None:
 
 def answering(folders: Collection[str]) -> str:
     """The name of what answers for a bundle with these exports, as far as is known before it is opened."""
-    return next((module.PACKAGE for module in KNOWN if module.FOLDER in folders and module.present()), "PyTorch")
+    return next((module.NAME for module in KNOWN if module.FOLDER in folders and module.present()), "PyTorch")
 
 
 def watched(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from antiphon.inference.bundle import Bundle
     from antiphon.inference.engines import Asked
 
-FOLDER, EXTRA, PACKAGE = "ctranslate2", "fast", "ctranslate2"
+FOLDER, EXTRA, PACKAGE, NAME = "ctranslate2", "fast", "ctranslate2", "CTranslate2"
 BATCH = 32
 """Sentences that a worker takes at once: fewer leave products small, with more they fall out of the cache."""
 END, MARKS = str(EOS), frozenset({str(PAD), str(BOS)})
@@ -84,7 +84,7 @@ class CTranslate2:
     def __init__(self, translator: Any, bundle: Bundle, precision: str, shortlist: bool) -> None:
         self.translator, self.shortlist = translator, shortlist
         self.source_limit, self.target_limit = positions(bundle.config, bundle.task)
-        self.name = f"CTranslate2 {precision}" + (" with a shortlist" if shortlist else "")
+        self.name = f"{NAME} {precision}" + (" with a shortlist" if shortlist else "")
         size = max(bundle.task.source.size, bundle.task.target.size)
         self.words = [str(number) for number in range(size)]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from antiphon.inference.bundle import Bundle
     from antiphon.inference.engines import Asked
 
-FOLDER, EXTRA, PACKAGE = "onnx", "onnx", "onnxruntime"
+FOLDER, EXTRA, PACKAGE, NAME = "onnx", "onnx", "onnxruntime", "onnxruntime"
 FILES = {"encoder.onnx", "step.onnx", "shared.onnx", "about.json"}
 FORMAT = 1
 ROWS, SAID = 160, 1_600_000
