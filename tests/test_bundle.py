@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,42 @@ def test_a_crash_between_any_two_calls_leaves_the_old_or_the_new(dies: bool, tmp
         pytest.fail("never got through")
     assert b"old" in outcomes
     assert number > 10
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "zip"])
+def test_what_takes_the_place_of_the_old_is_on_disk_before_and_so_is_its_name(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut loses what was not synced: contents, then the folders that name them, then the name of the whole, and
+    only after that what was there before."""
+    final, done = tmp_path / "place/model", list[tuple[str, str]]()
+    files = {"config.json": b"{}", "training/a.safetensors": b"a", "README.md": b"card"}
+    known = {"folder": write_folder, "zip": write_zip, "file": lambda path, files: write_file(path, b"{}")}
+    write = known[kind]
+
+    def noting(name: str, path: Callable[..., str]) -> None:
+        module = shutil if name == "rmtree" else os
+        plain = getattr(module, name)
+
+        def noted(*given: Any, **options: Any) -> Any:
+            done.append((name, path(*given)))
+            return plain(*given, **options)
+
+        monkeypatch.setattr(module, name, noted)
+
+    write(final, files)
+    noting("fsync", lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
+    for name in ("rename", "replace", "rmtree"):
+        noting(name, lambda *paths: str(paths[-1]))
+    write(final, files)
+    [named] = [at for at, (what, path) in enumerate(done) if what in ("rename", "replace") and path == str(final)]
+    synced = {path.partition(f".tmp-{os.getpid()}")[2] for what, path in done[:named] if what == "fsync"}
+    wanted = {"", "/training", "/manifest.json", *(f"/{name}" for name in files)} if kind == "folder" else {""}
+    assert synced >= wanted
+    [settled] = [at for at, event in enumerate(done) if event == ("fsync", str(final.parent)) and at > named]
+    removed = [at for at, (what, path) in enumerate(done) if what == "rmtree" and ".old-" in path and at > named]
+    assert bool(removed) == (kind == "folder")
+    assert all(at > settled for at in removed)
 
 
 def test_single_files_are_replaced_whole(tmp_path: Path) -> None:
