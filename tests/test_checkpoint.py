@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import io
 import json
 import os
 import random
@@ -46,11 +47,24 @@ class Disk:
 
 @contextmanager
 def failing(disk: Disk) -> Iterator[None]:
-    """All ways by which a checkpoint touches the disk go through `disk`."""
+    """All ways by which a checkpoint touches the disk go through `disk`, and what is written does so half-way."""
+    middle, plain = disk.wrap(lambda: None), disk.wrap(builtins.open)
+
+    class Torn(io.BufferedWriter):
+        def write(self, content: Any) -> int:
+            half = super().write(content[: len(content) // 2])
+            self.flush()
+            middle()
+            return half + super().write(content[len(content) // 2 :])
+
+    def opened(path: Any, mode: str = "r", *more: Any, **options: Any) -> Any:
+        file = plain(path, mode, *more, **options)
+        return Torn(file.detach()) if mode == "wb" else file
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("open", "write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir"):
             patch.setattr(os, name, disk.wrap(getattr(os, name)))
-        patch.setattr(builtins, "open", disk.wrap(builtins.open))
+        patch.setattr(builtins, "open", opened)
         yield
 
 
