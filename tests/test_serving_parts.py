@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import platform
@@ -16,11 +17,12 @@ import pytest
 
 from antiphon.core.errors import ConfigError
 from antiphon.serving import logs, worker
-from antiphon.serving.app import _lines
+from antiphon.serving.app import _lines, create
 from antiphon.serving.channel import Channel
 from antiphon.serving.fleet import Fleet, Process
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.nursery import Nursery
+from antiphon.serving.service import Service
 from antiphon.serving.settings import Settings
 
 
@@ -155,3 +157,18 @@ def test_a_nursery_that_lacks_pytorch_is_replaced_where_a_model_wants_it() -> No
                 each.close()
 
     asyncio.run(course())
+
+
+def test_no_request_goes_through_a_thread() -> None:
+    """What is no coroutine is run in one, which costs each request and leaves as many threads as there were clients."""
+    left, calls = [create(Service({}, Settings())).app], list[Any]()  # type: ignore[attr-defined]
+    while left:
+        router = left.pop()
+        calls += [each.dependency for each in getattr(router, "dependencies", [])]
+        for route in getattr(router, "routes", []):
+            left += [route.original_router] if hasattr(route, "original_router") else []
+            calls += [route.endpoint] if hasattr(route, "endpoint") else []
+            calls += [each.dependency for each in getattr(route, "dependencies", [])]
+    assert len(calls) > 15
+    assert "_query" in {call.__name__ for call in calls}
+    assert [call for call in calls if not inspect.iscoroutinefunction(call)] == []

@@ -176,7 +176,7 @@ def make_api(service: Service) -> APIRouter:
     return router
 
 
-def _query(request: Request) -> None:
+async def _query(request: Request) -> None:
     """Refuse what a query says that nobody reads."""
     known = {"model"} if request.url.path == "/v1/predict" else set()
     if unknown := sorted(set(request.query_params) - known):

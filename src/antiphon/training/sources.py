@@ -113,6 +113,13 @@ class Sources:
             facts["knowledge"] = knowledge.fingerprint(config.data.knowledge)
         return facts
 
+    def unmoved(self, before: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """The same for pairs that have been read in several passes, whose `hashes` were these before. Raises
+        `DataError` where they have changed meanwhile."""
+        facts = self.facts(config)
+        same_data(before, {key: facts[key] for key in before}, self.run)
+        return facts
+
     def hashes(self, config: Config) -> dict[str, Any]:
         """Of the pairs alone."""
         parts = {"train": self.train, "held_out": self.valid, "mixed": self.mix}

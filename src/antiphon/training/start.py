@@ -93,10 +93,8 @@ def fit(
                 learned, store, held_out = _encode(run, config, learned, train_part, valid_part, audience)
                 store = _mixed(sources, config, learned, store, held_out, audience)
                 learned = _measured(learned, store, started=origin is not None)
-                facts = sources.facts(config)
-                same_data(read_first, {key: facts[key] for key in read_first}, run)  # it is read several times
-                facts = {**facts, "data": sources.names(), **(origin.facts() if origin else {}),
-                         **teaching(config.training.teachers),
+                facts = {**sources.unmoved(read_first, config), "data": sources.names(),
+                         **(origin.facts() if origin else {}), **teaching(config.training.teachers),
                          "command": command or _command(assignments, origin)}  # fmt: skip
         except BaseException as error:
             if runner is not None:
