@@ -91,7 +91,7 @@ class Lines(Observer):
             self.unread = True
             return "stop"
         except OSError:  # a full disk has no room for what is said, and perhaps for what is learned
-            return None
+            pass
         return None
 
 

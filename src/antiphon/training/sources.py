@@ -122,9 +122,8 @@ class Sources:
 
     def hashes(self, config: Config) -> dict[str, Any]:
         """Of the pairs alone."""
-        parts = {"train": self.train, "held_out": self.valid, "mixed": self.mix}
-        corpora = {"train": "train", "held_out": "valid", "mixed": "mix"}
-        return {name: self.corpus(corpora[name], config.data).fingerprint() for name, files in parts.items() if files}
+        parts = {"train": "train", "held_out": "valid", "mixed": "mix"}
+        return {key: self.corpus(name, config.data).fingerprint() for key, name in parts.items() if getattr(self, name)}
 
     def old(self, config: Config) -> Corpus | None:
         """The pairs to be mixed in, if there are any."""
